@@ -1,0 +1,93 @@
+"""What is quantized, and how: the options of :class:`~geta_nb.geta.GETA`. Comes in from the user, goes to ``prepare``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import BitWidthError, ConfigError
+from .views import Shown
+
+MIN_BITS = 2
+"""The smallest signed width: a sign bit and one level bit."""
+
+MAX_BITS = 32
+"""The widest: what an unquantized operand counts."""
+
+
+def check_bit_range(name: str, bits: object) -> tuple[int, int]:
+    """Return ``bits`` as two integers.
+
+    Args:
+        name: what the range belongs to, for the message.
+        bits: a pair (lower, upper), in bits, sign included.
+
+    Raises:
+        BitWidthError: not two integers with 2 <= lower <= upper <= 32.
+    """
+    pair = tuple(bits) if isinstance(bits, (tuple, list)) else (bits,)
+    integers = [int(b) for b in pair if isinstance(b, int) and not isinstance(b, bool)]
+    if len(pair) != 2 or len(integers) != 2 or not MIN_BITS <= integers[0] <= integers[1] <= MAX_BITS:
+        raise BitWidthError(
+            f"{name}: a bit range is two whole numbers, the lower one first.",
+            expected=f"{MIN_BITS} <= lower <= upper <= {MAX_BITS}",
+            got=repr(bits),
+            hint=f"{name}=(4, 16)",
+        )
+    return integers[0], integers[1]
+
+
+def check_patterns(name: str, patterns: object) -> tuple[str, ...]:
+    """Return ``patterns`` as a tuple of strings; a bare string is an error, since it would be read letter by letter."""
+    if isinstance(patterns, str) or not isinstance(patterns, (tuple, list, set, frozenset)):
+        raise ConfigError(
+            f"{name}: expected a sequence of layer patterns.", got=repr(patterns), hint=f"{name}=({str(patterns)!r},)"
+        )
+    items = sorted(patterns) if isinstance(patterns, (set, frozenset)) else list(patterns)
+    bad = [p for p in items if not isinstance(p, str) or not p]
+    if bad:
+        raise ConfigError(f"{name}: a pattern is a non-empty string.", got=repr(bad[0]), hint=f'{name}=("head.*",)')
+    return tuple(items)
+
+
+@dataclass(frozen=True)
+class QuantConfig(Shown):
+    """Which tensors get quantizers, and how they start.
+
+    Args:
+        weights: quantize weights.
+        activations: quantize the inputs of layers too; needs ``geta.calibrate`` before training.
+        initial_bits: bit width of every quantizer at the start, sign included, 2 to 32.
+        learn_exponent: let the non-linearity t of weight quantizers train (else it stays 1).
+        learn_activation_exponent: the same for activations, where t != 1 costs speed at run time.
+        skip: patterns of whole layer paths (``fnmatch``) that stay unquantized.
+
+    Raises:
+        ConfigError: an option of the wrong type.
+        BitWidthError: ``initial_bits`` outside 2 .. 32.
+
+    >>> QuantConfig(activations=True).initial_bits
+    16
+    """
+
+    weights: bool = True
+    activations: bool = False
+    initial_bits: int = 16
+    learn_exponent: bool = True
+    learn_activation_exponent: bool = False
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(
+                    f"QuantConfig: {name} is a switch.", expected="True or False", got=repr(getattr(self, name))
+                )
+        bits = self.initial_bits
+        if not isinstance(bits, int) or isinstance(bits, bool) or not MIN_BITS <= bits <= MAX_BITS:
+            raise BitWidthError(
+                "QuantConfig: initial_bits is out of range.",
+                expected=f"a whole number, {MIN_BITS} <= initial_bits <= {MAX_BITS}",
+                got=repr(bits),
+                hint="QuantConfig(initial_bits=16)",
+            )
+        object.__setattr__(self, "skip", check_patterns("skip", self.skip))
