@@ -1,0 +1,39 @@
+# From a fresh clone, with Python 3.11 or newer and make: `make run`, then `make test`.
+# Another interpreter: `make run PYTHON=python3.12`. Nothing is fetched but by pip, into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+JOBS ?= 2
+
+.PHONY: help run test lint lab bench-digits venv clean
+
+help:           ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+
+run: $(STAMP)   ## compress a small network on the bundled digits (minutes), into runs/01_compress_digits
+	$(BIN)/python -m geta_nb.bench.run_notebook notebooks/01_compress_digits.ipynb runs/01_compress_digits
+
+test: lint      ## lint, types, then every test and notebook
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+lint: $(STAMP)  ## ruff and mypy --strict
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+lab: $(STAMP)   ## JupyterLab on the notebooks
+	$(BIN)/python -m jupyter lab --notebook-dir=notebooks
+
+bench-digits: $(STAMP)  ## the README's benchmark table (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.digits_table --output runs/bench_digits
+
+venv: $(STAMP)  ## the environment alone
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geta-nb needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+clean:          ## remove the environment and all results
+	rm -rf $(VENV) runs

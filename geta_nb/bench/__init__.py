@@ -1,0 +1,1 @@
+"""Benchmarks that the README's tables come from: real data, fixed seeds, no tuning per row."""
