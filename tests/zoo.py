@@ -21,6 +21,10 @@ from torch.utils._pytree import tree_map_only
 Inputs = tuple[Tensor, ...]
 
 
+def _double(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
+
+
 @dataclass(frozen=True)
 class Entry:
     """One net of the zoo.
@@ -39,8 +43,8 @@ class Entry:
 
     def double(self, batch: int = 2) -> tuple[nn.Module, Inputs, dict[str, Any]]:
         """Return the net and its example inputs, floating tensors in float64."""
-        cast = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
-        return self.build().double(), tree_map_only(Tensor, cast, self.inputs(batch)), tree_map_only(Tensor, cast, self.kwargs(batch))
+        args, kwargs = tree_map_only(Tensor, _double, (self.inputs(batch), self.kwargs(batch)))
+        return self.build().double(), args, kwargs
 
 
 ZOO: dict[str, Entry] = {}
@@ -64,9 +68,15 @@ def _seeded(name: str, make: Callable[[], Any]) -> Any:
         return make()
 
 
-def add(name: str, make: Callable[[], nn.Module], *shapes: tuple[int, ...], kwargs: Callable[[int], dict[str, Any]] | None = None,
-        vocabulary: int = 0) -> None:
+def add(
+    name: str,
+    make: Callable[[], nn.Module],
+    *shapes: tuple[int, ...],
+    kwargs: Callable[[int], dict[str, Any]] | None = None,
+    vocabulary: int = 0,
+) -> None:
     """Register a net; ``shapes`` are its inputs' without the batch axis, token ids below ``vocabulary`` if that is not 0."""
+
     def tensors(batch: int) -> Inputs:
         draw = (lambda s: torch.randint(1, vocabulary, s)) if vocabulary else torch.randn
         return tuple(draw((batch, *shape)) for shape in shapes)
@@ -96,15 +106,42 @@ add("flatten_linear", lambda: nets.plain(3, 6, 4, head=nn.Sequential(nn.Flatten(
 
 # Norms, groups, other convolutions
 for _name, _norm in {
-    "batch_norm": nn.BatchNorm2d, "batch_norm_plain": lambda c: nn.BatchNorm2d(c, affine=False),
-    "group_norm": lambda c: nn.GroupNorm(4, c), "layer_norm_like": lambda c: nn.GroupNorm(1, c),
-    "instance_norm": lambda c: nn.InstanceNorm2d(c, affine=True), "instance_norm_plain": nn.InstanceNorm2d,
+    "batch_norm": nn.BatchNorm2d,
+    "batch_norm_plain": lambda c: nn.BatchNorm2d(c, affine=False),
+    "group_norm": lambda c: nn.GroupNorm(4, c),
+    "layer_norm_like": lambda c: nn.GroupNorm(1, c),
+    "instance_norm": lambda c: nn.InstanceNorm2d(c, affine=True),
+    "instance_norm_plain": nn.InstanceNorm2d,
 }.items():
-    add(_name, lambda n=_norm: nn.Sequential(nn.Conv2d(3, 8, 3), n(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)), (3, 8, 8))
-add("grouped_conv", lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 4, 1)), (3, 8, 8))
-add("depthwise_multiplier", lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 12, 3, groups=6), nn.ReLU(), nn.Conv2d(12, 4, 1)), (3, 8, 8))
-add("conv1d", lambda: nn.Sequential(nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 6, 3), nn.GELU(), nn.Flatten(), nn.Linear(30, 3)), (4, 16))
-add("conv3d", lambda: nn.Sequential(nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 4, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)), (2, 6, 6, 6))
+    add(
+        _name,
+        lambda n=_norm: nn.Sequential(nn.Conv2d(3, 8, 3), n(8), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)),
+        (3, 8, 8),
+    )
+add(
+    "grouped_conv",
+    lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 4, 1)),
+    (3, 8, 8),
+)
+add(
+    "depthwise_multiplier",
+    lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 12, 3, groups=6), nn.ReLU(), nn.Conv2d(12, 4, 1)),
+    (3, 8, 8),
+)
+add(
+    "conv1d",
+    lambda: nn.Sequential(
+        nn.Conv1d(4, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 6, 3), nn.GELU(), nn.Flatten(), nn.Linear(30, 3)
+    ),
+    (4, 16),
+)
+add(
+    "conv3d",
+    lambda: nn.Sequential(
+        nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 4, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    ),
+    (2, 6, 6, 6),
+)
 
 # Sharing
 add("shared_conv", nets.SharedConv, (3, 8, 8))
@@ -113,7 +150,11 @@ add("tied_autoencoder", nets.TiedAutoencoder, (12,))
 
 # MLPs, with and without what breaks "zero means absent"
 add("mlp", lambda: nets.mlp([8, 16, 12, 4], nn.ReLU()), (8,))
-add("mlp_gelu_norm", lambda: nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 12), nn.SiLU(), nn.Linear(12, 4)), (5, 8))
+add(
+    "mlp_gelu_norm",
+    lambda: nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 12), nn.SiLU(), nn.Linear(12, 4)),
+    (5, 8),
+)
 add("mlp_sigmoid", lambda: nets.mlp([8, 16, 12, 4], nn.Sigmoid()), (8,))
 add("mlp_softplus", lambda: nets.mlp([8, 16, 12, 4], nn.Softplus()), (8,))
 add("mlp_constant", lambda: nets.mlp([8, 16, 12, 4], nets.Plus(0.5)), (8,))
@@ -126,7 +167,11 @@ add("many_inputs", nets.ManyInputs, (8,), (6,), kwargs=lambda b: {"scale": torch
 add("attention", lambda: nets.Attention(16, 4), (5, 16))
 add("multihead_attention", lambda: nets.MultiheadBlock(16, 4), (5, 16))
 add("encoder_layer", lambda: nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True), (5, 16))
-add("encoder_layer_pre_norm", lambda: nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True, norm_first=True, activation=F.gelu), (5, 16))
+add(
+    "encoder_layer_pre_norm",
+    lambda: nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True, norm_first=True, activation=F.gelu),
+    (5, 16),
+)
 add("lstm", nets.Recurrent, (5, 6))
 
 
@@ -141,18 +186,63 @@ def _hugging_face(model_class: str, config_class: str, **options: Any) -> nn.Mod
         return getattr(transformers, model_class)(getattr(transformers, config_class)(**options))
 
 
-_DECODER: dict[str, Any] = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
-                            "max_position_embeddings": 24, "use_cache": False, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+_DECODER: dict[str, Any] = {
+    "vocab_size": 90,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 24,
+    "use_cache": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": None,
+}
 _HUGGING_FACE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("BertForSequenceClassification", "BertConfig", _DECODER | {"num_labels": 3, "pad_token_id": 0}),
-    "vit": ("ViTForImageClassification", "ViTConfig", {"image_size": 16, "patch_size": 8, "hidden_size": 32, "intermediate_size": 40,
-                                                       "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 3}),
-    "gpt2": ("GPT2LMHeadModel", "GPT2Config", {"vocab_size": 90, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24, "use_cache": False,
-                                               "bos_token_id": 1, "eos_token_id": 2}),
+    "vit": (
+        "ViTForImageClassification",
+        "ViTConfig",
+        {
+            "image_size": 16,
+            "patch_size": 8,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_labels": 3,
+        },
+    ),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {
+            "vocab_size": 90,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 24,
+            "use_cache": False,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        },
+    ),
     "llama": ("LlamaForCausalLM", "LlamaConfig", _DECODER | {"num_key_value_heads": 2}),
     "phi": ("PhiForCausalLM", "PhiConfig", _DECODER | {"partial_rotary_factor": 0.5}),
-    "t5": ("T5ForConditionalGeneration", "T5Config", {"vocab_size": 90, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 4,
-                                                      "use_cache": False, "decoder_start_token_id": 0}),
+    "t5": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {
+            "vocab_size": 90,
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 40,
+            "num_layers": 2,
+            "num_heads": 4,
+            "use_cache": False,
+            "decoder_start_token_id": 0,
+        },
+    ),
 }
 
 
@@ -162,12 +252,21 @@ def _language_kwargs(batch: int) -> dict[str, Any]:
     return {"attention_mask": mask}
 
 
-for _name, (_model, _config, _options) in _HUGGING_FACE.items():
+def _add_hugging_face(name: str, attention: str) -> None:
+    model, config, options = _HUGGING_FACE[name]
+    kwargs = {
+        "bert": _language_kwargs,
+        "t5": lambda batch: {"decoder_input_ids": torch.randint(1, 90, (batch, 4))},
+    }.get(name)
+    add(
+        f"{name}_{attention}",
+        lambda: _hugging_face(model, config, attn_implementation=attention, **options),
+        (3, 16, 16) if name == "vit" else (7,),
+        kwargs=kwargs,
+        vocabulary=0 if name == "vit" else 90,
+    )
+
+
+for _name in _HUGGING_FACE:
     for _attention in ("eager",) if _name == "t5" else ("eager", "sdpa"):
-        _make = lambda m=_model, c=_config, o=_options, a=_attention: _hugging_face(m, c, attn_implementation=a, **o)  # noqa: E731
-        if _name == "vit":
-            add(f"vit_{_attention}", _make, (3, 16, 16))
-        elif _name == "t5":
-            add("t5_eager", _make, (7,), vocabulary=90, kwargs=lambda b: {"decoder_input_ids": torch.randint(1, 90, (b, 4))})
-        else:
-            add(f"{_name}_{_attention}", _make, (7,), vocabulary=90, kwargs=_language_kwargs if _name == "bert" else None)
+        _add_hugging_face(_name, _attention)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,9 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     """Residual blocks of the given widths; the stride is 2 where the width grows."""
 
-    def __init__(self, blocks: Sequence[Callable[[int, int, int], nn.Module]], widths: Sequence[int], *, stem: int, shortcut: str = "conv") -> None:
+    def __init__(
+        self, blocks: Sequence[Callable[[int, int, int], nn.Module]], widths: Sequence[int], *, stem: int, shortcut: str = "conv"
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(*conv_bn(3, stem), nn.ReLU())
         inputs = [stem, *widths[:-1]]
@@ -73,7 +76,10 @@ class DenseNet(nn.Module):
     def __init__(self, stem: int, growth: int, depth: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, stem, 3, padding=1)
-        layer = lambda i: nn.Sequential(nn.BatchNorm2d(i), nn.ReLU(), nn.Conv2d(i, growth, 3, padding=1, bias=False))  # noqa: E731
+
+        def layer(i: int) -> nn.Sequential:
+            return nn.Sequential(nn.BatchNorm2d(i), nn.ReLU(), nn.Conv2d(i, growth, 3, padding=1, bias=False))
+
         middle = stem + growth * depth
         half = middle // 2
         self.first = nn.ModuleList(layer(stem + growth * k) for k in range(depth))
@@ -97,7 +103,9 @@ class InvertedResidual(nn.Module):
         super().__init__()
         mid = i * expand
         self.add = stride == 1 and i == o
-        self.conv = nn.Sequential(*conv_bn(i, mid, 1), nn.ReLU6(), *conv_bn(mid, mid, stride=stride, groups=mid), nn.ReLU6(), *conv_bn(mid, o, 1))
+        self.conv = nn.Sequential(
+            *conv_bn(i, mid, 1), nn.ReLU6(), *conv_bn(mid, mid, stride=stride, groups=mid), nn.ReLU6(), *conv_bn(mid, o, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.add else self.conv(x)
@@ -105,14 +113,26 @@ class InvertedResidual(nn.Module):
 
 def mobilenet_v2(width: int) -> nn.Sequential:
     blocks = [InvertedResidual(width, width, 1, 2), InvertedResidual(width, 2 * width, 2, 3), InvertedResidual(2 * width, 2 * width, 1, 3)]
-    return nn.Sequential(*conv_bn(3, width), nn.ReLU6(), *blocks, *conv_bn(2 * width, 32, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Dropout(0.2), nn.Linear(32, 10))
+    return nn.Sequential(
+        *conv_bn(3, width),
+        nn.ReLU6(),
+        *blocks,
+        *conv_bn(2 * width, 32, 1),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(32, 10),
+    )
 
 
 class UNet(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        double = lambda i, o: nn.Sequential(*conv_bn(i, o), nn.ReLU(), *conv_bn(o, o), nn.ReLU())  # noqa: E731
+
+        def double(i: int, o: int) -> nn.Sequential:
+            return nn.Sequential(*conv_bn(i, o), nn.ReLU(), *conv_bn(o, o), nn.ReLU())
+
         self.down1, self.down2, self.bottom = double(3, width), double(width, 2 * width), double(2 * width, 4 * width)
         self.up2, self.up1 = nn.ConvTranspose2d(4 * width, 2 * width, 2, 2), nn.ConvTranspose2d(2 * width, width, 2, 2)
         self.merge2, self.merge1 = double(4 * width, 2 * width), double(2 * width, width)
@@ -133,7 +153,9 @@ class Shuffle(nn.Module):
         super().__init__()
         half = width // 2
         self.stem = nn.Sequential(*conv_bn(3, width), nn.ReLU())
-        self.branch = nn.Sequential(*conv_bn(half, half, 1), nn.ReLU(), *conv_bn(half, half, groups=half), *conv_bn(half, half, 1), nn.ReLU())
+        self.branch = nn.Sequential(
+            *conv_bn(half, half, 1), nn.ReLU(), *conv_bn(half, half, groups=half), *conv_bn(half, half, 1), nn.ReLU()
+        )
         self.out = nn.Conv2d(width, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -192,7 +214,7 @@ class TiedAutoencoder(nn.Module):
 
 def mlp(widths: Sequence[int], activation: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, o in zip(widths[:-1], widths[1:], strict=True):
+    for i, o in pairwise(widths):
         layers += [nn.Linear(i, o), activation]
     return nn.Sequential(*layers[:-1])
 
@@ -273,7 +295,11 @@ class MultiheadBlock(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.lstm, self.head = nn.Linear(6, 8), nn.LSTM(8, 6, batch_first=True), nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.stem, self.lstm, self.head = (
+            nn.Linear(6, 8),
+            nn.LSTM(8, 6, batch_first=True),
+            nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.lstm(F.relu(self.stem(x)))[0][:, -1])
