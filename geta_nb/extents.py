@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from geta_nb.errors import ConfigError
+
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 
@@ -20,10 +22,18 @@ class Extent(Protocol):
     """What ``geta_nb.labels.Extent`` offers: ``const`` times the product of the living elements of each array of group ids."""
 
     @property
-    def const(self) -> int: ...
+    def const(self) -> int:
+        """Elements outside any prunable axis."""
+        ...
 
     @property
-    def arrays(self) -> tuple[IntArray, ...]: ...
+    def arrays(self) -> tuple[IntArray, ...]:
+        """Group id of each element of each axis, -1 where it lives always."""
+        ...
+
+    def count(self, alive: BoolArray) -> int:
+        """Number of elements when the groups ``alive`` (bool, [G]) live."""
+        ...
 
 
 class ExtentTable:
@@ -61,6 +71,13 @@ class ExtentTable:
         return sparse.csr_matrix((np.ones(kept.sum(), dtype=np.int64), (rows[kept], groups[kept])), shape=shape)
 
     def counts(self, alive: BoolArray) -> IntArray:
-        """Return the count of every extent, [E], when the groups ``alive`` (bool, [G]) live."""
-        axis_counts = self._base - self._members @ (~alive).astype(np.int64)
+        """Return the count of every extent, [E], when the groups ``alive`` (bool, [G]) live.
+
+        Raises:
+            ConfigError: ``alive`` is not of length G.
+        """
+        living = np.asarray(alive, dtype=bool)
+        if living.shape != (self.n_groups,):
+            raise ConfigError("costs: alive has another length.", expected=f"[{self.n_groups}], one per group", got=list(living.shape))
+        axis_counts = self._base - self._members @ (~living).astype(np.int64)
         return np.asarray(self._const * np.append(axis_counts, 1)[self._picks].prod(axis=1), dtype=np.int64)
