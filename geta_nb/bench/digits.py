@@ -1,19 +1,26 @@
 """The digits benchmark: scikit-learn's bundled digits and a small convolutional network, trained in seconds on a CPU.
 
-In: a seed and a width. Out: tensors, a network, a trained network. The compressed rows are made by
-:mod:`geta_nb.bench.digits_compress`. The data come with scikit-learn, so nothing is downloaded.
+In: a seed, a width, a budget. Out: tensors, a network, a trained network, a compressed one with its measured facts.
+The data come with scikit-learn, so nothing is downloaded. The table of all rows is :mod:`geta_nb.bench.digits_table`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geta_nb.budget import Budget
+from geta_nb.config import QuantConfig
 from geta_nb.errors import InputError, MissingExtraError
+from geta_nb.geta import GETA
+from geta_nb.schedule import Schedule
 
 EPOCHS = 30
 BATCH = 64
@@ -78,19 +85,20 @@ def digits_net(width: float = 1.0) -> nn.Sequential:
     Args:
         width: multiplier of every inner channel count; 1 is the benchmark's network.
     """
-    layers: list[nn.Module] = []
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = IMAGE[0]
-    for stage in (16, 32, 64):
-        for _ in range(2):
-            out = _scaled(stage, width)
-            conv = nn.Conv2d(channels, out, 3, padding=1)
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            layers += [conv, nn.BatchNorm2d(out), nn.ReLU()]
-            channels = out
-        layers.append(nn.MaxPool2d(2))
+    for number, stage in enumerate((16, 16, 32, 32, 64, 64), start=1):
+        out = _scaled(stage, width)
+        conv = nn.Conv2d(channels, out, 3, padding=1)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        layers |= {f"conv{number}": conv, f"norm{number}": nn.BatchNorm2d(out), f"relu{number}": nn.ReLU()}
+        if number % 2 == 0:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+        channels = out
     hidden = _scaled(128, width)
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)]
-    return nn.Sequential(*layers)
+    layers |= {"average": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    layers |= {"hidden": nn.Linear(channels, hidden), "relu": nn.ReLU(), "classes": nn.Linear(hidden, CLASSES)}
+    return nn.Sequential(layers)
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -119,11 +127,13 @@ def train(
     epochs: int = EPOCHS,
     seed: int = 0,
     progress: Iterable[int] | None = None,
+    after_step: Callable[[Tensor], None] | None = None,
 ) -> None:
     """Train ``model`` in place with cross-entropy and a cosine decay of the optimizer's learning rates to zero.
 
     Args:
         progress: an iterable over ``range(epochs)`` that shows progress (``tqdm.trange(epochs)``); None shows nothing.
+        after_step: called with the loss, a scalar, after every optimizer step; for records and pictures.
     """
     generator = torch.Generator().manual_seed(seed)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * data.steps_per_epoch)
@@ -131,9 +141,12 @@ def train(
     for _ in range(epochs) if progress is None else progress:
         for images, labels in batches(data, generator):
             optimizer.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(images), labels).backward()
+            loss = nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
             optimizer.step()
             decay.step()
+            if after_step is not None:
+                after_step(loss.detach())
 
 
 def train_dense(
@@ -158,3 +171,70 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         for module, mode in modes.items():
             module.training = mode
     return float((guesses == labels).float().mean())
+
+
+def paper_schedule(data: Digits, *, epochs: int = EPOCHS) -> Schedule:
+    """Return the stages the official code ran with here: of 30 epochs, projection in 0-8 and pruning in 8-18, five periods each."""
+    projection, joint = (max(5, part * epochs * data.steps_per_epoch // EPOCHS) for part in (8, 10))
+    return Schedule(0, projection, 5, joint, 5, 2)
+
+
+PAPER_RULES: Mapping[str, Any] = {"saliency": "paper", "forgetting": "paper", "lr_quant": 1e-3}
+
+
+def compress_digits(
+    seed: int,
+    budget: Budget,
+    *,
+    data: Digits | None = None,
+    epochs: int = EPOCHS,
+    quantize: QuantConfig | None = None,
+    schedule: Schedule | None = None,
+    rules: Mapping[str, Any] | None = None,
+    progress: Iterable[int] | None = None,
+) -> dict[str, Any]:
+    """Train the benchmark's network from scratch with QASSO, cut it, and measure what came out.
+
+    Args:
+        seed: of the initial weights and of the order of the batches.
+        budget: what the finished network may cost.
+        data: default :func:`load_digits`.
+        quantize: default ``QuantConfig()``, weights only.
+        schedule: default ``Schedule.for_steps(total)``.
+        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`; default none.
+
+    Returns:
+        JSON-able facts: ``accuracy`` of the cut network and ``masked_accuracy`` of the masked one, both in [0, 1], ``seconds``
+        of training, and the keys of :meth:`Report.to_dict` that a table needs.
+    """
+    data = data or load_digits()
+    torch.manual_seed(seed)
+    model = digits_net()
+    geta = GETA(model, data.train_images[:2], quantize=quantize or QuantConfig())
+    if quantize is not None and quantize.activations:
+        geta.calibrate(calibration_batches(data))
+    optimizer = geta.qasso(
+        torch.optim.Adam,
+        budget=budget,
+        schedule=schedule or Schedule.for_steps(epochs * data.steps_per_epoch),
+        lr=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+        **(rules or {}),
+    )
+    started = time.perf_counter()
+    train(model, optimizer, data, epochs=epochs, seed=seed, progress=progress)
+    seconds = time.perf_counter() - started
+    return {"seed": seed, "seconds": seconds} | _measured(geta, data)
+
+
+def _measured(geta: GETA, data: Digits) -> dict[str, Any]:
+    """Facts of the finished network: of the report, and accuracies."""
+    subnet = geta.construct_subnet()
+    facts = geta.report(subnet).to_dict()
+    kept = ("group_sparsity", "relative_bops", "relative_bops_full", "macs", "size_bytes", "bit_widths", "activation_bit_widths")
+    return {
+        "accuracy": evaluate(subnet, data.test_images, data.test_labels),
+        "masked_accuracy": evaluate(geta.model, data.test_images, data.test_labels),
+        "max_abs_difference": facts["max_abs_difference"],
+        "module_kind": facts["module_kind"],
+    } | {key: facts[key] for key in kept}

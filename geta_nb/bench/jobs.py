@@ -1,0 +1,92 @@
+"""Run many small, independent jobs in worker processes, each result kept on disk, so that a killed run resumes.
+
+In: a mapping of names to (function, arguments). Out: name -> JSON-able result. A result is kept for exactly these arguments and
+exactly this source code: changing either makes it again, so a table is never made of two versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+PACKAGE = Path(__file__).resolve().parents[1]
+UNRELATED = ("jobs.py", "digits_table.py", "run_notebook.py", "views.py")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call whose result is kept: ``run(**arguments)``, a module-level function with JSON-able arguments and result."""
+
+    run: Callable[..., dict[str, Any]]
+    arguments: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that change with the function, its arguments, the source code or torch."""
+        call = json.dumps([self.run.__qualname__, dict(self.arguments), source_fingerprint(), torch.__version__], sort_keys=True)
+        return hashlib.sha256(call.encode()).hexdigest()[:16]
+
+
+def source_fingerprint() -> str:
+    """Hash of the package's sources that can change a number: all but displays, widgets and the tables themselves."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE)
+        if name.parts[0] in ("display", "widgets") or name.name in UNRELATED:
+            continue
+        digest.update(str(name).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+def run_jobs(jobs: Mapping[str, Job], folder: Path, *, workers: int = 2, title: str = "runs") -> dict[str, dict[str, Any]]:
+    """Return every job's result, from ``folder`` where it is kept, else made in ``workers`` processes of one thread each.
+
+    Args:
+        jobs: name -> job; names become file names.
+        folder: one JSON file per result, written the moment it is there.
+        workers: processes; 1 runs in this process (for tests and debuggers).
+        title: of the progress bar on stderr.
+    """
+    files = {name: folder / f"{name}-{job.fingerprint}.json" for name, job in jobs.items()}
+    missing = [name for name, file in files.items() if not file.exists()]
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=title, unit="run", smoothing=0)
+    with bar:
+        if workers == 1:
+            for name in missing:
+                write_json(files[name], jobs[name].run(**jobs[name].arguments))
+                bar.update()
+        else:
+            _in_processes({name: jobs[name] for name in missing}, files, workers, bar)
+    return {name: json.loads(file.read_text()) for name, file in files.items()}
+
+
+def _in_processes(jobs: Mapping[str, Job], files: Mapping[str, Path], workers: int, bar: Any) -> None:
+    # spawn: a forked torch may hang in its thread pool
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: dict[Future[dict[str, Any]], str] = {pool.submit(job.run, **job.arguments): name for name, job in jobs.items()}
+        try:
+            for future in as_completed(waiting):
+                write_json(files[waiting[future]], future.result())
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,146 @@
+"""The digits benchmark: the agreed data and network, kept results, and a table that says what was measured."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from geta_nb.bench import digits, digits_rows, digits_table, jobs
+from geta_nb.budget import Budget
+from geta_nb.errors import InputError
+
+
+def test_data_are_the_agreed_split_standardised_by_the_training_part():
+    data = digits.load_digits()
+    assert data.train_images.shape == (1437, 3, 16, 16)
+    assert data.test_images.shape == (360, 3, 16, 16)
+    # float32 mean of 1.1e6 numbers of size 1: error far below 1e-4
+    assert abs(float(data.train_images.mean())) < 1e-4
+    assert abs(float(data.train_images.std()) - 1) < 1e-4
+    assert torch.equal(data.train_images[:, 0], data.train_images[:, 2])
+    # stratified: every class has its tenth, to within rounding and the classes' own sizes (174 to 183 of 1797)
+    assert all(33 <= n <= 38 for n in torch.bincount(data.test_labels).tolist())
+
+
+def test_validation_part_comes_from_the_training_images_alone():
+    full, part = digits.load_digits(), digits.load_digits(validation=True)
+    assert len(part.train_labels) + len(part.test_labels) == len(full.train_labels)
+    rows = {image.numpy().tobytes() for image in full.train_images}
+    assert all(image.numpy().tobytes() in rows for image in part.test_images)
+    kept = {image.numpy().tobytes() for image in part.train_images}
+    assert not any(image.numpy().tobytes() in kept for image in part.test_images)
+
+
+def test_network_is_the_agreed_one():
+    model = digits.digits_net()
+    convs = [m for m in model if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convs] == [16, 16, 32, 32, 64, 64]
+    assert all(c.bias is not None for c in convs)
+    # by hand: convs 448 + 2320 + 4640 + 9248 + 18496 + 36928, norms 2*224, linears 64*128+128 and 128*10+10
+    assert sum(p.numel() for p in model.parameters()) == 82138
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+    with pytest.raises(InputError, match="width > 0"):
+        digits.digits_net(0)
+
+
+def test_macs_counted_by_hooks_are_those_counted_by_hand():
+    by_hand = 256 * 9 * (3 * 16 + 16 * 16) + 64 * 9 * (16 * 32 + 32 * 32) + 16 * 9 * (32 * 64 + 64 * 64) + 64 * 128 + 128 * 10
+    assert digits_rows.count_macs() == by_hand
+
+
+def test_narrower_networks_cost_what_their_columns_say():
+    shares = [digits_rows.count_macs(width) / digits_rows.count_macs() for width in digits_rows.WIDTHS.values()]
+    assert [round(share, 2) for share in shares] == [0.26, 0.12, 0.07]
+
+
+def test_dense_training_is_reproducible_and_learns():
+    data = digits.load_digits(validation=True)
+    first, second = (digits.train_dense(data, seed=1, width=0.5, epochs=3) for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    assert digits.evaluate(first, data.test_images, data.test_labels) > 0.5  # chance is 0.1
+
+
+def test_evaluate_leaves_every_mode_as_it_was():
+    data = digits.load_digits(validation=True)
+    model = digits.digits_net(0.1).train()
+    model.norm1.eval()
+    before = [m.training for m in model.modules()]
+    digits.evaluate(model, data.test_images[:8], data.test_labels[:8])
+    assert [m.training for m in model.modules()] == before
+
+
+def test_paper_schedule_is_the_one_of_the_official_run():
+    data = digits.load_digits()
+    schedule = digits.paper_schedule(data)
+    assert (schedule.projection_steps, schedule.joint_steps) == (8 * data.steps_per_epoch, 10 * data.steps_per_epoch)
+    assert (schedule.projection_periods, schedule.joint_periods, schedule.bit_reduction) == (5, 5, 2)
+    assert schedule.joint_begin == schedule.projection_end
+
+
+@pytest.mark.slow
+def test_one_compressed_network_meets_its_cost_and_its_subnet_computes_the_same():
+    result = digits.compress_digits(0, Budget(relative_bops=0.05), epochs=3)
+    assert result["relative_bops"] <= 0.05
+    assert all(4 <= bits <= 16 and bits == int(bits) for bits in result["bit_widths"].values())
+    assert result["max_abs_difference"] <= 1e-4
+    # the same function up to 1e-4, so at most a test image on the very border may differ
+    assert abs(result["accuracy"] - result["masked_accuracy"]) <= 1 / 360 + 1e-9
+    json.dumps(result)
+
+
+def _count(path: str, value: int) -> dict[str, int]:
+    with open(path, "a") as file:
+        file.write("x")
+    return {"value": value}
+
+
+def test_a_kept_result_is_not_made_again_until_its_arguments_change(tmp_path):
+    calls = tmp_path / "calls"
+    for value in (1, 1, 2, 1):
+        results = jobs.run_jobs({"a": jobs.Job(_count, {"path": str(calls), "value": value})}, tmp_path / "runs", workers=1)
+        assert results == {"a": {"value": value}}
+    assert calls.read_text() == "xx"
+
+
+def test_a_result_is_made_again_when_the_source_changes(tmp_path, monkeypatch):
+    job = jobs.Job(_count, {"path": str(tmp_path / "calls"), "value": 1})
+    jobs.run_jobs({"a": job}, tmp_path / "runs", workers=1)
+    monkeypatch.setattr(jobs, "source_fingerprint", lambda: "other sources")
+    jobs.run_jobs({"a": job}, tmp_path / "runs", workers=1)
+    assert (tmp_path / "calls").read_text() == "xx"
+
+
+def test_a_failed_run_keeps_the_results_before_it(tmp_path):
+    good = jobs.Job(_count, {"path": str(tmp_path / "calls"), "value": 1})
+    bad = jobs.Job(_count, {"path": str(tmp_path / "no folder" / "calls"), "value": 1})
+    with pytest.raises(FileNotFoundError):
+        jobs.run_jobs({"good": good, "bad": bad}, tmp_path / "runs", workers=1)
+    jobs.run_jobs({"good": good}, tmp_path / "runs", workers=1)
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_the_table_is_made_of_means_and_shows_what_was_reached_not_what_was_asked():
+    results = {
+        "ours-0.032-s0": {"seed": 0, "accuracy": 0.98, "relative_bops": 0.031, "size_bytes": {"dense": 9, "subnet": 4}},
+        "ours-0.032-s1": {"seed": 1, "accuracy": 0.99, "relative_bops": 0.029, "size_bytes": {"dense": 9, "subnet": 6}},
+        "dense-0.33-s0": {"seed": 0, "accuracy": 0.5, "relative_bops": 0.115, "size_bytes": 7},
+    }
+    entries = digits_table.summary(results)
+    assert entries[0]["size_bytes"] == 5
+    lines = digits_table.markdown(entries).splitlines()
+    assert "| ours, defaults |  |  | 98.5 at 3 % |  |  |" in lines
+    assert "| narrower fp32 networks, from scratch |  |  | 50.0 at 12 % |  |  |" in lines
+    assert "| official code * | 99.1 | 98.2 | 95.2 | 82.6 | 81.8 |" in lines
+    widths = {line.count("|") for line in lines[: lines.index("")]}
+    assert widths == {7}
+
+
+def test_every_row_of_the_table_is_run_for_every_seed_and_target():
+    names = digits_table.all_jobs((0, 1, 2), 30)
+    assert len(names) == 3 * (1 + 3 + 4 + 4 + 2 * len(digits_rows.ABLATION))
+    for row in ("dense-1.0", "dense-0.25", "ours-0.083", "ours-0.008", "paper-0.016", "saliency-0.016", "schedule-0.032"):
+        assert {f"{row}-s{seed}" for seed in range(3)} <= set(names)
