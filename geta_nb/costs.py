@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from geta_nb.extents import Extent
+from geta_nb.labels import Extent
 from geta_nb.views import Shown
 
 FP32_BITS = 32

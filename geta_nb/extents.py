@@ -6,34 +6,16 @@ In: the extents of all operators and parameters. Out: their counts for any set o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from geta_nb.errors import ConfigError
+from geta_nb.labels import Extent
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
-
-
-class Extent(Protocol):
-    """What ``geta_nb.labels.Extent`` offers: ``const`` times the product of the living elements of each array of group ids."""
-
-    @property
-    def const(self) -> int:
-        """Elements outside any prunable axis."""
-        ...
-
-    @property
-    def arrays(self) -> tuple[IntArray, ...]:
-        """Group id of each element of each axis, -1 where it lives always."""
-        ...
-
-    def count(self, alive: BoolArray) -> int:
-        """Number of elements when the groups ``alive`` (bool, [G]) live."""
-        ...
 
 
 class ExtentTable:
@@ -60,7 +42,7 @@ class ExtentTable:
         self._members = self._membership(axes)
         # One axis more than there are always counts 1: it fills the rows of extents with fewer axes than the longest.
         width = max((len(row) for row in picks), default=0)
-        self._picks = np.array([row + [len(axes)] * (width - len(row)) for row in picks], dtype=np.int64).reshape(-1, width)
+        self._picks = np.array([row + [len(axes)] * (width - len(row)) for row in picks], dtype=np.int64).reshape(len(picks), width)
 
     def _membership(self, axes: Sequence[IntArray]) -> sparse.csr_matrix:
         """Return S, [axes, G]: how many elements of each axis belong to each group."""
