@@ -1,0 +1,219 @@
+"""Cut the original modules: the same classes, smaller. Part of the stage ``subnet``; imports nothing of the package.
+
+Comes in: the dense model, its new (already sliced) tensors, and the sizes that changed in the trace. Goes out: a deep copy of the model
+with those tensors and with the integer attributes that describe them (``out_channels``, ``groups``, ``num_heads``, ...) patched, or
+``None`` where no patch makes it compute the right thing; the caller then hands out the cut graph instead.
+
+No class and no attribute is known by name. Evidence is by value: an attribute that equals an old size gets the new one. Where an old
+size has several new ones, a module that owns tensors is rebuilt on the meta device by its own constructor, which tells which attribute
+stands for which axis; what stays open is tried, and the caller's ``check`` decides. Objects that modules may share (a configuration)
+are never written to.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice, product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Pairs = set[tuple[int, int]]
+Attributes = dict[str, Any]
+
+_OWN = frozenset(vars(nn.Module()))  # what every module has: hooks, training, the parameter tables
+_MAX_LOCAL = 512  # combinations of one module's attributes that are looked at
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A module and the attribute values it could have, the most plausible first."""
+
+    module: nn.Module
+    options: list[Attributes]
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Modules of one kind get the same answer: twelve equal layers are one question, not twelve."""
+        return (type(self.module), *sorted(self.options[0]), len(self.options))
+
+
+def cut_native(
+    model: nn.Module,
+    *,
+    new_tensors: Mapping[str, Tensor],
+    size_changes: Mapping[str, Iterable[tuple[int, int]]],
+    check: Callable[[nn.Module], bool],
+    max_tries: int = 32,
+) -> nn.Module | None:
+    """Return a smaller deep copy of ``model`` built of its own classes, or ``None``.
+
+    Args:
+        model: dense model without parametrizations; not changed. Activation quantizers (submodules, hooks) stay where they are.
+        new_tensors: parameter or buffer name -> its new values, already sliced. A tied tensor may be given under any of its names and
+            stays tied; what is not named stays as it is.
+        size_changes: module path -> (old, new) pairs of the integers in the nodes that this module's own forward ran (views, splits,
+            expands, groups, ...). Give unchanged ones too, (8, 8): they tell what must stay. For nodes with a weight, the channel sizes
+            of input and output as well. The axes of the module's own tensors are added here.
+        check: whether a candidate computes the right thing; it may raise, which counts as no. It must leave the candidate as it was.
+        max_tries: calls of ``check`` before giving up.
+
+    Returns:
+        The cut copy, in the model's training mode, or ``None``: a tensor without a home, or no attributes that ``check`` accepts.
+
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> new = {"0.weight": net[0].weight[:5], "0.bias": net[0].bias[:5], "2.weight": net[2].weight[:, :5]}
+    >>> cut_native(net, new_tensors=new, size_changes={}, check=lambda m: m(torch.ones(1, 4)).shape == (1, 2))[0]
+    Linear(in_features=4, out_features=5, bias=True)
+    """
+    copy = _deep_copy(model)
+    if copy is None or not all(_has_tensor(copy, name) for name in new_tensors):
+        return None
+    modules = {id(module): module for module in copy.modules()}
+    before = {key: _shapes(module) for key, module in modules.items()}
+    for name, tensor in new_tensors.items():
+        # the same tensor object with new data: ties, hooks and lists of weights that a module keeps aside stay true
+        _tensor(copy, name).data = tensor.detach().clone()
+    pairs: dict[int, Pairs] = {key: _axis_pairs(before[key], _shapes(module)) for key, module in modules.items()}
+    for path, found in size_changes.items():
+        pairs.setdefault(id(_submodule(copy, path)), set()).update(found)
+    choices = [
+        _Choice(modules[key], _options(modules[key], pairs[key], before[key]))
+        for key in modules
+        if any(old != new for old, new in pairs[key])
+    ]
+    for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries):
+        for module, values in attributes:
+            for name, value in values.items():
+                setattr(module, name, value)
+        if _passes(check, copy):
+            return copy
+    return None
+
+
+def _deep_copy(model: nn.Module) -> nn.Module | None:
+    try:
+        return deepcopy(model)
+    except (TypeError, RuntimeError, NotImplementedError):
+        return None  # holds what Python or torch cannot copy: a lock, a tensor of a graph
+
+
+def _submodule(model: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at ``path``; ``None`` for a path that is none (a traced function, not a module)."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    tensor = owner._parameters.get(leaf)
+    return tensor if tensor is not None else owner._buffers[leaf]  # type: ignore[return-value]
+
+
+def _has_tensor(model: nn.Module, name: str) -> bool:
+    path, _, leaf = name.rpartition(".")
+    owner = _submodule(model, path)
+    return owner is not None and any(table.get(leaf) is not None for table in (owner._parameters, owner._buffers))
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors that the module itself owns."""
+    tables = (*module._parameters.items(), *module._buffers.items())
+    return {name: tuple(tensor.shape) for name, tensor in tables if tensor is not None}
+
+
+def _axis_pairs(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> Pairs:
+    return {pair for name, shape in before.items() for pair in zip(shape, after[name], strict=True)}
+
+
+def _integers(module: nn.Module) -> Attributes:
+    """Return the module's attributes that are an integer, or a tuple or list of integers."""
+    found = {}
+    for name, value in vars(module).items():
+        items = value if type(value) in (tuple, list, torch.Size) else (value,)
+        if name not in _OWN and items and all(type(item) is int for item in items):
+            found[name] = value
+    return found
+
+
+def _alternatives(value: Any, pairs: Pairs) -> list[Any]:
+    """Return the values that an attribute may have after the cut, [value] where no evidence touches it."""
+    if type(value) is int:
+        return sorted({new for old, new in pairs if old == value}) or [value]
+    return [type(value)(items) for items in islice(product(*(_alternatives(item, pairs) for item in value)), _MAX_LOCAL)]
+
+
+def _options(module: nn.Module, pairs: Pairs, before: dict[str, tuple[int, ...]]) -> list[Attributes]:
+    """Return the possible values of a module's attributes, those with the fewest changes first."""
+    now = _integers(module)
+    candidates = {name: alternatives for name, value in now.items() if (alternatives := _alternatives(value, pairs)) != [value]}
+    combinations = [dict(zip(candidates, values, strict=True)) for values in islice(product(*candidates.values()), _MAX_LOCAL)]
+    if before and len(combinations) > 1:
+        combinations = _buildable(module, now, combinations, before) or combinations
+    touched = sorted({name for option in combinations for name in option})
+    whole = [{name: option.get(name, now[name]) for name in touched} for option in combinations]  # each option undoes the one before
+    distinct = {repr(option): option for option in whole}
+
+    def plausibility(option: Attributes) -> tuple[object, ...]:
+        changed = [name for name in touched if option[name] != now[name]]
+        return len(changed), changed, repr(option)
+
+    return sorted(distinct.values(), key=plausibility)
+
+
+def _buildable(module: nn.Module, now: Attributes, combinations: list[Attributes], before: dict[str, tuple[int, ...]]) -> list[Attributes]:
+    """Return the combinations from which the module's own constructor makes tensors of the new shapes.
+
+    Attributes that the constructor derives (a head size) are taken from what it made. Empty where the constructor cannot be called
+    with what the module remembers of its arguments.
+    """
+    original = _rebuild(module, {})
+    if original is None or _shapes(original) != before:
+        return []
+    derived = [name for name, value in now.items() if vars(original).get(name) == value]
+    found, after = [], _shapes(module)
+    for combination in combinations:
+        sibling = _rebuild(module, combination)
+        if sibling is not None and _shapes(sibling) == after:
+            values = combination | {name: vars(sibling)[name] for name in derived}
+            found.append({name: value for name, value in values.items() if name in combination or value != now[name]})
+    return found
+
+
+def _rebuild(module: nn.Module, values: Attributes) -> nn.Module | None:
+    """Call the module's constructor on the meta device with the arguments it kept as attributes, ``values`` in place of theirs."""
+    kept, arguments = vars(module) | values, {}
+    try:
+        for name in list(inspect.signature(type(module).__init__).parameters)[1:]:
+            if name in kept:
+                arguments[name] = kept[name]
+            elif name in module._parameters:
+                arguments[name] = module._parameters[name] is not None  # bias=True
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return type(module)(**arguments)
+    except Exception:  # foreign code, called with a guess: whatever it raises means no
+        return None
+
+
+def _assignments(choices: list[_Choice], max_tries: int) -> Iterator[list[tuple[nn.Module, Attributes]]]:
+    """Yield attribute values for all modules together, plausible first; modules of one kind take the same option."""
+    kinds = list(dict.fromkeys(choice.kind for choice in choices))
+    sizes = {choice.kind: len(choice.options) for choice in choices}
+    indices = islice(product(*(range(sizes[kind]) for kind in kinds)), 128 * max_tries)
+    for picked in sorted(indices, key=sum)[:max_tries]:
+        index = dict(zip(kinds, picked, strict=True))
+        yield [(choice.module, choice.options[index[choice.kind]]) for choice in choices]
+
+
+def _passes(check: Callable[[nn.Module], bool], candidate: nn.Module) -> bool:
+    try:
+        return bool(check(candidate))
+    except Exception:  # a candidate with a wrong attribute fails somewhere in the user's own code
+        return False
