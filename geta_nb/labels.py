@@ -1,0 +1,299 @@
+"""Index labels: which indices of which tensors live and die together. Third stage: operators call this, groups are read off it.
+
+Every index of every axis of a parameter has a label. A tensor carries *label arrays* that broadcast to its shape; an element is alive while
+every label that reaches it is. Operators union the labels that they align, and *fix* those that nothing may remove. An axis longer than one
+that no label array covers is a fixed axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+Ints = NDArray[np.int64]
+REAL, FREE, CONSTANT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why labels are fixed, or why a removed channel is not zero: words, the operator, and the path of the module that ran it."""
+
+    text: str
+    operator: str
+    module_path: str
+
+
+@dataclass(frozen=True)
+class LabelArray:
+    """Labels along some axes of a tensor.
+
+    Attributes:
+        labels: label ids; as many axes as the tensor, each of the tensor's size or 1.
+        spoilers: same shape; 0 where the value is zero once its label is removed, else the id of the :class:`Reason` why it is not.
+        origin: REAL for labels of parameters; FREE for an expanded axis or a padding, which follow whatever they meet; CONSTANT for
+            a buffer, which gives way to a joint array (rotary frequencies must not decide over heads).
+    """
+
+    labels: Ints
+    spoilers: Ints
+    origin: int = 0
+
+    @property
+    def cover(self) -> tuple[int, ...]:
+        """Axes along which the labels differ."""
+        return tuple(axis for axis, size in enumerate(self.labels.shape) if size > 1)
+
+    def map(self, change: object, **other: object) -> LabelArray:
+        """Return the array with ``change`` applied to labels and spoilers alike."""
+        return LabelArray(change(self.labels), change(self.spoilers), self.origin)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label arrays of one tensor.
+
+    Attributes:
+        shape: shape of the tensor, traced sizes.
+        arrays: label arrays with disjoint covers.
+        source: "param" (made of parameters only), "const", or "data" (depends on the inputs).
+    """
+
+    shape: tuple[int, ...]
+    arrays: tuple[LabelArray, ...] = ()
+    source: str = "data"
+
+    def covering(self, axis: int) -> LabelArray | None:
+        """Return the array that covers ``axis``, or None when the axis is fixed or has one index."""
+        return next((array for array in self.arrays if array.labels.shape[axis] > 1), None)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A product of axis sizes of which some depend on the groups that live.
+
+    Attributes:
+        const: product of the fixed sizes.
+        arrays: group id of each element, -1 where it can never be removed; one array per independent axis.
+    """
+
+    const: int
+    arrays: tuple[Ints, ...] = ()
+
+    def count(self, alive: NDArray[np.bool_]) -> int:
+        """Return the number of elements left when only the groups marked in ``alive`` [G] live.
+
+        >>> Extent(3, (np.array([0, 0, 1, -1]),)).count(np.array([True, False]))
+        9
+        """
+        kept = np.append(alive, True)  # index -1 lands here
+        return self.const * int(np.prod([int(kept[array].sum()) for array in self.arrays], dtype=np.int64))
+
+
+@dataclass
+class LabelSpace:
+    """All labels of one network: their unions, what is fixed, and what reaches a consumer without being zero."""
+
+    size: int = 0
+    reasons: list[Reason] = field(default_factory=lambda: [Reason("", "", "")])
+    edges: list[tuple[Ints, Ints]] = field(default_factory=list)
+    fixed: list[tuple[Ints, int]] = field(default_factory=list)
+    checks: list[tuple[Ints, Ints]] = field(default_factory=list)
+
+    def new(self, count: int) -> Ints:
+        """Return ``count`` labels that nothing else has."""
+        self.size += count
+        return np.arange(self.size - count, self.size, dtype=np.int64)
+
+    def reason(self, text: str, operator: str, module_path: str) -> int:
+        """Return the id of a reason."""
+        self.reasons.append(Reason(text, operator, module_path))
+        return len(self.reasons) - 1
+
+    def union(self, left: Ints, right: Ints) -> None:
+        """Make labels that stand at the same place live and die together; shapes broadcast."""
+        if left is right:
+            return
+        left, right = np.broadcast_arrays(left, right)
+        differ = left != right
+        if differ.any():
+            self.edges.append((left[differ], right[differ]))
+
+    def fix(self, labels: Ints, reason: int) -> None:
+        """Say that these labels can never be removed."""
+        self.fixed.append((labels.ravel(), reason))
+
+    def require_zero(self, array: LabelArray) -> None:
+        """Say that a consumer sums over these labels: they may go only if their values are zero then."""
+        self.checks.append((array.labels.ravel(), array.spoilers.ravel()))
+
+    def reduce(self, array: LabelArray, axis: int, reason: int) -> LabelArray | None:
+        """Return the array without ``axis``: what it joins along that axis lives and dies as one. None when nothing is left."""
+        if array.cover == (axis,):
+            self.fix(array.labels, reason)
+            return None
+        first = array.labels.take([0], axis)
+        self.union(array.labels, first)
+        return LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin)
+
+    def fix_axes(self, labels: Labels, axes: Iterable[int], reason: int) -> Labels:
+        """Return ``labels`` with nothing removable along ``axes``."""
+        arrays = list(labels.arrays)
+        for axis in axes:
+            arrays = [kept for array in arrays if (kept := self._without(array, axis % max(len(labels.shape), 1), reason)) is not None]
+        return replace(labels, arrays=tuple(arrays))
+
+    def fix_all(self, labels: Labels, reason: int) -> None:
+        """Fix every label of a tensor."""
+        for array in labels.arrays:
+            self.fix(array.labels, reason)
+
+    def _without(self, array: LabelArray, axis: int, reason: int) -> LabelArray | None:
+        return self.reduce(array, axis, reason) if array.labels.shape[axis] > 1 else array
+
+    def align(self, operands: Sequence[Labels], reason: int) -> list[Labels]:
+        """Align operands that broadcast against each other (same number of axes) and return them with equal covers.
+
+        Where one operand's axis is fixed, all are. Where covers overlap without being equal, the outer axis stays removable and the
+        inner one becomes fixed: whole heads go, not parts of them.
+        """
+        work = [list(operand.arrays) for operand in operands]
+        shapes = [operand.shape for operand in operands]
+        while self._fix_uncovered(work, shapes, reason) or self._split_overlap(work, reason):
+            pass
+        firsts: dict[tuple[int, ...], LabelArray] = {}
+        for arrays in work:
+            for array in arrays:
+                self.union(firsts.setdefault(array.cover, array).labels, array.labels)
+        return [replace(operand, arrays=tuple(arrays)) for operand, arrays in zip(operands, work, strict=True)]
+
+    def _fix_uncovered(self, work: list[list[LabelArray]], shapes: Sequence[tuple[int, ...]], reason: int) -> bool:
+        """Fix each axis that some operand holds fixed; True when that changed anything."""
+        changed = False
+        for axis in range(len(shapes[0]) if shapes else 0):
+            present = [i for i, shape in enumerate(shapes) if shape[axis] > 1]
+            covered = [any(array.labels.shape[axis] > 1 for array in work[i]) for i in present]
+            if all(covered) or not any(covered):
+                continue
+            changed = True
+            for i in present:
+                work[i] = [kept for array in work[i] if (kept := self._without(array, axis, reason)) is not None]
+        return changed
+
+    def _split_overlap(self, work: list[list[LabelArray]], reason: int) -> bool:
+        """Resolve one pair of overlapping, unequal covers; True when there was one."""
+        arrays = sorted((array for item in work for array in item), key=lambda array: (len(array.cover), array.cover))
+        for small in arrays:
+            for large in arrays:
+                shared = set(small.cover) & set(large.cover)
+                if not shared or small.cover == large.cover:
+                    continue
+                if small.origin == CONSTANT and large.origin != CONSTANT and len(large.cover) > 1:
+                    self._drop(work, small.cover, reason)
+                    return True
+                for item in work:
+                    for i, array in enumerate(item):
+                        if array.cover == large.cover or (array.cover == small.cover and not set(small.cover) < set(large.cover)):
+                            for axis in set(array.cover) - shared:
+                                reduced = self.reduce(array, axis, reason)
+                                assert reduced is not None
+                                array = reduced
+                            item[i] = array
+                return True
+        return False
+
+    def _drop(self, work: list[list[LabelArray]], cover: tuple[int, ...], reason: int) -> None:
+        """Fix the arrays of exactly this cover in every operand."""
+        for i, item in enumerate(work):
+            for array in item:
+                if array.cover == cover:
+                    self.fix(array.labels, reason)
+            work[i] = [array for array in item if array.cover != cover]
+
+    def classes(self) -> Ints:
+        """Return the class of each label, [number of labels], numbered from 0."""
+        if not self.size:
+            return np.zeros(0, dtype=np.int64)
+        left = np.concatenate([edge[0] for edge in self.edges]) if self.edges else np.zeros(0, dtype=np.int64)
+        right = np.concatenate([edge[1] for edge in self.edges]) if self.edges else np.zeros(0, dtype=np.int64)
+        graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(self.size, self.size))
+        _, classes = connected_components(graph, directed=False)
+        return classes.astype(np.int64)
+
+
+def single_axis(shape: Sequence[int], axis: int, labels: Ints, spoilers: Ints | None = None, *, origin: int = REAL) -> LabelArray:
+    """Return a label array that covers one axis of a tensor of ``shape``."""
+    form = [1] * len(shape)
+    form[axis] = len(labels)
+    spoilers = np.zeros(len(labels), dtype=np.int64) if spoilers is None else spoilers
+    return LabelArray(labels.reshape(form), spoilers.reshape(form), origin)
+
+
+def settle(space: LabelSpace, labels: Labels, reason: int) -> Labels:
+    """Return ``labels`` in canonical form: arrays that cover nothing are fixed, constant axes of joint arrays dropped."""
+    arrays = []
+    for array in labels.arrays:
+        for axis in array.cover:
+            first = array.labels.take([0], axis)
+            if len(array.cover) > 1 and np.array_equal(np.broadcast_to(first, array.labels.shape), array.labels):
+                array = LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin)
+        if array.cover:
+            arrays.append(array)
+        else:
+            space.fix(array.labels, reason)
+    return replace(labels, arrays=tuple(arrays))
+
+
+def reshape(space: LabelSpace, labels: Labels, shape: tuple[int, ...], reason: int) -> Labels:
+    """Return the labels of a tensor viewed as ``shape``: axes that are merged or split take their labels along."""
+    arrays = list(labels.arrays)
+    for old, _ in _blocks(labels.shape, shape):
+        touching = [array for array in arrays if any(array.labels.shape[axis] > 1 for axis in old)]
+        if len(touching) > 1:  # two independent axes become one: keep the one that belongs to parameters, outermost first
+            keep = min(touching, key=lambda array: (array.origin, array.cover))
+            for array in touching:
+                if array is not keep:
+                    space.fix(array.labels, reason)
+            arrays = [array for array in arrays if array is keep or not any(array is other for other in touching)]
+    viewed = [array.map(lambda values: _view(values, labels.shape, shape)) for array in arrays]
+    return settle(space, Labels(shape, tuple(viewed), labels.source), reason)
+
+
+def _view(values: Ints, old_shape: tuple[int, ...], new_shape: tuple[int, ...]) -> Ints:
+    """Reshape an array that broadcasts to ``old_shape`` so that it broadcasts to ``new_shape``, copying only the blocks it covers."""
+    full, target = [1] * len(old_shape), [1] * len(new_shape)
+    for old, new in _blocks(old_shape, new_shape):
+        if any(values.shape[axis] > 1 for axis in old):
+            for axis in old:
+                full[axis] = old_shape[axis]
+            for axis in new:
+                target[axis] = new_shape[axis]
+    return np.broadcast_to(values, full).reshape(target)
+
+
+def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Split two shapes of equal size into the finest runs of axes with equal products.
+
+    >>> _blocks((2, 3, 4), (6, 2, 2))
+    [([0, 1], [0]), ([2], [1, 2])]
+    """
+    blocks = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        left, right = [], []
+        a = b = 1
+        if i < len(old):
+            a, i, left = old[i], i + 1, [i]
+        if j < len(new):
+            b, j, right = new[j], j + 1, [j]
+        while a != b:
+            if (a < b and i < len(old)) or j >= len(new):
+                a, i, left = a * old[i], i + 1, [*left, i]
+            else:
+                b, j, right = b * new[j], j + 1, [*right, j]
+        blocks.append((left, right))
+    return blocks
