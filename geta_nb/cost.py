@@ -11,12 +11,13 @@ always the dense fp32 model, counted in the same way: 32 * 32 * its MACs. Source
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geta_nb.costs import FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals
+from geta_nb.costs import FIGURES, FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals
 from geta_nb.errors import BudgetError, ConfigError
 from geta_nb.extents import BoolArray, ExtentTable
 
@@ -143,14 +144,10 @@ class CostModel:
     ) -> Costs:
         """Return all figures, in total and by layer, when the groups ``alive`` (bool, [G]; None: all) live at these bits (None: fp32)."""
         alive = np.ones(self.n_groups, dtype=bool) if alive is None else alive
-        layers = self._operator_rows(alive, weight_bits or {}, activation_bits or {})
-        self._add_parameters(layers, alive, weight_bits or {})
-        totals = self._totals(list(layers.values()))
-        shares = {
-            "relative_bops": totals.bops / (self.dense.bops or 1.0),
-            "relative_bops_full": totals.bops_full / (self.dense.bops_full or 1.0),
-        }
-        return Costs(**{**asdict(totals), **shares}, layers=tuple(layers.values()), dense=self.dense)
+        rows = self._operator_rows(alive, weight_bits or {}, activation_bits or {})
+        self._add_parameters(rows, alive, weight_bits or {}, self._parameter_bits(weight_bits or {}))
+        shares = {f"relative_{name}": _sum(rows, name) / (getattr(self.dense, name) or 1.0) for name in ("bops", "bops_full")}
+        return Costs(**{name: _sum(rows, name) for name in FIGURES}, **shares, layers=tuple(rows.values()), dense=self.dense)
 
     def _operator_rows(self, alive: BoolArray, weight_bits: Bits, activation_bits: Bits) -> dict[str, LayerCost]:
         weights, inputs = self._operand_bits(weight_bits, activation_bits)
@@ -165,14 +162,13 @@ class CostModel:
             )
         return rows
 
-    def _add_parameters(self, rows: dict[str, LayerCost], alive: BoolArray, weight_bits: Bits) -> None:
+    def _add_parameters(self, rows: dict[str, LayerCost], alive: BoolArray, weight_bits: Bits, storage: FloatArray) -> None:
         """Book each parameter on the first operator that uses its quantizer or whose module owns it, else on a row of its own."""
         home: dict[str, str] = {}
         for op in self.operators:
             for key in () if op.attention else (op.weight or op.module_path, op.module_path):
                 home.setdefault(key, op.layer)
-        bits = self._parameter_bits(weight_bits).tolist()
-        for p, numel, b in zip(self.parameters, self._numel.counts(alive).tolist(), bits, strict=True):
+        for p, numel, b in zip(self.parameters, self._numel.counts(alive).tolist(), storage.tolist(), strict=True):
             module = p.name.rpartition(".")[0]
             key = home.get(p.layer or module) or p.layer or module or p.name
             row = rows.get(key) or LayerCost(key, module, "parameters", weight_bits=_found(weight_bits, p.layer))
@@ -190,17 +186,14 @@ class CostModel:
     def _dense_fp32(self) -> Totals:
         everything = np.ones(self.n_groups, dtype=bool)
         rows = self._operator_rows(everything, {}, {})
-        totals = self._totals(list(rows.values()))
-        numel = self._numel.counts(everything).tolist()
         # Never narrower than fp32: a half-precision copy of the network is not the baseline.
-        size = sum(n * max(FP32_BITS, p.bits) / 8 for n, p in zip(numel, self.parameters, strict=True))
-        return replace(totals, relative_bops=1.0, relative_bops_full=1.0, parameters=sum(numel), size_bytes=size)
+        self._add_parameters(rows, everything, {}, np.maximum(self._parameter_bits({}), FP32_BITS))
+        totals = {name: _sum(rows, name) for name in FIGURES}
+        return Totals(**totals, relative_bops=1.0, relative_bops_full=1.0, layers=tuple(rows.values()))
 
-    @staticmethod
-    def _totals(rows: Sequence[LayerCost]) -> Totals:
-        names = ("macs", "macs_full", "bops", "bops_full", "parameters", "size_bytes")
-        sums = {name: sum(getattr(row, name) for row in rows) for name in names}
-        return Totals(**sums, relative_bops=0.0, relative_bops_full=0.0)
+
+def _sum(rows: Mapping[str, LayerCost], name: str) -> Any:
+    return sum(getattr(row, name) for row in rows.values())
 
 
 def _found(bits: Bits, layer: str | None) -> float | None:

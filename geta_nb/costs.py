@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from geta_nb.labels import Extent
 from geta_nb.views import Shown
 
 FP32_BITS = 32
+FIGURES = ("macs", "macs_full", "bops", "bops_full", "parameters", "size_bytes")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ParameterCost:
 class LayerCost:
     """One row: an operator with the parameters of its module, or parameters that no operator multiplies (``operator="parameters"``).
 
-    The rows of :class:`Costs` add up to its totals. ``None`` bits: no quantizer there; ``None`` channels: not known.
+    ``None`` bits: no quantizer there; ``None`` channels: not known.
     """
 
     layer: str
@@ -76,11 +78,12 @@ class LayerCost:
     channels: int | None = None
 
 
-@dataclass(frozen=True)
-class Totals:
+@dataclass(frozen=True, repr=False)
+class Totals(Shown):
     """The figures of one network: MACs and BOPs in both countings, number of parameters, bytes.
 
     ``size_bytes`` is sum(numel * bits) / 8, without padding or headers; relative figures are shares of the dense fp32 model, 1 = equal.
+    The rows of ``layers`` add up to the totals.
     """
 
     macs: int
@@ -91,16 +94,57 @@ class Totals:
     relative_bops_full: float
     parameters: int
     size_bytes: float
+    layers: tuple[LayerCost, ...]
 
     @property
     def size_bits(self) -> float:
         """Bits of all parameters."""
         return self.size_bytes * 8
 
+    def figures(self) -> dict[str, Any]:
+        """Return the totals alone, JSON-able."""
+        return {field.name: getattr(self, field.name) for field in fields(Totals) if field.name != "layers"}
+
+
+@dataclass(frozen=True, repr=False)
+class Costs(Totals):
+    """The figures of one network, and those of the ``dense`` fp32 model they are compared with."""
+
+    dense: Totals
+
 
 @dataclass(frozen=True)
-class Costs(Totals, Shown):
-    """The figures of one network, its layers, and the totals of the ``dense`` fp32 model they are compared with."""
+class LayerReport:
+    """One layer in the dense fp32 model and in the finished network; paper's counting unless ``_full``; None: not there, not known."""
 
-    layers: tuple[LayerCost, ...]
-    dense: Totals
+    layer: str
+    module_path: str
+    operator: str
+    channels_before: int | None
+    channels_after: int | None
+    bits: float | None
+    activation_bits: float | None
+    macs_before: int | None
+    macs_after: int
+    macs_full_before: int | None
+    macs_full_after: int
+    bops_before: float | None
+    bops_after: float
+    bops_full_before: float | None
+    bops_full_after: float
+    parameters_before: int | None
+    parameters_after: int
+    size_bytes_before: float | None
+    size_bytes_after: float
+
+
+def compare_layers(costs: Costs) -> tuple[LayerReport, ...]:
+    """Return one row per layer, beside the layer of the same name in the dense fp32 model."""
+    dense = {row.layer: row for row in costs.dense.layers}
+    rows = []
+    for row in costs.layers:
+        figures: dict[str, Any] = {f"{name}_after": getattr(row, name) for name in ("channels", *FIGURES)}
+        figures |= {f"{name}_before": getattr(dense.get(row.layer), name, None) for name in ("channels", *FIGURES)}
+        bits: dict[str, Any] = {"bits": row.weight_bits, "activation_bits": row.input_bits}
+        rows.append(LayerReport(row.layer, row.module_path, row.operator, **bits, **figures))
+    return tuple(rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cost_nets import CONV1, CONV2, EVERY, Extent, alive_without, ids, three_layers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cost_nets import CONV1, CONV2, EVERY, Extent, alive_without, ids, three_layers
 from geta_nb.cost import MEASURES, CostModel, OperatorCost, ParameterCost
 from geta_nb.errors import BudgetError, ConfigError
 
