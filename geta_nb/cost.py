@@ -10,6 +10,7 @@ always the dense fp32 model, counted in the same way: 32 * 32 * its MACs. Source
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,8 +46,9 @@ class CostModel:
         self, operators: Sequence[OperatorCost], parameters: Sequence[ParameterCost], n_groups: int, *, dense: Totals | None = None
     ) -> None:
         for kind, names in (("operator", [op.layer for op in operators]), ("parameter", [p.name for p in parameters])):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ConfigError(f"CostModel: {kind} listed twice.", at=twice[0], expected="unique names; tied parameters once")
+            name, times = next(iter(Counter(names).most_common(1)), ("", 0))
+            if times > 1:
+                raise ConfigError(f"CostModel: {kind} listed twice.", at=name, expected="unique names; tied parameters once")
         self.operators, self.parameters, self.n_groups = tuple(operators), tuple(parameters), n_groups
         self._macs = ExtentTable([op.macs for op in operators], n_groups)
         self._numel = ExtentTable([p.numel for p in parameters], n_groups)

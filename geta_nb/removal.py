@@ -21,16 +21,13 @@ def family_limits(table: GroupTable, budget: Budget) -> IntArray:
 
     A family that several layers produce obeys the strictest of their exceptions.
     """
-    sizes = np.bincount(table.family_of, minlength=len(table.family_names)).astype(np.int64)
+    sizes = _family_sizes(table)
     limits = np.maximum(sizes - 1, 0)
     for axis_map in table.axis_maps:
         exception = budget.layer(axis_map.parameter)
-        groups = np.unique(axis_map.group_of_index[axis_map.group_of_index >= 0])
-        if not axis_map.producing or not groups.size:
-            continue
         share = 0.0 if exception.protect else exception.max_sparsity
-        if share is not None:
-            families = np.unique(table.family_of[groups])
+        if axis_map.producing and share is not None:
+            families = np.unique(table.family_of[axis_map.group_of_index[axis_map.group_of_index >= 0]])
             # 0.29 * 100 is 28.999...96: the nudge is far below one group and above what float64 loses.
             limits[families] = np.minimum(limits[families], np.floor(share * sizes[families] + 1e-9).astype(np.int64))
     return limits
@@ -38,25 +35,33 @@ def family_limits(table: GroupTable, budget: Budget) -> IntArray:
 
 def removal_order(table: GroupTable, budget: Budget) -> IntArray:
     """Return the removable groups so that every prefix takes the same share of each family, as nearly as whole groups and limits allow."""
-    limits = family_limits(table, budget)
-    sizes = np.bincount(table.family_of, minlength=len(limits))
-    keys, groups = [], []
-    for family, limit in enumerate(limits.tolist()):
-        members = np.flatnonzero(table.family_of == family)[::-1][:limit]
-        keys.append((np.arange(limit) + 0.5) / max(sizes[family], 1))
-        groups.append(members)
-    if not groups:
-        return np.zeros(0, dtype=np.int64)
-    return np.concatenate(groups)[np.argsort(np.concatenate(keys), kind="stable")].astype(np.int64)
+    limits, sizes = family_limits(table, budget), _family_sizes(table)
+    rank = _rank_in_family(table.family_of)
+    chosen = np.flatnonzero(rank < limits[table.family_of])
+    keys = (rank[chosen] + 0.5) / sizes[table.family_of[chosen]]
+    return np.asarray(chosen[np.argsort(keys, kind="stable")], dtype=np.int64)
 
 
 def round_up(table: GroupTable, alive: BoolArray, *, round_to: int = 1) -> BoolArray:
     """Return ``alive`` with zero groups kept until each family counts a multiple of ``round_to``, or all it has."""
     if round_to == 1:
         return alive
+    missing = -np.bincount(table.family_of[alive], minlength=len(table.family_names)) % round_to
+    dead = np.flatnonzero(~alive)
+    families = table.family_of[dead]
     kept = alive.copy()
-    for family in range(len(table.family_names)):
-        dead = np.flatnonzero((table.family_of == family) & ~alive)
-        missing = -int(((table.family_of == family) & alive).sum()) % round_to
-        kept[dead[:missing]] = True
+    kept[dead[_rank_in_family(families) < missing[families]]] = True
     return kept
+
+
+def _family_sizes(table: GroupTable) -> IntArray:
+    return np.bincount(table.family_of, minlength=len(table.family_names)).astype(np.int64)
+
+
+def _rank_in_family(families: IntArray) -> IntArray:
+    """Return for each entry how many of the same family stand before it."""
+    order = np.argsort(families, kind="stable")
+    starts = np.searchsorted(families[order], families[order])
+    rank = np.empty(len(families), dtype=np.int64)
+    rank[order] = np.arange(len(families)) - starts
+    return rank
