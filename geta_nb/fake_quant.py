@@ -27,11 +27,16 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in HALF_TYPES else x.dtype
 
 
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # not a bare .to(): a trace would keep an operator for every conversion that converts nothing
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def _encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
     """Return sgn(x) u / d, the code before rounding, as a fresh tensor; ``uniform`` takes t for 1 and spares the power."""
     if uniform:
         return torch.clamp(x, -clip, clip).div_(step)
-    return torch.minimum(x.abs(), clip).pow_(exponent).copysign_(x).div_(step)
+    return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -42,8 +47,8 @@ class _FakeQuantize(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
         dtype = compute_dtype(x)
-        step, clip, exponent = step.to(dtype), clip.to(dtype), exponent.to(dtype)
-        return _encode(x.to(dtype), step, clip, exponent, uniform).round_().mul_(step).to(x.dtype)
+        step, clip, exponent = _cast(step, dtype), _cast(clip, dtype), _cast(exponent, dtype)
+        return _cast(_encode(_cast(x, dtype), step, clip, exponent, uniform).round_().mul_(step), x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -56,8 +61,8 @@ class _FakeQuantize(torch.autograd.Function):
         needs_x, needs_step, needs_clip, needs_exponent, _ = ctx.needs_input_grad
         grad = grad.to_dense() if grad.is_sparse else grad  # an embedding's sparse gradient: the sums below read every element
         dtype = compute_dtype(x)
-        value, g = x.to(dtype), grad.to(dtype)
-        step, clip, exponent = (p.to(dtype) for p in parameters)
+        value, g = _cast(x, dtype), _cast(grad, dtype)
+        step, clip, exponent = (_cast(p, dtype) for p in parameters)
         outside = value.abs() > clip if needs_x or needs_clip else None
         grad_x = grad.masked_fill(outside, 0) if needs_x and outside is not None else None
         grads: list[Tensor | None] = [None, None, None]
@@ -71,15 +76,15 @@ class _FakeQuantize(torch.autograd.Function):
             clipped = torch.minimum(value.abs(), clip)
             # xlogy(0, 0) = 0, which is the limit of u ln|x| at x = 0
             grads[2] = torch.xlogy(clipped**exponent, clipped).mul(value.sign()).mul(g).sum()
-        return (grad_x, *(d if d is None else d.to(p.dtype) for d, p in zip(grads, parameters, strict=True)), None)
+        return (grad_x, *(d if d is None else _cast(d, p.dtype) for d, p in zip(grads, parameters, strict=True)), None)
 
 
 def _fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor) -> Tensor:
     """Return the same numbers by plain operators, which a trace can show and a runtime can run."""
     dtype = compute_dtype(x)
-    value, step, clip, exponent = x.to(dtype), step.to(dtype), clip.to(dtype), exponent.to(dtype)
+    value, step, clip, exponent = (_cast(tensor, dtype) for tensor in (x, step, clip, exponent))
     bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)
-    return (torch.sign(value) * (torch.round(bent / step) * step)).to(x.dtype)
+    return _cast(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)
 
 
 def fake_quantize(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, uniform: bool = False) -> Tensor:
@@ -123,7 +128,8 @@ def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> T
     """
     dtype = compute_dtype(x)
     with torch.no_grad():
-        return _encode(x.to(dtype), step_size.to(dtype), clip_max.to(dtype), exponent.to(dtype), False).round_().long()
+        tensors = (_cast(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
+        return _encode(*tensors, uniform=False).round_().long()
 
 
 def bit_width(step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> Tensor:

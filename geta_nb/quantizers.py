@@ -46,8 +46,9 @@ class Quantizer(nn.Module):
         """Return x^Q, shape and dtype of ``x``."""
         return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform())
 
+    @torch.no_grad()
     def bit_width(self) -> Tensor:
-        """Return the present bit width, 0-dim, in bits; ``float(q.bit_width())`` waits for the device."""
+        """Return the present bit width, 0-dim, in bits, without gradient; ``float(q.bit_width())`` waits for the device."""
         return bit_width(self.step_size, self.clip_max, self.exponent)
 
     def codes(self, x: Tensor) -> Tensor:
