@@ -1,0 +1,39 @@
+"""How every object shows itself: pure functions from an object to text, HTML and SVG, entered into the registry of views.
+
+Last stage but the widgets: imports the core, never a plotting library or a widget. One file a kind of object; ``wording``, ``theme``,
+``markup``, ``drawing`` and ``charts`` are what they share.
+"""
+
+from __future__ import annotations
+
+from geta_nb.budget import Budget, LayerBudget
+from geta_nb.config import QuantConfig
+from geta_nb.costs import Costs, Totals
+from geta_nb.display import config, cost, groups, quantizers, trace
+from geta_nb.groups import Family, Group, GroupList, ProtectedList
+from geta_nb.prepare import Quantizers
+from geta_nb.preview import Preview
+from geta_nb.quantizers import Quantizer
+from geta_nb.schedule import Schedule
+from geta_nb.trace import Trace, TraceNode
+from geta_nb.views import VIEWS, View
+
+VIEWS.update(
+    {
+        QuantConfig: View(config.quant_text, config.quant_html),
+        Budget: View(config.budget_text, config.budget_html),
+        LayerBudget: View(config.layer_budget_text, config.layer_budget_html),
+        Schedule: View(config.schedule_text, config.schedule_html, config.schedule_svg),
+        Trace: View(trace.trace_text, trace.trace_html),
+        TraceNode: View(trace.node_text),
+        Group: View(groups.group_text, groups.group_html),
+        Family: View(groups.family_text, groups.family_html),
+        GroupList: View(groups.groups_text, groups.groups_html),
+        ProtectedList: View(groups.protected_text, groups.protected_html),
+        Quantizer: View(quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
+        Quantizers: View(quantizers.quantizers_text, quantizers.quantizers_html),
+        Totals: View(cost.costs_text, cost.totals_html),
+        Costs: View(cost.costs_text, cost.costs_html, cost.costs_svg),
+        Preview: View(cost.costs_text, cost.preview_html, cost.costs_svg),
+    }
+)

@@ -1,0 +1,137 @@
+"""Views of what may be removed: a group's slices, a family, all groups as a table of families, and what is protected and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from geta_nb.display.markup import Number, Prose, cards, fragment, name, note, table
+from geta_nb.display.wording import clean, count, plural, ranges, shorten
+
+_SHOWN_NAMES = 6
+
+
+def group_text(group: Any) -> str:
+    """Return index, family, number of slices and elements."""
+    many = f"{plural(len(group.slices), 'slice')}, {plural(group.size, 'element')}"
+    return f"Group({count(group.index)}, family {shorten(group.family, 60)!r}, {many})"
+
+
+def group_html(group: Any) -> str:
+    """Return the table of slices."""
+    rows = _slice_rows(group)
+    head = ("parameter", "axis", "indices", "count", "role")
+    title = f"Group {count(group.index)} of family {shorten(group.family, 80)}"
+    return fragment(title, table(head, rows, label="slices"), note(f"{plural(group.size, 'element')} leave the network with it."))
+
+
+def _slice_rows(group: Any) -> list[tuple[Any, ...]]:
+    producing, consuming = set(group.producers), set(group.consumers)
+    return [
+        (
+            name(s.parameter),
+            Number(str(s.axis)),
+            Prose(ranges(s.indices)),
+            Number(count(len(s.indices))),
+            _role(s in producing, s in consuming),
+        )
+        for s in group.slices
+    ]
+
+
+def _role(produces: bool, consumes: bool) -> str:
+    return "producer and consumer" if produces and consumes else "producer" if produces else "consumer" if consumes else "follower"
+
+
+def family_text(family: Any) -> str:
+    """Return name, module and number of groups."""
+    return f"Family({shorten(family.name, 60)!r}, {plural(len(family.groups), 'group')}, {plural(_elements(family.groups), 'element')})"
+
+
+def family_html(family: Any) -> str:
+    """Return the table of the family's groups."""
+    rows = [
+        (
+            Number(count(g.index)),
+            Number(count(g.size)),
+            Prose("; ".join(f"{clean(s.parameter)} [{s.axis}] {ranges(s.indices)}" for s in g.slices)),
+        )
+        for g in family.groups
+    ]
+    title = f"Family {shorten(family.name, 80)}: {plural(len(rows), 'group')}"
+    return fragment(title, table(("group", "elements", "slices: parameter [axis] indices"), rows, label="groups"))
+
+
+def _elements(groups: Iterable[Any]) -> int:
+    return sum(int(group.size) for group in groups)
+
+
+def families_of(groups: Any) -> list[tuple[str, str, Sequence[Any]]]:
+    """Return (name, module path, groups) of each family, from ``groups.families`` or from each group's own mark."""
+    families = getattr(groups, "families", None)
+    if families is not None:
+        return [(clean(f.name), clean(f.module_path), f.groups) for f in families]
+    members: dict[str, list[Any]] = {}
+    for group in groups:
+        members.setdefault(clean(group.family), []).append(group)
+    return [(family, "", inside) for family, inside in members.items()]
+
+
+def groups_text(groups: Any) -> str:
+    """Return the numbers of groups and families."""
+    elements = sum(_family_elements(groups))
+    return f"{plural(len(groups), 'group')} in {plural(len(families_of(groups)), 'family')}, {plural(elements, 'element')}"
+
+
+def _family_elements(groups: Any) -> list[int]:
+    """Elements of each family. A network has more groups than anyone wants built one by one, so the table answers where there is one."""
+    table = getattr(groups, "table", None)
+    if table is None:
+        return [_elements(inside) for _, _, inside in families_of(groups)]
+    return [int(n) for n in np.bincount(table.family_of, weights=table.group_size, minlength=len(table.family_names))]
+
+
+def groups_html(groups: Any) -> str:
+    """Return the table of families."""
+    families, elements = families_of(groups), _family_elements(groups)
+    rows = [
+        (name(title), name(module), Number(count(len(inside))), Number(count(many)), *_ends(inside))
+        for (title, module, inside), many in zip(families, elements, strict=True)
+    ]
+    head = ("family", "module", "groups", "elements", "producers", "consumers")
+    numbers = [
+        ("groups", count(len(groups)), "each may be removed alone"),
+        ("families", count(len(families)), "groups of one pattern"),
+        ("elements", count(sum(elements)), "in all groups"),
+    ]
+    return fragment("Groups", cards(numbers), table(head, rows, label="families"))
+
+
+def _ends(groups: Sequence[Any]) -> tuple[Prose, Prose]:
+    if not len(groups):
+        return Prose(""), Prose("")
+    return Prose(_names(s.parameter for s in groups[0].producers)), Prose(_names(s.parameter for s in groups[0].consumers))
+
+
+def _names(parameters: Iterable[str]) -> str:
+    unique = list(dict.fromkeys(shorten(parameter, 60) for parameter in parameters))
+    rest = f" and {count(len(unique) - _SHOWN_NAMES)} more" if len(unique) > _SHOWN_NAMES else ""
+    return ", ".join(unique[:_SHOWN_NAMES]) + rest
+
+
+def protected_text(protected: Any) -> str:
+    """Return how many entries are protected, and the commonest reasons."""
+    reasons = Counter(clean(entry.reason) for entry in protected)
+    words = "; ".join(f"{shorten(reason, 60)} ({count(many)})" for reason, many in reasons.most_common(3))
+    return f"{plural(len(protected), 'protected entry')}" + (f": {words}" if words else "")
+
+
+def protected_html(protected: Any) -> str:
+    """Return the table of what may not be pruned, why, and by which operator."""
+    rows = [(name(entry.path), Prose(clean(entry.reason)), name(entry.operator or "")) for entry in protected]
+    if not rows:
+        return fragment("Protected", note("Nothing is protected."))
+    return fragment(f"Protected: {plural(len(rows), 'entry')}", table(("parameter or module", "why", "operator"), rows, label="protected"))

@@ -1,0 +1,102 @@
+"""Views of one quantizer, its bits, step, clip value and exponent with the staircase it maps numbers to; and of all that were attached."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from geta_nb.display.drawing import line, picture, text
+from geta_nb.display.markup import Cell, Number, Prose, details, facts, figure, fragment, name, table
+from geta_nb.display.wording import MISSING, bits, clean, count, number, plural
+
+_MAX_STAIRS = 129
+
+
+def _values(quantizer: Any) -> tuple[float, float, float]:
+    return float(quantizer.step_size), float(quantizer.clip_max), float(quantizer.exponent)
+
+
+def _bits(quantizer: Any) -> float:
+    return float(quantizer.bit_width())
+
+
+def quantizer_text(quantizer: Any) -> str:
+    """Return class, bits and the three parameters."""
+    d, q_m, t = _values(quantizer)
+    return f"{type(quantizer).__name__}({bits(_bits(quantizer))} bits, d={number(d)}, q_m={number(q_m)}, t={number(t)})"
+
+
+def quantizer_html(quantizer: Any) -> str:
+    """Return the parameters and the staircase."""
+    d, q_m, t = _values(quantizer)
+    rows: list[tuple[str, Cell]] = [
+        ("bit width", Number(bits(_bits(quantizer)))),
+        ("step size d", Number(number(d))),
+        ("clip value q_m", Number(number(q_m))),
+        ("exponent t", Number(number(t))),
+    ]
+    return fragment(type(quantizer).__name__, facts(rows), figure(quantizer_svg(quantizer), "x to x^Q; grey: x itself"))
+
+
+def quantizer_svg(quantizer: Any) -> str:
+    """Return the staircase of x^Q over x, from -1.25 q_m to 1.25 q_m."""
+    d, q_m, t = _values(quantizer)
+    side, left, top = 170.0, 34.0, 10.0
+    usable = all(map(math.isfinite, (d, q_m, t))) and d > 0 and q_m > 0
+    if not usable:
+        return picture(200, 40, [text(8, 24, "not calibrated yet", kind="gv-dim")], label=quantizer_text(quantizer))
+    reach = 1.25 * q_m
+    height = max(1.25 * q_m**t, d)
+
+    def spot(x: float, y: float) -> tuple[float, float]:
+        return left + side * (x + reach) / (2 * reach), top + side * (height - y) / (2 * height)
+
+    def clamp(y: float) -> float:
+        return float(min(max(y, -height), height))
+
+    plain = [spot(x, clamp(math.copysign(abs(x) ** t, x))) for x in (reach * (k / 32 - 1) for k in range(65))]
+    stairs = [spot(x, clamp(y)) for x, y in _staircase(d, q_m, t, reach)]
+    axes = [line([spot(-reach, 0), spot(reach, 0)], kind="gv-edge"), line([spot(0, -height), spot(0, height)], kind="gv-edge")]
+    ends = [text(left + side, top + side + 14, f"q_m {number(q_m)}", kind="gv-dim", anchor="end")]
+    ends += [
+        text(left - 4, top + 10, "x^Q", kind="gv-dim", anchor="end"),
+        text(left, top + side + 14, bits(_bits(quantizer)) + " bits", kind="gv-strong"),
+    ]
+    return picture(
+        left + side + 8,
+        top + side + 20,
+        [*axes, line(plain, kind="gv-l7"), line(stairs, kind="gv-l0"), *ends],
+        label=quantizer_text(quantizer),
+    )
+
+
+def _staircase(d: float, q_m: float, t: float, reach: float) -> list[tuple[float, float]]:
+    """Corners of sgn(x) d round(min(|x|, q_m)^t / d); so many levels that they would touch are sampled instead."""
+    top = round(q_m**t / d)
+    if 2 * top + 1 > _MAX_STAIRS:
+        xs = [reach * (k / 100 - 1) for k in range(201)]
+        return [(x, math.copysign(d * round(min(abs(x), q_m) ** t / d), x)) for x in xs]
+    edges = [math.pow((k - 0.5) * d, 1 / t) for k in range(1, top + 1)]
+    right = [(x, y) for k, x in enumerate(edges, 1) for y in ((k - 1) * d, k * d)] + [(reach, top * d)]
+    return [(-x, -y) for x, y in reversed(right)] + right
+
+
+def quantizers_text(quantizers: Any) -> str:
+    """Return how many weights and inputs have a quantizer."""
+    inputs = plural(len(quantizers.activations), "input quantizer")
+    return f"Quantizers({plural(len(quantizers.weights), 'weight quantizer')}, {inputs}, {count(len(quantizers.excluded))} left out)"
+
+
+def quantizers_html(quantizers: Any) -> str:
+    """Return bits per layer, and what stays unquantized and why."""
+    weights, inputs = quantizers.weights, quantizers.activations
+    rows: list[tuple[Cell, ...]] = [
+        (name(layer), *(Number(bits(_bits(side[layer])) if layer in side else MISSING) for side in (weights, inputs)))
+        for layer in dict.fromkeys([*weights, *inputs])
+    ]
+    left_out: list[tuple[Cell, ...]] = [(name(parameter), Prose(clean(why))) for parameter, why in quantizers.excluded.items()]
+    return fragment(
+        quantizers_text(quantizers),
+        table(("layer", "weight bits", "input bits"), rows, label="quantizers"),
+        details(f"Left out ({count(len(left_out))})", table(("parameter", "why"), left_out)) if left_out else "",
+    )
