@@ -6,7 +6,6 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 
 from __future__ import annotations
 
-import copy
 import operator
 import re
 import warnings
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from geta_nb.errors import InputError, TraceError
+from geta_nb.errors import CalibrationError, InputError, TraceError
 from geta_nb.views import Shown
 
 _PRIVATE_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
@@ -70,12 +69,10 @@ def trace_model(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] 
         kwargs: example keyword inputs.
 
     Raises:
-        InputError: the model itself rejects the example inputs.
         TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
     """
     kwargs = dict(kwargs or {})
     with eval_mode(model), torch.no_grad():
-        _check_inputs(model, args, kwargs)
         exported, dynamic = _export(model, args, kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
@@ -139,17 +136,20 @@ def _describe(node: fx.Node) -> TraceNode:
     return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
 
 
-def _check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words."""
     if any(parameter.is_meta for parameter in model.parameters()):
         return  # a meta model cannot run on real inputs; export itself will tell
     try:
-        with warnings.catch_warnings():
+        with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model(*copy.copy(args), **kwargs)
+            model(*args, **kwargs)
+    except CalibrationError:
+        return  # quantizers of an earlier GETA that have not seen data: the trace does not need their ranges
     except Exception as error:
         shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         raise InputError(
-            "trace_model: the model rejects the example inputs.",
+            "GETA: the model rejects the example inputs.",
             at=type(model).__name__,
             expected="inputs for which model(*example_inputs, **example_kwargs) runs",
             got=f"shapes {shapes}; {type(error).__name__}: {_first_line(error)}",
@@ -197,7 +197,7 @@ def _explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
     user_code = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
     where = next((f"{name.rsplit('/', 1)[-1]}:{line} in {scope}" for name, line, scope in reversed(user_code)), type(model).__name__)
     return TraceError(
-        "trace_model: torch.export cannot see through the model.",
+        "GETA: torch.export cannot see through the model.",
         at=where,
         expected="a forward whose control flow does not depend on the values of tensors",
         got=f"{type(error).__name__}: {_first_line(error)}",

@@ -172,7 +172,8 @@ def cat(call: Call) -> Labels:
     tensors = [labels for labels in call.args[0] if not (labels.shape == (0,))]
     axis = call.argument(1, "dim", 0) % len(call.shape)
     reason = call.reason("concatenated with a fixed axis")
-    along = [_only(call, labels, axis, reason) for labels in tensors]
+    tensors = _agree(call, tensors, axis, reason)
+    along = [labels.covering(axis) for labels in tensors]
     across = [Labels(_one(labels.shape, axis), tuple(a for a in labels.arrays if axis not in a.cover), labels.source) for labels in tensors]
     aligned = call.space.align(across, reason)
     source = source_of(tensors)
@@ -182,10 +183,24 @@ def cat(call: Call) -> Labels:
         found = [next((a for a in labels.arrays if a.cover == cover), None) for labels in aligned]
         marks = [a.spoilers if a is not None else np.array(call.reason("constant part")) for a in found]
         first = next(a for a in found if a is not None)
-        arrays.append(LabelArray(first.labels, np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*marks)), first.labels.shape)))
+        arrays.append(LabelArray(first.labels, np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*marks)), first.labels.shape), first.origin))
     if any(array is not None for array in along):
         arrays.append(_joined(call, tensors, along, axis))
     return call.settle(Labels(call.shape, tuple(arrays), source))
+
+
+def _agree(call: Call, tensors: list[Labels], axis: int, reason: int) -> list[Labels]:
+    """Unless all parts have the same joint array along ``axis``, joint arrays become fixed there, so that their other axes stay free."""
+    covers = {array.cover if (array := labels.covering(axis)) is not None else () for labels in tensors}
+    joint = [cover for cover in covers if len(cover) > 1]
+    if not joint or len(covers) == 1:
+        return tensors
+    return [call.space.fix_axes(labels, [axis], reason) if _is_joint(labels, axis) else labels for labels in tensors]
+
+
+def _is_joint(labels: Labels, axis: int) -> bool:
+    array = labels.covering(axis)
+    return array is not None and len(array.cover) > 1
 
 
 def _one(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -211,7 +226,8 @@ def _joined(call: Call, tensors: list[Labels], along: list[LabelArray | None], a
             array = single_axis(tensor.shape, axis, fresh, origin=FREE)
         labels.append(array.labels)
         marks.append(array.spoilers)
-    return LabelArray(np.concatenate(labels, axis), np.concatenate(marks, axis))
+    origin = min(array.origin for array in along if array is not None)
+    return LabelArray(np.concatenate(labels, axis), np.concatenate(marks, axis), origin)
 
 
 @rule("stack")
@@ -224,7 +240,7 @@ def stack(call: Call) -> Labels:
     arrays = []
     for cover in dict.fromkeys(array.cover for labels in aligned for array in labels.arrays):
         found = [next(a for a in labels.arrays if a.cover == cover) for labels in aligned]
-        arrays.append(LabelArray(found[0].labels, np.maximum.reduce([a.spoilers for a in found])))
+        arrays.append(LabelArray(found[0].labels, np.maximum.reduce([a.spoilers for a in found]), min(a.origin for a in found)))
     return insert_axis_sized(Labels(aligned[0].shape, tuple(arrays), source_of(aligned)), axis, call.shape)
 
 
@@ -249,7 +265,7 @@ def pad(call: Call) -> Labels:
             continue
         pieces = [_padding(call, labels.shape, axis, widths[i], mark), array, _padding(call, labels.shape, axis, widths[i + 1], mark)]
         pieces = [piece for piece in pieces if piece is not None]
-        joined = LabelArray(np.concatenate([p.labels for p in pieces], axis), np.concatenate([p.spoilers for p in pieces], axis))  # type: ignore[union-attr]
+        joined = LabelArray(np.concatenate([p.labels for p in pieces], axis), np.concatenate([p.spoilers for p in pieces], axis), array.origin)  # type: ignore[union-attr]
         labels = replace(labels, arrays=(*[a for a in labels.arrays if axis not in a.cover], joined))
     shape = call.shape
     if mark:

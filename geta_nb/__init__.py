@@ -1,0 +1,19 @@
+"""geta-nb: joint structured pruning and quantization-aware training for any PyTorch network, seen and steered in notebooks."""
+
+from geta_nb import display as _display  # fills the registry of views
+from geta_nb.budget import Budget, LayerBudget
+from geta_nb.config import QuantConfig
+from geta_nb.errors import GetaError
+from geta_nb.export import load, save
+from geta_nb.geta import GETA
+from geta_nb.groups import Family, Group
+from geta_nb.optimizer import QASSO
+from geta_nb.preview import Preview
+from geta_nb.report import Report
+from geta_nb.schedule import Schedule
+
+__version__ = "0.1.0"
+__all__ = [
+    "GETA", "QASSO", "Budget", "Family", "GetaError", "Group", "LayerBudget", "Preview", "QuantConfig", "Report", "Schedule", "load", "save",
+]  # fmt: skip
+del _display

@@ -1,0 +1,226 @@
+"""From a model with quantizers to groups and costs: trace, fold, label, read off. What the façade keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx, nn
+
+from geta_nb.branches import COMPUTE, Branch, readers
+from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
+from geta_nb.groups import GroupTable, ProtectedList, find_groups
+from geta_nb.labels import Extent, Labels
+from geta_nb.operators.registry import MacCount
+from geta_nb.prepare import Quantizers, canonical_name, parameter_tensors
+from geta_nb.propagate import Propagation, attribute_tensor, propagate
+from geta_nb.qadg import QADG, build_qadg
+from geta_nb.trace import Trace, module_path, operator_name, trace_model
+
+
+@dataclass
+class Analysis:
+    """All that was found out about a model.
+
+    Attributes:
+        trace, qadg: raw and folded graph.
+        names: get_attr target -> own name of a parameter or buffer.
+        state: labels.
+        table, protected: groups, and what may not go.
+        cost: cost model.
+    """
+
+    trace: Trace
+    qadg: QADG
+    names: dict[str, str]
+    state: Propagation
+    table: GroupTable
+    protected: ProtectedList
+    cost: CostModel
+
+
+def analyse(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    quantizers: Quantizers | None,
+    *,
+    protect: Callable[[str], bool],
+    dense: Totals | None = None,
+) -> Analysis:
+    """Return groups, graph and costs of ``model``; quantizers that reach no matrix operator are taken off again."""
+    trace = trace_model(model, args, kwargs)
+    if quantizers is not None:
+        _drop_idle(model, trace, build_qadg(trace), quantizers)
+    qadg = build_qadg(trace)
+    names = _own_names(model, trace.module)
+    if quantizers is not None:
+        qadg.layers = _branch_layers(trace.module, qadg, quantizers)
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    folded = {exit: entry for (exit, entry), branch in zip(qadg.folded.items(), qadg.branches, strict=True) if branch.keeps_zero}
+    state = propagate(trace.module, names, buffers, folded)
+    table, protected = find_groups(state, protect=protect)
+    qadg.families = _entry_families(trace.module, names, table)
+    cost = _cost_model(model, qadg, state, table, quantizers, dense)
+    return Analysis(trace, qadg, names, state, table, protected, cost)
+
+
+def _own_names(model: nn.Module, module: fx.GraphModule) -> dict[str, str]:
+    """Map get_attr targets to the model's names, tied tensors to one; what is not the model's (a constant) is left out."""
+    known: dict[int, str] = {}
+    own: dict[str, Tensor] = {**parameter_tensors(model), **dict(model.named_buffers(remove_duplicate=False))}
+    for name, tensor in own.items():
+        known.setdefault(id(tensor), name)
+    names = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            target = str(node.target)
+            found = known.get(id(attribute_tensor(module, target))) or canonical_name(model, target)
+            if found in own:
+                names[target] = known[id(own[found])]
+    return names
+
+
+def _quantizer_layers(quantizers: Quantizers) -> dict[int, str]:
+    both = (*quantizers.weights.items(), *quantizers.activations.items())
+    return {id(parameter): layer for layer, quantizer in both for parameter in quantizer.parameters()}
+
+
+def _branch_layers(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers) -> dict[str, str]:
+    """Exit node -> layer, for branches whose numbers belong to our quantizers."""
+    layers = _quantizer_layers(quantizers)
+    found = {}
+    for branch in qadg.branches:
+        owners = {layers.get(id(attribute_tensor(module, target))) for target in branch.parameters}
+        if len(owners) == 1 and (layer := owners.pop()) is not None:
+            found[branch.exit] = layer
+    return found
+
+
+def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> None:
+    """Take off quantizers whose branch no matrix operator reads, in the model and in the trace."""
+    layers = _branch_layers(trace.module, qadg, quantizers)
+    nodes = {node.name: node for node in trace.module.graph.nodes}
+    useful: dict[str, set[str]] = {"attached": set(), "inserted": set()}
+    for branch in qadg.branches:
+        if branch.exit in layers and any(operator_name(user) in COMPUTE for user in readers(nodes[branch.exit])):
+            useful[branch.kind].add(layers[branch.exit])
+    for branch in qadg.branches:
+        layer = layers.get(branch.exit)
+        if layer is not None and layer not in useful[branch.kind]:
+            entry, last = nodes[branch.entry], nodes[branch.exit]
+            last.replace_all_uses_with(entry)
+    for layer in [name for name in quantizers.weights if name not in useful["attached"]]:
+        for node in trace.module.graph.nodes:
+            if node.op == "get_attr" and quantizers.parameter_layer.get(own := canonical_name(model, str(node.target))) == layer:
+                node.target = own
+        quantizers.detach_weight(layer)
+    for layer in [name for name in quantizers.activations if name not in useful["inserted"]]:
+        quantizers.detach_activation(layer)
+    trace.module.graph.eliminate_dead_code()
+    _mend_targets(model, trace.module)
+    trace.module.recompile()
+
+
+def _mend_targets(model: nn.Module, module: fx.GraphModule) -> None:
+    """Give the traced module the parameters that stand under their own names again."""
+    for node in module.graph.nodes:
+        if node.op != "get_attr":
+            continue
+        *path, name = str(node.target).split(".")
+        owner: nn.Module = module
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner._modules[part]  # type: ignore[assignment]
+        if not hasattr(owner, name):
+            setattr(owner, name, attribute_tensor(model, str(node.target)))
+
+
+def _entry_families(module: fx.GraphModule, names: dict[str, str], table: GroupTable) -> dict[str, str]:
+    """get_attr node name -> the family that this parameter produces."""
+    families = {}
+    for entry in table.axis_maps:
+        if entry.producing:
+            group = int(entry.group_of_index.max())
+            families[entry.parameter] = table.family_names[int(table.family_of[group])]
+    return {
+        node.name: families[names[str(node.target)]]
+        for node in module.graph.nodes
+        if node.op == "get_attr" and names.get(str(node.target)) in families
+    }
+
+
+def _cost_model(
+    model: nn.Module, qadg: QADG, state: Propagation, table: GroupTable, quantizers: Quantizers | None, dense: Totals | None
+) -> CostModel:
+    taken: dict[str, int] = {}
+    exits = {branch.exit: branch for branch in qadg.branches}
+    operators = [_operator_cost(macs, qadg, exits, state, table, taken) for macs in state.findings.macs]
+    layer_of = quantizers.parameter_layer if quantizers is not None else {}
+    parameters, seen = [], set()
+    for name, tensor in parameter_tensors(model).items():
+        if id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
+        bits = tensor.element_size() * 8 if tensor.is_floating_point() else 32
+        parameters.append(ParameterCost(name, _extent(labels, table), layer_of.get(name), max(bits, 1)))
+    return CostModel(operators, parameters, table.n_groups, dense=dense)
+
+
+def _extent(labels: Labels, table: GroupTable) -> Extent:
+    covered = {axis for array in labels.arrays for axis in array.cover}
+    const = int(np.prod([size for axis, size in enumerate(labels.shape) if axis not in covered], dtype=np.int64))
+    return table.extent(const, [array.labels for array in labels.arrays])
+
+
+def _operator_cost(
+    macs: MacCount, qadg: QADG, exits: dict[str, Branch], state: Propagation, table: GroupTable, taken: dict[str, int]
+) -> OperatorCost:
+    path, name = module_path(macs.node), operator_name(macs.node)
+    weight = _operand_layer(macs.weight, qadg, exits, "attached")
+    data = _operand_layer(macs.data, qadg, exits, "inserted")
+    attention = macs.weight is not None and not _is_parameter(macs.weight, exits)
+    base = weight or path or macs.node.name
+    taken[base] = taken.get(base, 0) + 1
+    unique = base if taken[base] == 1 else f"{base}@{taken[base]}"
+    return OperatorCost(
+        layer=unique,
+        module_path=path,
+        operator=name,
+        macs=table.extent(macs.const, macs.arrays),
+        weight=weight if not attention else _operand_layer(macs.weight, qadg, exits, "inserted"),
+        activation=data,
+        attention=attention,
+        channels=_channels(macs.node, state, table, name),
+    )
+
+
+def _channels(node: fx.Node, state: Propagation, table: GroupTable, name: str) -> Extent | None:
+    out = state.values.get(node)
+    if not isinstance(out, Labels) or len(out.shape) < 2:
+        return None
+    axis = 1 if "conv" in name else len(out.shape) - 1
+    array = out.covering(axis)
+    return Extent(out.shape[axis]) if array is None else table.extent(1, [array.labels]) if array.cover == (axis,) else None
+
+
+def _operand_layer(node: fx.Node | None, qadg: QADG, exits: dict[str, Branch], kind: str) -> str | None:
+    """Layer of the quantizer of ours whose output this operand is, looking through views."""
+    while node is not None:
+        branch = exits.get(node.name)
+        if branch is not None:
+            return qadg.layers.get(branch.exit) if branch.kind == kind else None
+        inputs = node.all_input_nodes
+        node = inputs[0] if node.op == "call_function" and len(inputs) == 1 else None
+    return None
+
+
+def _is_parameter(node: fx.Node, exits: dict[str, Branch]) -> bool:
+    """Whether an operand is made of parameters only."""
+    if node.op == "get_attr" or (node.name in exits and exits[node.name].kind == "attached"):
+        return True
+    return node.op == "call_function" and bool(node.all_input_nodes) and all(_is_parameter(item, exits) for item in node.all_input_nodes)

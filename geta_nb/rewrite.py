@@ -1,0 +1,254 @@
+"""Cut a traced graph: slice its tensors and rewrite the sizes that its operators carry. Between the groups and the subnet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from geta_nb.errors import SubnetError
+from geta_nb.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
+from geta_nb.groups import GroupTable
+from geta_nb.labels import Labels
+from geta_nb.operators.registry import SizeArgument
+from geta_nb.propagate import Propagation, attribute_tensor
+from geta_nb.qadg import QADG
+from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.trace import module_path, operator_name, shape_of
+
+_SIZE_LIST = {
+    "view": 1, "reshape": 1, "_unsafe_view": 1, "view_copy": 1, "expand": 1, "broadcast_to": 1, "new_zeros": 1, "new_ones": 1, "new_full": 1,
+    "new_empty": 1, "zeros": 0, "ones": 0, "full": 0, "empty": 0, "_reshape_alias": 1,
+}  # fmt: skip
+
+
+@dataclass
+class Cut:
+    """What a cut needs to know.
+
+    Attributes:
+        state: labels of every node.
+        table: groups.
+        alive: [G], which groups stay.
+        sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
+    """
+
+    state: Propagation
+    table: GroupTable
+    alive: NDArray[np.bool_]
+    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+
+    def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
+        """Return which indices of an axis stay, [size]."""
+        array = labels.covering(axis)
+        if array is None:
+            return np.ones(labels.shape[axis], dtype=bool)
+        alive = self.table.kept(array.labels, self.alive)
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        result: NDArray[np.bool_] = alive.any(axis=others)
+        return result
+
+    def shape(self, labels: Labels) -> tuple[int, ...]:
+        """Return the shape after the cut."""
+        return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the indices of a parameter or buffer that stay."""
+        labels = self.state.tensors.get(name)
+        for axis in range(tensor.dim()) if labels is not None else ():
+            assert labels is not None
+            kept = self.kept(labels, axis)
+            if not kept.all():
+                tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+        return tensor.clone()
+
+    def note(self, path: str, old: int, new: int) -> None:
+        """Write down that an integer of this module's forward became another (or stayed)."""
+        self.sizes.setdefault(path, set()).add((old, new))
+
+
+def cut_graph(
+    cut: Cut, qadg: QADG, names: Mapping[str, str], tensors: Mapping[str, Tensor], quantizers: Mapping[str, ActivationQuantizer]
+) -> GraphNet:
+    """Return the graph with the dead groups removed, weights materialised and input quantizers as modules.
+
+    Args:
+        cut: labels, groups and what stays.
+        qadg: trace and branches.
+        names: get_attr target -> own name.
+        tensors: own name -> value, already quantized and not yet sliced; parameters are ``nn.Parameter``.
+        quantizers: layer -> input quantizer of ours.
+    """
+    module = qadg.trace.module
+    graph = copy_graph(module.graph)
+    twins = {new.name: new for new in graph.nodes}
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            _rewrite(cut, graph, node, twins[node.name])
+    for size in cut.state.findings.sizes:
+        _rewrite_size(cut, size, twins[size.node.name])
+    ours = {layer: quantizer for layer, quantizer in quantizers.items()}
+    _fold(graph, qadg, twins, names, ours)
+    for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
+        if not node.users and node.op not in {"placeholder", "output"}:
+            graph.erase_node(node)
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            node.target = names.get(str(node.target), str(node.target))
+    graph.lint()
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, ours), {f"{k}.input_quantizer" if k else "input_quantizer": q for k, q in ours.items()})
+
+
+def _entries(
+    cut: Cut, module: fx.GraphModule, graph: fx.Graph, tensors: Mapping[str, Tensor], quantizers: Mapping[str, ActivationQuantizer]
+) -> Iterable[Entry]:
+    """Named tensors of the cut net, tied ones tied: the model's own, the quantizers', and loose constants of the graph."""
+    made: dict[int, Tensor] = {}
+    for name, tensor in tensors.items():
+        if id(tensor) not in made:
+            value = cut.slice(name, tensor.detach())
+            made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
+        yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
+    for layer, quantizer in quantizers.items():
+        prefix = f"{layer}.input_quantizer" if layer else "input_quantizer"
+        for name, parameter in quantizer.named_parameters():
+            yield Entry(f"{prefix}.{name}", PARAMETER, parameter)
+    loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors)
+    for target in sorted(loose):
+        yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
+
+
+def _fold(
+    graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], names: Mapping[str, str], quantizers: Mapping[str, ActivationQuantizer]
+) -> None:
+    """Replace our weight branches by the materialised weight and our input branches by a call of their quantizer; others stay raw."""
+    for branch in qadg.branches:
+        layer = qadg.layers.get(branch.exit)
+        if layer is None:
+            continue
+        entry, last = twins[branch.entry], twins[branch.exit]
+        if branch.kind == "attached":
+            last.replace_all_uses_with(entry)
+        elif layer in quantizers:
+            inside = [twins[name] for name in branch.nodes]
+            with graph.inserting_before(inside[0]):
+                call = graph.call_module(f"{layer}.input_quantizer" if layer else "input_quantizer", (entry,))
+            call.meta = dict(last.meta)
+            last.replace_all_uses_with(call)
+
+
+def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
+    """Rewrite the integers of one node, and write down what became what."""
+    out = cut.state.values.get(node)
+    name, path = operator_name(node), module_path(node)
+    source = cut.state.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+    if isinstance(out, Labels):
+        _check(cut, node, out)
+    if name in _SIZE_LIST and isinstance(out, Labels):
+        position, new = _SIZE_LIST[name], cut.shape(out)
+        sizes = list(node.args[position])  # type: ignore[arg-type]
+        if len(sizes) == len(new):
+            for axis, size in enumerate(sizes):
+                if isinstance(size, int) and size != -1:
+                    cut.note(path, size, new[axis])
+                    sizes[axis] = new[axis]
+            twin.update_arg(position, _twinned(sizes, twin, position))
+    elif name in {"slice", "narrow"} and isinstance(source, Labels) and isinstance(out, Labels):
+        _rewrite_slice(cut, graph, node, twin, source, out)
+    elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple) and isinstance(source, Labels):
+        _rewrite_split(cut, node, twin, source, out)
+    elif name in {"constant_pad_nd", "pad"} and isinstance(out, Labels) and isinstance(source, Labels):
+        _rewrite_padding(cut, node, twin, source, out)
+    elif isinstance(source, Labels) and isinstance(out, Labels):
+        for labels in (source, out):
+            for axis, size in enumerate(labels.shape):
+                if labels.covering(axis) is not None:
+                    cut.note(path, size, int(cut.kept(labels, axis).sum()))
+
+
+def _twinned(sizes: list[Any], twin: fx.Node, position: int) -> list[Any]:
+    """Take symbolic sizes from the copied node, numbers from the rewritten list."""
+    old = list(twin.args[position])  # type: ignore[arg-type]
+    return [old[i] if isinstance(old[i], fx.Node) else size for i, size in enumerate(sizes)]
+
+
+def _check(cut: Cut, node: fx.Node, labels: Labels) -> None:
+    if 0 in cut.shape(labels) and 0 not in labels.shape:
+        raise SubnetError("construct_subnet: nothing would be left of a tensor.", at=f"{module_path(node)} ({node.name})", hint="keep one more group")
+
+
+def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    axis = (node.args[1] if len(node.args) > 1 else 0) % len(source.shape)  # type: ignore[operator]
+    if source.covering(axis) is None:
+        return
+    kept = cut.kept(source, axis)
+    start, end = (node.args[i] if len(node.args) > i else None for i in (2, 3))
+    step = node.args[4] if len(node.args) > 4 else 1
+    if operator_name(node) == "narrow":
+        end = start + end  # type: ignore[operator]
+    begin, stop, stride = slice(start, end, step).indices(source.shape[axis])
+    before = np.cumsum(np.append(0, kept))
+    cut.note(module_path(node), stop - begin, int(kept[begin:stop].sum()))
+    cut.note(module_path(node), begin, int(before[begin]))
+    if stride == 1:
+        new = (int(before[begin]), int(before[max(stop, begin)]))
+        twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if operator_name(node) == "narrow" else (twin.args[0], axis, *new)
+        return
+    chosen = [index for index in range(begin, stop, stride) if kept[index]]
+    if kept.all():
+        return
+    positions = [int(before[index]) for index in chosen]
+    with graph.inserting_before(twin):
+        device = node.meta["val"].device
+        parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, p, p + 1)) for p in positions]
+        joined = graph.call_function(torch.ops.aten.cat.default, (parts, axis))
+    del device
+    joined.meta = dict(twin.meta)
+    twin.replace_all_uses_with(joined)
+
+
+def _rewrite_split(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: tuple[Any, ...]) -> None:
+    axis = (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(source.shape)  # type: ignore[operator]
+    if source.covering(axis) is None:
+        return
+    kept = cut.kept(source, axis)
+    lengths = [shape[axis] for shape in (tuple(labels.shape) for labels in out)]
+    stops = np.cumsum([0, *lengths])
+    new = [int(kept[a:b].sum()) for a, b in zip(stops, stops[1:], strict=False)]
+    for old, size in zip(lengths, new, strict=True):
+        cut.note(module_path(node), old, size)
+    twin.target = torch.ops.aten.split_with_sizes.default
+    twin.args, twin.kwargs = (twin.args[0], new, axis), {}
+
+
+def _rewrite_padding(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    widths = list(node.args[1])  # type: ignore[arg-type]
+    for i in range(0, len(widths), 2):
+        axis = len(source.shape) - 1 - i // 2
+        if out.covering(axis) is not None and min(widths[i], widths[i + 1]) >= 0:
+            kept = cut.kept(out, axis)
+            new = int(kept[: widths[i]].sum()), int(kept[len(kept) - widths[i + 1] :].sum()) if widths[i + 1] else 0
+            for old, size in zip(widths[i : i + 2], new, strict=True):
+                cut.note(module_path(node), old, size)
+            widths[i : i + 2] = new
+    twin.update_arg(1, widths)
+
+
+def _rewrite_size(cut: Cut, size: SizeArgument, twin: fx.Node) -> None:
+    new = int(cut.kept(size.labels, size.axis).sum())
+    old = size.labels.shape[size.axis]
+    cut.note(module_path(size.node), old, new)
+    if size.position < len(twin.args):
+        twin.update_arg(size.position, new)
+    else:
+        twin.update_kwarg("groups", new)
+
+
+def channels_of(node: fx.Node) -> tuple[int, ...]:
+    """Return the traced output shape of a node, () when it has none."""
+    return shape_of(node) or ()
