@@ -13,6 +13,8 @@ from typing import Any
 from geta_nb.costs import LayerCost, Totals
 from geta_nb.preview import Preview
 
+LAYER = object()
+
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
@@ -190,7 +192,8 @@ def quantizer(bits: float = 4, clip: float = 1.5, exponent: float = 1.0) -> Any:
 
 
 def vertex(name: str, operator: str, module: str = "", shape: tuple[int, ...] = (1, 64, 8, 8), **more: Any) -> Any:
-    """One vertex of a folded graph."""
+    """One vertex of a folded graph; its quantizers are named after its module where they are LAYER."""
+    more = {key: module if value is LAYER else value for key, value in more.items()}
     return SimpleNamespace(
         name=name,
         operator=operator,
@@ -212,7 +215,8 @@ def vgg7_graph() -> Any:
     """The folded graph of the VGG7."""
     vertices, edges, here = [vertex("x", "placeholder", shape=(1, 3, 32, 32))], [], "x"
     for i, layer in enumerate(vgg7().layers):
-        at, quantized = layer["layer"], {"weight_quantizer": quantizer(layer["bits"]), "input_quantizer": quantizer(8)}
+        at = layer["layer"]
+        quantized = {"weight_quantizer": at, "input_quantizer": at}
         steps = [vertex(f"op{i}", layer["operator"], at, (1, layer["channels_before"], 32, 32), family=at, **quantized)]
         if layer["operator"] == "conv2d":
             steps.append(vertex(f"norm{i}", "batch_norm", at + "_bn"))
@@ -227,31 +231,27 @@ def transformer_graph(depth: int = 12) -> Any:
     vertices: list[Any] = [
         vertex("ids", "placeholder"),
         vertex("mask", "placeholder"),
-        vertex("emb", "embedding", "embeddings", weight_quantizer=quantizer(8)),
+        vertex("emb", "embedding", "embeddings", weight_quantizer=LAYER),
     ]
     edges, here, wide = [("ids", "emb")], "emb", (1, 384, 768)
     for i in range(depth):
         at = f"encoder.layer.{i}"
         heads = []
         for part in ("query", "key", "value"):
-            weight = vertex(
-                f"{part}{i}", "linear", f"{at}.attention.self.{part}", wide, weight_quantizer=quantizer(6), input_quantizer=quantizer(8)
-            )
+            weight = vertex(f"{part}{i}", "linear", f"{at}.attention.self.{part}", wide, weight_quantizer=LAYER, input_quantizer=LAYER)
             heads.append(_chain(vertices, edges, here, weight, vertex(f"{part}_view{i}", "view", f"{at}.attention.self", (1, 12, 384, 64))))
         sdpa = vertex(f"sdpa{i}", "scaled_dot_product_attention", f"{at}.attention.self", (1, 12, 384, 64))
         vertices.append(sdpa)
         edges += [(head, sdpa.name) for head in heads] + [("mask", sdpa.name)]
-        out = _chain(
-            vertices, edges, sdpa.name, vertex(f"proj{i}", "linear", f"{at}.attention.output.dense", wide, weight_quantizer=quantizer(5))
-        )
+        out = _chain(vertices, edges, sdpa.name, vertex(f"proj{i}", "linear", f"{at}.attention.output.dense", wide, weight_quantizer=LAYER))
         here = _residual(vertices, edges, out, here, f"a{i}", f"{at}.attention.output")
         out = _chain(
             vertices,
             edges,
             here,
-            vertex(f"up{i}", "linear", f"{at}.intermediate.dense", (1, 384, 3072), weight_quantizer=quantizer(4)),
+            vertex(f"up{i}", "linear", f"{at}.intermediate.dense", (1, 384, 3072), weight_quantizer=LAYER),
             vertex(f"gelu{i}", "gelu", f"{at}.intermediate"),
-            vertex(f"down{i}", "linear", f"{at}.output.dense", wide, weight_quantizer=quantizer(7.4)),
+            vertex(f"down{i}", "linear", f"{at}.output.dense", wide, weight_quantizer=LAYER),
         )
         here = _residual(vertices, edges, out, here, f"b{i}", f"{at}.output")
     _chain(vertices, edges, here, vertex("output", "output"))
@@ -293,7 +293,10 @@ def history_of(net: Net, total: int = 1000, every: int = 10, until: float = 1.0)
                 "stage": stage,
                 "loss": 2.3 * math.exp(-5 * at) + 0.05 * (1 + math.sin(step)) + (0.3 if 0.1 < at < 0.5 else 0.02),
                 "accuracy": 0.1 + 0.88 * (1 - math.exp(-6 * at)),
-                "group_sparsity": 0.5 * gone,
+                "zero_groups": int(50 * gone),
+                "fading_groups": 3,
+                "n_groups": 100,
+                "target": {"relative_bops": 0.03},
                 "bit_bound": 16 - 2 * int(6 * fall),
                 "bits": {row["layer"]: 16 - (16 - row["bits"]) * fall for row in net.layers},
                 "activation_bits": {

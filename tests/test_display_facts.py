@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import display_dummies as dummies
-import pytest
-from display_checks import check_inert, check_svg, parse, svg_texts, svg_titles
+from types import SimpleNamespace
 
+import pytest
+
+import display_dummies as dummies
+from display_checks import check_inert, check_svg, parse, svg_texts, svg_titles
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.display import config, cost, groups, optimizer, qadg, quantizers, report, subnet, trace
 from geta_nb.display.page import standalone_page
@@ -63,12 +65,12 @@ def test_the_trace_counts_its_operators_and_lists_its_nodes() -> None:
 
 def test_the_graph_draws_every_vertex_and_the_bits_of_its_quantizers() -> None:
     graph = dummies.vgg7_graph()
-    root = check_svg(qadg.qadg_svg(graph))
+    root = check_svg(qadg.qadg_svg(graph, weight_bits={row["layer"]: row["bits"] for row in VGG.layers}))
     boxes = [r for r in root.iter(RECT) if r.get("class") == "gv-box"]
     assert len(boxes) == len(graph.vertices)
     assert svg_texts(root).count("conv2d") == 6
-    assert {"W 8", "W 3", "A 8"} <= set(svg_texts(root))
-    assert any("module: features.0 " in title for title in svg_titles(root))
+    assert {"W 8", "W 3", "A"} <= set(svg_texts(root))
+    assert any("weight quantizer: features.0 " in title for title in svg_titles(root))
     heads = [p for p in root.iter("{http://www.w3.org/2000/svg}path") if p.get("class") == "gv-head"]
     assert len(heads) == len(graph.edges)
 
@@ -115,7 +117,7 @@ def test_an_uncalibrated_quantizer_says_so() -> None:
 
 def test_the_optimizer_shows_stage_bits_and_kept_shares() -> None:
     page = parse(optimizer.optimizer_html(dummies.optimizer_of(VGG)))
-    assert {"cool-down", "features.15", "8.01 %"} <= set(page.texts)
+    assert {"cool-down", "features.15", "8.01 %", "50 of 100 groups zero", "Target: relative bops 3 %"} <= set(page.texts)
 
 
 def test_preview_and_report_name_both_countings_of_bops() -> None:
@@ -153,13 +155,13 @@ def test_bars_are_as_long_as_their_numbers() -> None:
 
 def test_a_report_without_layers_or_metrics_still_shows() -> None:
     values = {**dummies.report_of(VGG).to_dict(), "layers": [], "metrics": None}
-    check_inert(report.report_html(dummies.SimpleNamespace(to_dict=lambda: values)))
+    check_inert(report.report_html(SimpleNamespace(to_dict=lambda: values)))
 
 
 def test_many_layers_are_cut_off_and_counted() -> None:
     rows = [{**VGG.layers[0], "layer": f"l{i}"} for i in range(150)]
     values = {**dummies.report_of(VGG).to_dict(), "layers": rows}
-    shown = dummies.SimpleNamespace(to_dict=lambda: values)
+    shown = SimpleNamespace(to_dict=lambda: values)
     assert "… and 30 more" in svg_texts(check_svg(report.report_svg(shown)))
 
 
@@ -200,7 +202,7 @@ def test_rows_of_modules_hold_every_layer_once() -> None:
     names = [row["layer"] for row in dummies.transformer().layers]
     rows = rows_by_module(names, 32)
     assert len(rows) <= 32
-    assert sorted(sum(rows.values(), [])) == sorted(names)
+    assert sorted(name for members in rows.values() for name in members) == sorted(names)
 
 
 def test_a_page_is_complete_and_forbids_every_request() -> None:
@@ -225,6 +227,6 @@ def test_a_table_beyond_its_limit_counts_the_rest() -> None:
 def test_names_in_pictures_are_shortened_with_the_whole_as_tooltip() -> None:
     rows = [{**VGG.layers[0], "layer": "deep." * 60 + "conv"}]
     values = {**dummies.report_of(VGG).to_dict(), "layers": rows}
-    root = check_svg(report.report_svg(dummies.SimpleNamespace(to_dict=lambda: values)))
+    root = check_svg(report.report_svg(SimpleNamespace(to_dict=lambda: values)))
     assert "deep." * 60 + "conv" in svg_titles(root)
     assert all(len(text) <= 45 for text in svg_texts(root))

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-import display_dummies as dummies
 import pytest
-from display_checks import check_inert, check_one_line, check_svg, svg_texts, svg_titles
 
+import display_dummies as dummies
+from display_checks import check_inert, check_one_line, check_svg, svg_texts, svg_titles
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.display import config, cost, geta, groups, optimizer, qadg, quantizers, report, subnet, trace
+from geta_nb.display.markup import fragment
 from geta_nb.display.wording import clean
 from geta_nb.schedule import Schedule
 
@@ -38,6 +39,8 @@ VIEWS: dict[str, Made] = {
     "quantizer": (dummies.quantizer(3, 1.5, 0.8), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
     "fresh quantizer": (dummies.quantizer(float("nan")), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
     "quantizers": (QUANTIZERS, quantizers.quantizers_text, quantizers.quantizers_html, None),
+    "vertex": (dummies.vgg7_graph().vertices[1], qadg.vertex_text, lambda _: fragment("none"), None),
+    "branch": (dummies.vgg7_graph().branches[0], qadg.branch_text, lambda _: fragment("none"), None),
     "optimizer": (dummies.optimizer_of(VGG), optimizer.optimizer_text, optimizer.optimizer_html, None),
     "costs": (dummies.costs_of(VGG), cost.costs_text, cost.costs_html, cost.costs_svg),
     "dense costs": (dummies.costs_of(VGG).dense, cost.costs_text, cost.totals_html, None),
@@ -122,7 +125,8 @@ def test_a_hostile_name_stays_text(key: str, bad: str) -> None:
 
 
 def test_importing_the_views_loads_no_plotting_and_no_widgets() -> None:
-    code = "import sys, geta_nb.display; print([m for m in ('matplotlib', 'ipywidgets', 'anywidget', 'IPython', 'graphviz') if m in sys.modules])"
+    heavy = ("matplotlib", "ipywidgets", "anywidget", "IPython", "graphviz")
+    code = f"import sys, geta_nb.display; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,10 +1,10 @@
 import math
 
 import pytest
-from display_dummies import HOSTILE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from display_dummies import HOSTILE
 from geta_nb.display import wording
 from geta_nb.display.markup import escape, name
 from geta_nb.display.wording import ranges, shorten, shorten_all, width

@@ -6,15 +6,21 @@ Last stage but the widgets: imports the core, never a plotting library or a widg
 
 from __future__ import annotations
 
+from geta_nb.branches import Branch
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.costs import Costs, Totals
-from geta_nb.display import config, cost, groups, quantizers, trace
+from geta_nb.display import config, cost, groups, optimizer, qadg, quantizers, report, subnet, trace
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
+from geta_nb.optimizer import QASSO
 from geta_nb.prepare import Quantizers
 from geta_nb.preview import Preview
+from geta_nb.qadg import QADG, Vertex
 from geta_nb.quantizers import Quantizer
+from geta_nb.report import Report
+from geta_nb.rules import Rules
 from geta_nb.schedule import Schedule
+from geta_nb.subnet import SubnetInfo, WeightFormat
 from geta_nb.trace import Trace, TraceNode
 from geta_nb.views import VIEWS, View
 
@@ -30,10 +36,18 @@ VIEWS.update(
         Family: View(groups.family_text, groups.family_html),
         GroupList: View(groups.groups_text, groups.groups_html),
         ProtectedList: View(groups.protected_text, groups.protected_html),
+        QADG: View(qadg.qadg_text, qadg.qadg_html, qadg.qadg_svg),
+        Vertex: View(qadg.vertex_text),
+        Branch: View(qadg.branch_text),
         Quantizer: View(quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
         Quantizers: View(quantizers.quantizers_text, quantizers.quantizers_html),
+        Rules: View(config.rules_text),
+        QASSO: View(optimizer.optimizer_text, optimizer.optimizer_html),
         Totals: View(cost.costs_text, cost.totals_html),
         Costs: View(cost.costs_text, cost.costs_html, cost.costs_svg),
         Preview: View(cost.costs_text, cost.preview_html, cost.costs_svg),
+        Report: View(report.report_text, report.report_html, report.report_svg),
+        SubnetInfo: View(subnet.subnet_text, subnet.subnet_html),
+        WeightFormat: View(subnet.format_text),
     }
 )

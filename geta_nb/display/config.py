@@ -10,6 +10,7 @@ from geta_nb.display.drawing import line, picture, rect, text
 from geta_nb.display.markup import Cell, Number, Prose, details, facts, figure, fragment, name, table
 from geta_nb.display.theme import BLUE, GREEN, ORANGE, PURPLE
 from geta_nb.display.wording import bit_range, clean, count, number, percent, shorten, size
+from geta_nb.rules import Rules
 from geta_nb.schedule import Schedule
 
 STAGE_KINDS = {"warm-up": PURPLE, "projection": BLUE, "joint": ORANGE, "cool-down": GREEN}
@@ -39,6 +40,12 @@ def quant_html(config: QuantConfig) -> str:
         ("left out", Prose(", ".join(clean(pattern) for pattern in config.skip) or "nothing")),
     ]
     return fragment("Quantization", facts(rows))
+
+
+def rules_text(rules: Rules) -> str:
+    """Return the rules of scoring and forgetting as the call that makes them."""
+    keys = ("saliency", "forgetting", "average_decay", "eta", "zeta", "shrink")
+    return _call(rules, ((key, getattr(rules, key)) for key in keys))
 
 
 def target_words(budget: Budget) -> str:

@@ -6,43 +6,42 @@ from collections.abc import Mapping
 from typing import Any
 
 from geta_nb.display.charts import Column, Series, bar_table
-from geta_nb.display.markup import cards, details, figure, fragment
+from geta_nb.display.markup import cards, details, figure, fragment, note
 from geta_nb.display.theme import BLUE, GREEN, ORANGE
-from geta_nb.display.wording import MISSING, bits, clean, count, percent
-
-
-def pick(values: Mapping[str, Any], *keys: str) -> Any:
-    """Return the first of ``keys`` that is there and not None, else None."""
-    return next((values[key] for key in keys if values.get(key) is not None), None)
+from geta_nb.display.wording import bits, clean, count, number, percent, size
 
 
 def optimizer_text(optimizer: Any) -> str:
     """Return stage, step and the shares reached."""
     now = optimizer.progress()
-    kept = pick(now, "kept", "kept_share", "families") or {}
-    mean = f", {percent(sum(kept.values()) / len(kept))} of groups kept on average over families" if kept else ""
-    return f"{type(optimizer).__name__}({clean(now['stage'])}, step {count(now['step'])}{mean})"
+    groups = f"{count(now['zero_groups'])} of {count(now['n_groups'])} groups zero"
+    return f"{type(optimizer).__name__}({clean(now['stage'])}, step {count(now['step'])}, {groups}, bit bound {bits(now['bit_bound'])})"
 
 
 def optimizer_html(optimizer: Any) -> str:
     """Return headline numbers and a bar per layer and family."""
     now = optimizer.progress()
-    weight_bits = dict(pick(now, "bits", "bit_widths", "weight_bits") or {})
-    activation_bits = dict(pick(now, "activation_bits", "activation_bit_widths") or {})
-    kept = dict(pick(now, "kept", "kept_share", "families") or {})
+    weight_bits, activation_bits, kept = now["bits"], now["activation_bits"], now["kept"]
+    zero, n_groups = now["zero_groups"], now["n_groups"]
     mean_bits = sum(weight_bits.values()) / len(weight_bits) if weight_bits else None
     head = [
         ("stage", clean(now["stage"]), f"step {count(now['step'])}"),
         ("weight bits", bits(mean_bits), "mean over layers"),
-        ("upper bit bound", bits(pick(now, "bit_bound", "upper_bound")), "now"),
-        ("group sparsity", percent(pick(now, "group_sparsity")), "groups at zero"),
+        ("upper bit bound", bits(now["bit_bound"]), "now"),
+        ("group sparsity", percent(zero / n_groups if n_groups else None), f"{count(zero)} of {count(n_groups)} groups zero"),
+        ("fading", count(now["fading_groups"]), "redundant, not yet zero"),
     ]
-    parts = [cards([card for card in head if card[1] != MISSING])]
+    parts = [cards(head), note(_target_words(now["target"]))]
     if weight_bits:
         parts.append(details("Bits per layer", figure(bits_svg(weight_bits, activation_bits), "bit widths"), opened=True))
     if kept:
         parts.append(details("Kept per family", figure(kept_svg(kept), "share of each family's groups that is kept"), opened=True))
     return fragment(type(optimizer).__name__, *parts)
+
+
+def _target_words(target: Mapping[str, Any]) -> str:
+    words = {"group_sparsity": percent, "relative_bops": percent, "size_bytes": size}
+    return "Target: " + ", ".join(f"{clean(key).replace('_', ' ')} {words.get(key, number)(value)}" for key, value in target.items())
 
 
 def bits_svg(weight_bits: Mapping[str, float], activation_bits: Mapping[str, float]) -> str:

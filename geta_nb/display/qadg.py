@@ -6,7 +6,7 @@ A graph of more than :data:`MAX_BOXES` vertices is drawn by module, at the deepe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from geta_nb.display.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMIL
 from geta_nb.display.wording import bits, clean, count, plural, shape_text, shorten
 
 MAX_BOXES = 300
+Bits = Mapping[str, float]
+_MARKS = (("W", "weight_quantizer"), ("A", "input_quantizer"))
 _LINE = 15.0
 
 _KINDS = {
@@ -117,10 +119,25 @@ def qadg_text(qadg: Any) -> str:
     return f"QADG({plural(len(qadg.vertices), 'vertex').replace('vertexes', 'vertices')}, {plural(len(qadg.edges), 'edge')}, {branches})"
 
 
+def vertex_text(vertex: Any) -> str:
+    """Return one vertex: name, operator, shape, module and quantizers."""
+    marks = "".join(
+        f", {key.replace('_', ' ')} {shorten(getattr(vertex, key), 60)!r}" for _, key in _MARKS if getattr(vertex, key) is not None
+    )
+    where = f" in {shorten(vertex.module_path, 60)}" if vertex.module_path else ""
+    return f"Vertex({shorten(vertex.name, 40)} = {shorten(vertex.operator, 40)} [{shape_text(vertex.shape)}]{where}{marks})"
+
+
+def branch_text(branch: Any) -> str:
+    """Return one folded branch: kind, ends and the number of raw nodes."""
+    ends = f"{shorten(branch.entry, 50)} to {shorten(branch.exit, 50)}"
+    return f"Branch({clean(branch.kind)}, {ends} at {shorten(branch.operator, 40)}, {plural(len(branch.nodes), 'raw node')})"
+
+
 def qadg_html(qadg: Any) -> str:
     """Return the picture, the headline counts and the folded branches."""
-    weights = sum(getattr(vertex, "weight_quantizer", None) is not None for vertex in qadg.vertices)
-    inputs = sum(getattr(vertex, "input_quantizer", None) is not None for vertex in qadg.vertices)
+    weights = sum(vertex.weight_quantizer is not None for vertex in qadg.vertices)
+    inputs = sum(vertex.input_quantizer is not None for vertex in qadg.vertices)
     head = [
         ("vertices", count(len(qadg.vertices)), f"{count(len(qadg.edges))} edges"),
         ("folded branches", count(len(qadg.branches)), f"{count(sum(len(b.nodes) for b in qadg.branches))} raw nodes"),
@@ -148,9 +165,16 @@ def qadg_html(qadg: Any) -> str:
     )
 
 
-def qadg_svg(qadg: Any, *, max_boxes: int = MAX_BOXES) -> str:
-    """Return the folded graph as a picture of at most about ``max_boxes`` boxes."""
-    boxes, edges = collapse(qadg, max_boxes)
+def qadg_svg(qadg: Any, *, max_boxes: int = MAX_BOXES, weight_bits: Bits | None = None, activation_bits: Bits | None = None) -> str:
+    """Return the folded graph as a picture.
+
+    Args:
+        qadg: the graph.
+        max_boxes: above so many vertices it is drawn by module.
+        weight_bits: layer -> bits, written into the badge of its weight quantizer.
+        activation_bits: the same for input quantizers.
+    """
+    boxes, edges = collapse(qadg, max_boxes, {"weight_quantizer": weight_bits or {}, "input_quantizer": activation_bits or {}})
     layout = layered([box.size for box in boxes], edges)
     used = {box.kind for box in boxes} | {kind for box in boxes for kind, _ in box.badges}
     words = {**{kind: words for kind, (words, _) in _KINDS.items()}, SKY: "input, output", GREY: "other", VERMILION: "quantizer, bits"}
@@ -163,12 +187,12 @@ def qadg_svg(qadg: Any, *, max_boxes: int = MAX_BOXES) -> str:
     return picture(max(layout.width + 2 * dx, legend_end), layout.height + dy + 8, parts, label=qadg_text(qadg))
 
 
-def collapse(qadg: Any, max_boxes: int = MAX_BOXES) -> tuple[list[Box], list[tuple[int, int]]]:
+def collapse(qadg: Any, max_boxes: int = MAX_BOXES, known: Mapping[str, Bits] | None = None) -> tuple[list[Box], list[tuple[int, int]]]:
     """Return boxes and edges between their indices: one box a vertex, or one a module at the deepest level that fits."""
     keys = [clean(vertex.name) for vertex in qadg.vertices]
     place: dict[str, tuple[str, ...]] = {key: (key,) for key in keys}
     if len(keys) > max_boxes:
-        paths = {key: tuple(clean(getattr(v, "module_path", "")).split(".")) for key, v in zip(keys, qadg.vertices, strict=True)}
+        paths = {key: tuple(clean(v.module_path).split(".")) for key, v in zip(keys, qadg.vertices, strict=True)}
         deepest = max(map(len, paths.values()))
         depth = next((d for d in range(deepest, 0, -1) if len({p[:d] for p in paths.values()}) <= max_boxes), 1)
         place = {key: path[:depth] for key, path in paths.items()}
@@ -178,27 +202,28 @@ def collapse(qadg: Any, max_boxes: int = MAX_BOXES) -> tuple[list[Box], list[tup
     index = {spot: i for i, spot in enumerate(members)}
     ends = [(clean(a), clean(b)) for a, b in qadg.edges]
     pairs = [(index[place[a]], index[place[b]]) for a, b in ends if a in place and b in place]
-    boxes = [_box(vertices[0]) if len(vertices) == 1 else _module_box(".".join(spot), vertices) for spot, vertices in members.items()]
+    boxes = [
+        _box(vertices[0], known or {}) if len(vertices) == 1 else _module_box(".".join(spot), vertices)
+        for spot, vertices in members.items()
+    ]
     return boxes, list(dict.fromkeys((a, b) for a, b in pairs if a != b))
 
 
-def _box(vertex: Any) -> Box:
-    badges = [
-        (VERMILION, mark + _quantizer_bits(getattr(vertex, attribute, None)))
-        for mark, attribute in (("W", "weight_quantizer"), ("A", "input_quantizer"))
-        if getattr(vertex, attribute, None) is not None
-    ]
-    module, shape = clean(getattr(vertex, "module_path", "") or ""), shape_text(getattr(vertex, "shape", None))
+def _box(vertex: Any, known: Mapping[str, Bits]) -> Box:
+    layers = {attribute: getattr(vertex, attribute) for _, attribute in _MARKS if getattr(vertex, attribute) is not None}
+    badges = [(VERMILION, _badge(mark, known.get(key, {}).get(layers[key]))) for mark, key in _MARKS if key in layers]
+    module, shape = clean(vertex.module_path), shape_text(vertex.shape)
     lines = [clean(vertex.name), f"operator: {clean(vertex.operator)}", f"module: {module or '(root)'}", f"shape: {shape or '–'}"]
-    lines += [f"family: {clean(vertex.family)}"] if getattr(vertex, "family", None) not in (None, "", -1) else []
+    lines += [f"{key.replace('_', ' ')}: {clean(layer)}" for key, layer in layers.items()]
+    lines += [f"family: {clean(vertex.family)}"] if vertex.family is not None else []
     below = " · ".join(part for part in (shorten(module or vertex.name, 24), shorten(shape, 24)) if part)
     return Box(shorten(vertex.operator, 28), below, operator_kind(vertex.operator), tuple(badges), " | ".join(lines))
 
 
 def _module_box(module: str, vertices: Sequence[Any]) -> Box:
     badges = []
-    for mark, attribute in (("W", "weight_quantizer"), ("A", "input_quantizer")):
-        many = sum(getattr(vertex, attribute, None) is not None for vertex in vertices)
+    for mark, attribute in _MARKS:
+        many = sum(getattr(vertex, attribute) is not None for vertex in vertices)
         badges += [(VERMILION, f"{many} {mark}")] if many else []
     operators = Counter(clean(vertex.operator) for vertex in vertices)
     title = f"{module or '(root)'} | " + ", ".join(f"{operator} × {many}" for operator, many in operators.most_common(12))
@@ -207,9 +232,8 @@ def _module_box(module: str, vertices: Sequence[Any]) -> Box:
     return Box(shorten(module or "(root)", 32), plural(len(vertices), "operator"), kind, tuple(badges), title)
 
 
-def _quantizer_bits(quantizer: Any) -> str:
-    measure = getattr(quantizer, "bit_width", None)
-    return f" {bits(float(measure()))}" if callable(measure) else ""
+def _badge(mark: str, width: float | None) -> str:
+    return mark if width is None else f"{mark} {bits(width)}"
 
 
 def _draw(box: Box, x: float, y: float) -> str:

@@ -31,14 +31,14 @@ def trace_html(trace: Any) -> str:
             name(n.name),
             name(n.operator),
             shape_text(n.shape),
-            clean(getattr(n, "dtype", "")),
+            clean(n.dtype),
             name(n.module_path),
-            name(getattr(n, "source", "")),
+            name(n.source),
         )
         for n in trace.nodes
     ]
     listed = table(("node", "operator", "shape", "type", "module", "source"), rows, label="nodes")
-    batch = "The leading axis may change." if getattr(trace, "dynamic_batch", False) else "All sizes are those of the example inputs."
+    batch = "The leading axis may change." if trace.dynamic_batch else "All sizes are those of the example inputs."
     return fragment(f"Trace: {plural(len(rows), 'node')}", note(batch), counted, details(f"All nodes ({count(len(rows))})", listed))
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from geta_nb.display.charts import heat_row
 from geta_nb.display.config import STAGE_KINDS
 from geta_nb.display.drawing import legend, line, picture, rect, text, text_width
-from geta_nb.display.optimizer import pick
 from geta_nb.display.theme import BLUE, GREEN, ORANGE, VERMILION
 from geta_nb.display.wording import bits, count, number, percent
 from geta_nb.schedule import Schedule
@@ -128,7 +127,7 @@ class _Strip:
     """One heat strip: title, where a snapshot keeps its values, colour, scale, and how a value reads."""
 
     title: str
-    keys: tuple[str, ...]
+    key: str
     kind: str
     low: float
     high: float
@@ -136,7 +135,7 @@ class _Strip:
     bound: str = ""
 
     def values(self, snapshot: Snapshot) -> Mapping[str, float]:
-        return pick(snapshot, *self.keys) or {}
+        return snapshot.get(self.key) or {}
 
     def mean(self, snapshot: Snapshot, names: Sequence[str]) -> float | None:
         """Mean over those of ``names`` that the snapshot has."""
@@ -146,9 +145,9 @@ class _Strip:
 
 
 _STRIPS = (
-    _Strip("weight bits", ("bits", "bit_widths", "weight_bits"), BLUE, 2, 16, bits, bound="bit_bound"),
-    _Strip("activation bits", ("activation_bits", "activation_bit_widths"), ORANGE, 2, 16, bits),
-    _Strip("kept share per family", ("kept", "kept_share", "families"), GREEN, 0, 1, percent),
+    _Strip("weight bits", "bits", BLUE, 2, 16, bits, bound="bit_bound"),
+    _Strip("activation bits", "activation_bits", ORANGE, 2, 16, bits),
+    _Strip("kept share per family", "kept", GREEN, 0, 1, percent),
 )
 
 
