@@ -1,0 +1,145 @@
+"""Keeping bit widths where they belong: all quantizers of a network as vectors, their steps clipped to a bit range or frozen at integers.
+
+Comes in: quantizers and the bit range of each. Goes out: the same, with d moved in place. d alone is projected; q_m and t train freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .quantizers import Quantizer
+
+CLIP_FLOOR = 1e-6
+EXPONENT_RANGE = (0.1, 10.0)
+"""Outside these no bit width is defined (q_m <= 0) or d under- or overflows. A gradient step may jump there; it is put back."""
+
+
+def levels(bits: Sequence[int] | Tensor, like: Tensor) -> Tensor:
+    """Return 2**(b-1) - 1, the largest code of ``b`` bits, [L], in the dtype and on the device of ``like``."""
+    wide = torch.as_tensor(bits, dtype=torch.float64)
+    return (torch.exp2(wide - 1) - 1).to(like.device, like.dtype)
+
+
+def project_step_size(step: Tensor, clip: Tensor, exponent: Tensor, few: Tensor, many: Tensor) -> Tensor:
+    """Return the step nearest to ``step`` whose bit width lies in the range.
+
+        d <- clip(d, q_m**t / (2**(b_u-1) - 1), q_m**t / (2**(b_l-1) - 1))
+
+    Args:
+        step, clip, exponent: d, q_m, t, [L].
+        few, many: :func:`levels` of b_l and of b_u, [L].
+
+    Returns:
+        d, [L]; projecting it again changes nothing.
+
+    Source: arXiv:2502.16638 (PPSG).
+    """
+    top = clip**exponent
+    return torch.minimum(torch.maximum(step, top / many), top / few)
+
+
+class Vectors(NamedTuple):
+    """d, q_m and t of all quantizers, [L] each, detached."""
+
+    step: Tensor
+    clip: Tensor
+    exponent: Tensor
+
+
+class QuantizerBank:
+    """All quantizers of a network in one fixed order: weights, then activations.
+
+    Args:
+        weights, activations: layer -> quantizer.
+        ranges: (b_l, b_u) of each, in that order.
+
+    Attributes:
+        keys: ("weight" | "activation", layer) of each quantizer.
+        lower, upper: the bit ranges, lists of L integers; ``lower`` may be raised on the way to a cost target.
+        bound: the upper bound reached so far, [L integers].
+        frozen: the final bits, [L integers], or None while they still move.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Quantizer], activations: Mapping[str, Quantizer], ranges: Sequence[tuple[int, int]]
+    ) -> None:
+        quantizers = [*weights.values(), *activations.values()]
+        self.keys = [("weight", layer) for layer in weights] + [("activation", layer) for layer in activations]
+        self.step_sizes = [q.step_size for q in quantizers]
+        self.clip_maxes = [q.clip_max for q in quantizers]
+        self.exponents = [q.exponent for q in quantizers]
+        self.lower = [low for low, _ in ranges]
+        self.upper = [high for _, high in ranges]
+        self.bound = list(self.upper)
+        self.frozen: list[int] | None = None
+        self._levels: tuple[object, Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """All d, q_m and t that train."""
+        return [p for p in (*self.step_sizes, *self.clip_maxes, *self.exponents) if p.requires_grad]
+
+    def vectors(self) -> Vectors:
+        """Return d, q_m and t as vectors on the first quantizer's device."""
+        device = self.step_sizes[0].device
+        return Vectors(*(torch.stack([p.detach().to(device) for p in ps]) for ps in (self.step_sizes, self.clip_maxes, self.exponents)))
+
+    def keep_positive(self) -> None:
+        """Put q_m and t back into the range where a bit width exists, in place; only those that just took a step."""
+        clips = [p.detach() for p in self.clip_maxes if p.grad is not None]
+        exponents = [p.detach() for p in self.exponents if p.grad is not None]
+        if clips:
+            torch._foreach_clamp_min_(clips, CLIP_FLOOR)
+        if exponents:
+            torch._foreach_clamp_min_(exponents, EXPONENT_RANGE[0])
+            torch._foreach_clamp_max_(exponents, EXPONENT_RANGE[1])
+
+    def constrain(self) -> None:
+        """Project every d to its bit range, or set it by the frozen bits, in place."""
+        if not self.keys:
+            return
+        v = self.vectors()
+        few, many = self.range_levels(v.step)
+        self.write(project_step_size(v.step, v.clip, v.exponent, few, many))
+
+    def range_levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return :func:`levels` of the present lower and upper bit bound, [L] each; made anew only when a bound moved."""
+        low, high = (self.frozen, self.frozen) if self.frozen is not None else (self.lower, self.bound)
+        key = (tuple(low), tuple(high), like.device, like.dtype)
+        if self._levels is None or self._levels[0] != key:
+            self._levels = (key, levels(low, like), levels(high, like))
+        return self._levels[1], self._levels[2]
+
+    def write(self, steps: Tensor) -> None:
+        """Set every d, in place, from ``steps`` [L]."""
+        torch._foreach_copy_([p.detach() for p in self.step_sizes], list(steps.unbind()))
+
+    def bits(self) -> list[float]:
+        """Return the present bit widths, in bits; waits for the device. Computed in float64, so that integers read as integers."""
+        if not self.keys:
+            return []
+        step, clip, exponent = (x.double() for x in self.vectors())
+        return [float(b) for b in (torch.log2(clip**exponent / step + 1) + 1).tolist()]
+
+    def rounded_bits(self, bounds: Sequence[int]) -> list[int]:
+        """Return the present bits rounded to integers inside [lower, bounds]."""
+        return [
+            int(min(max(round(b), low), high)) if b == b else high
+            for b, low, high in zip(self.bits(), self.lower, bounds, strict=True)
+        ]
+
+    def freeze(self, bits: Sequence[int]) -> None:
+        """Fix all bit widths; from now on :meth:`constrain` sets d from q_m, t and these."""
+        self.frozen = list(bits)
+        self.constrain()
+
+    def by_layer(self, kind: str, values: Sequence[float]) -> dict[str, float]:
+        """Return the values of the ``"weight"`` or ``"activation"`` quantizers by layer."""
+        return {layer: value for (k, layer), value in zip(self.keys, values, strict=True) if k == kind}

@@ -1,0 +1,204 @@
+"""The joint stage's work on groups: score them, choose the redundant ones, let them fade, and keep the dead ones at zero.
+
+Comes in: gradients and weights, step by step. Goes out: the same weights, changed in place. The optimizer calls :meth:`Pruner.before` and
+:meth:`Pruner.after` around the inner step; only the start of a period waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .budget import Budget
+from .forgetting import paper_rates, split_quantized, uniform_rate
+from .members import Elements, Members
+from .plan import choose_count, count_redundant, find_limits, removal_order
+from .projection import QuantizerBank
+from .rules import Rules
+from .saliency import paper_scores, taylor_scores
+from .schedule import JointPeriod, Schedule
+from .target import CostTarget
+
+if TYPE_CHECKING:
+    from .cost import CostModel
+    from .groups import GroupTable
+
+
+class _Fading(NamedTuple):
+    """What the paper's rule remembers over the inner step: values, c, R and the uniform rate."""
+
+    before: Tensor
+    forgotten: Tensor
+    residual: Tensor
+    rate: float
+
+
+class Pruner:
+    """Decides which groups go and takes them to zero.
+
+    Args:
+        table: the groups.
+        parameters: original name -> parameter.
+        layers: parameter name -> index of its weight quantizer in ``bank``.
+        bank: all quantizers.
+        budget, schedule, rules: what, when, how.
+        cost: needed for a cost target.
+
+    Attributes:
+        alive: bool [G]; the others are exactly zero.
+        redundant: bool [G]; those that fade in this period.
+        n_redundant: K, or None for a cost target.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+    """
+
+    def __init__(
+        self,
+        table: GroupTable,
+        parameters: Mapping[str, Tensor],
+        layers: Mapping[str, int],
+        bank: QuantizerBank,
+        *,
+        budget: Budget,
+        schedule: Schedule,
+        rules: Rules,
+        cost: CostModel | None,
+    ) -> None:
+        self.members, self.layers, self.bank = Members(table, parameters), layers, bank
+        self.schedule, self.rules = schedule, rules
+        self.limits = find_limits(table, budget)
+        fixed = count_redundant(self.limits, budget, schedule.joint_steps)
+        self.n_redundant = None if budget.target else fixed
+        self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target else None
+        self._sizes = torch.as_tensor(np.asarray(table.group_size, dtype=np.int64))
+        device = self.members.device
+        self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
+        self.redundant = torch.zeros_like(self.alive)
+        self.average = torch.zeros(table.n_groups, device=device)
+        self._masks = self.members.masks(self.alive)
+        self._elements: Elements | None = None
+        self._fading: _Fading | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether anything will ever be pruned."""
+        return self.schedule.joint_steps > 0 and self.n_redundant != 0
+
+    def before(self, step: int) -> None:
+        """Observe the gradients of ``step``, choose groups where a period begins, and let the redundant ones fade."""
+        period = self.schedule.joint_period(step)
+        if self.active:
+            self._observe(step)
+            if period and period.k == 0:
+                self._choose(period)
+        if period and self._elements is not None:
+            self._fade(self._elements, uniform_rate(period.k, period.length))
+
+    def after(self, steps_done: int) -> None:
+        """Finish the paper's rule, retire the redundant groups where their period ended, and put every dead group back to zero."""
+        if self._elements is not None and self._fading is not None:
+            self._forget_by_paper(self._elements, self._fading)
+        period = self.schedule.joint_period(steps_done - 1)
+        if period and period.k == period.length - 1 and self._elements is not None:
+            self.alive = self.alive & ~self.redundant
+            self._set_redundant(torch.zeros_like(self.redundant))
+            self._masks = self.members.masks(self.alive)
+        self._masks.apply()
+
+    def _observe(self, step: int) -> None:
+        """Update the moving average of <x, g>: from a window before the joint stage until the last choice."""
+        if self.rules.saliency != "taylor":
+            return
+        begin, steps, periods = self.schedule.joint_begin, self.schedule.joint_steps, self.schedule.joint_periods
+        if begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods:
+            self.average.lerp_(self.members.inner_products().to(self.average.dtype), 1 - self.rules.average_decay)
+
+    def _scores(self) -> Tensor:
+        """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
+        members = self.members
+        figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
+        stacked = torch.stack([f.double() for f in figures])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(stacked)
+            stacked /= dist.get_world_size()
+        values, alive = stacked.cpu(), self.alive.cpu()
+        if self.rules.saliency == "taylor":
+            return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families)
+        return paper_scores(values[0], values[1], values[2], self._sizes, alive)
+
+    def _choose(self, period: JointPeriod) -> None:
+        """Choose the redundant groups of this period."""
+        alive = self.alive.cpu().numpy()
+        order = removal_order(self._scores().numpy(), alive, self.limits)
+        last = period.period == self.schedule.joint_periods - 1
+        if self.n_redundant is None:
+            assert self._target is not None
+            chosen = self._target.choose(order, alive, self.schedule.joint_periods - period.period)
+        else:
+            wanted = self.n_redundant * (period.period + 1) // self.schedule.joint_periods - int((~alive).sum())
+            chosen = choose_count(order, wanted, self.limits, exactly=last)
+        redundant = torch.zeros(len(alive), dtype=torch.bool)
+        redundant[torch.as_tensor(chosen)] = True
+        self._set_redundant(redundant.to(self.alive.device))
+
+    def _set_redundant(self, redundant: Tensor) -> None:
+        self.redundant = redundant
+        self._elements = self.members.elements(redundant, self.layers) if bool(redundant.any()) else None
+        self._fading = None
+
+    def _fade(self, elements: Elements, rate: float) -> None:
+        """x <- x - gamma x^Q by the default rule; for the paper's remember what its rates will need."""
+        x, n_q = elements.take(), elements.n_quantized
+        forgotten, residual = x, x[:n_q]
+        quantized = x
+        if n_q:
+            v = self.bank.vectors()
+            step, clip, exponent = (part.to(elements.device)[elements.layer] for part in v)
+            bent, residual = split_quantized(x[:n_q], step, clip, exponent)
+            forgotten = torch.cat([bent, x[n_q:]])
+            quantized = torch.cat([bent + step * residual, x[n_q:]])
+        if self.rules.forgetting == "paper":
+            self._fading = _Fading(x, forgotten, residual, rate)
+        else:
+            elements.put(x - rate * quantized)
+
+    def _forget_by_paper(self, elements: Elements, fading: _Fading) -> None:
+        """x <- x - gamma (c + d R) with the paper's gamma and d, after the inner step showed the direction."""
+        after, n_q = elements.take(), elements.n_quantized
+        self._fading = None
+        if not n_q:
+            one = torch.ones(elements.n_layers, dtype=after.dtype, device=elements.device)
+            few = many = one
+        else:
+            v = self.bank.vectors()
+            low, high = self.bank.range_levels(v.step)
+            top = v.clip**v.exponent
+            few, many = ((top / n)[: elements.n_layers].to(elements.device) for n in (low, high))
+        rates = paper_rates(
+            elements, fading.forgotten, fading.residual, fading.before - after, rate=fading.rate, widest=few, finest=many, rules=self.rules
+        )
+        shift = fading.forgotten
+        if n_q:
+            shift = torch.cat([shift[:n_q] + rates.step_size[elements.layer] * fading.residual, shift[n_q:]])
+            steps = v.step.clone()
+            steps[: elements.n_layers] = torch.where(rates.set_step, rates.step_size, steps[: elements.n_layers].to(elements.device))
+            self.bank.write(steps)
+        elements.put(after - rates.gamma[elements.family] * shift)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: living and fading groups, and the average."""
+        return {"alive": self.alive.clone(), "redundant": self.redundant.clone(), "average": self.average.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        device = self.members.device
+        self.alive = state["alive"].to(device, torch.bool).clone()
+        self.average = state["average"].to(device).clone()
+        self._set_redundant(state["redundant"].to(device, torch.bool).clone())
+        self._masks = self.members.masks(self.alive)
