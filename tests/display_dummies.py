@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from geta_nb.costs import LayerCost, Totals
 from geta_nb.preview import Preview
 
@@ -188,7 +190,8 @@ def groups_of(net: Net, per_layer: int = 4) -> Groups:
 def quantizer(bits: float = 4, clip: float = 1.5, exponent: float = 1.0) -> Any:
     """Parameters of one quantizer."""
     step = clip**exponent / (2 ** (bits - 1) - 1) if math.isfinite(bits) else math.nan
-    return SimpleNamespace(step_size=step, clip_max=clip, exponent=exponent, bit_width=lambda: bits)
+    d, q_m, t = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (step, clip, exponent))
+    return SimpleNamespace(step_size=d, clip_max=q_m, exponent=t, bit_width=lambda: torch.tensor(bits, dtype=torch.float64))
 
 
 def vertex(name: str, operator: str, module: str = "", shape: tuple[int, ...] = (1, 64, 8, 8), **more: Any) -> Any:

@@ -10,7 +10,8 @@ from geta_nb.branches import Branch
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.costs import Costs, Totals
-from geta_nb.display import config, cost, groups, optimizer, qadg, quantizers, report, subnet, trace
+from geta_nb.display import config, cost, geta, groups, optimizer, qadg, quantizers, report, subnet, trace
+from geta_nb.geta import GETA
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
 from geta_nb.optimizer import QASSO
 from geta_nb.prepare import Quantizers
@@ -46,6 +47,7 @@ VIEWS.update(
         Totals: View(cost.costs_text, cost.totals_html),
         Costs: View(cost.costs_text, cost.costs_html, cost.costs_svg),
         Preview: View(cost.costs_text, cost.preview_html, cost.costs_svg),
+        GETA: View(geta.geta_text, geta.geta_html),
         Report: View(report.report_text, report.report_html, report.report_svg),
         SubnetInfo: View(subnet.subnet_text, subnet.subnet_html),
         WeightFormat: View(subnet.format_text),

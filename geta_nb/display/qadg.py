@@ -116,7 +116,7 @@ def qadg_text(qadg: Any) -> str:
     kinds = Counter(clean(branch.kind) for branch in qadg.branches)
     folded = ", ".join(f"{many} {kind}" for kind, many in sorted(kinds.items()))
     branches = f"{plural(len(qadg.branches), 'branch')} folded" + (f" ({folded})" if folded else "")
-    return f"QADG({plural(len(qadg.vertices), 'vertex').replace('vertexes', 'vertices')}, {plural(len(qadg.edges), 'edge')}, {branches})"
+    return f"QADG({plural(len(qadg.vertices), 'vertex')}, {plural(len(qadg.edges), 'edge')}, {branches})"
 
 
 def vertex_text(vertex: Any) -> str:

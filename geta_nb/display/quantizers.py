@@ -13,11 +13,12 @@ _MAX_STAIRS = 129
 
 
 def _values(quantizer: Any) -> tuple[float, float, float]:
-    return float(quantizer.step_size), float(quantizer.clip_max), float(quantizer.exponent)
+    d, q_m, t = (float(value.detach()) for value in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
+    return d, q_m, t
 
 
 def _bits(quantizer: Any) -> float:
-    return float(quantizer.bit_width())
+    return float(quantizer.bit_width().detach())
 
 
 def quantizer_text(quantizer: Any) -> str:

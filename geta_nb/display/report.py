@@ -11,14 +11,14 @@ from typing import Any
 from geta_nb.display.cost import CAPTION, headline, headline_table
 from geta_nb.display.layers import layers_picture, layers_table
 from geta_nb.display.markup import Cell, Number, cards, details, facts, figure, fragment, table
-from geta_nb.display.wording import MISSING, clean, count, number, percent, size
+from geta_nb.display.wording import MISSING, clean, count, number, percent, shorten, size
 
 
 def report_text(report: Any) -> str:
     """Return sparsity, size and relative BOPs, with the metrics given."""
     facts_ = report.to_dict()
     sides = _side(facts_, "size_bytes")
-    metrics = "".join(f", {clean(key)} {_metric(value)}" for key, value in (facts_.get("metrics") or {}).items())
+    metrics = "".join(f", {shorten(what, 40)} {shorten(value, 40)}" for what, value, _ in _metric_cards(facts_.get("metrics") or {}))
     return (
         f"Report(group sparsity {percent(facts_.get('group_sparsity'))}, {size(sides[1])} of {size(sides[0])}, "
         f"relative BOPs {percent(facts_.get('relative_bops'))} (full counting {percent(facts_.get('relative_bops_full'))}){metrics})"

@@ -182,15 +182,22 @@ def bit_range(low_high: Any) -> str:
     return bits(low) if low == high else f"{bits(low)}–{bits(high)}"
 
 
+_IRREGULAR = {"vertex": "vertices"}
+
+
 def plural(many: int, noun: str) -> str:
     """Return a count with its noun.
 
-    >>> plural(1, "group"), plural(2, "family")
-    ('1 group', '2 families')
+    >>> plural(1, "group"), plural(2, "family"), plural(3, "branch"), plural(0, "vertex")
+    ('1 group', '2 families', '3 branches', '0 vertices')
     """
     if many == 1:
         return f"1 {noun}"
-    plural_noun = noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + ("es" if noun[-1] in "sx" else "s")
+    if noun in _IRREGULAR:
+        return f"{count(many)} {_IRREGULAR[noun]}"
+    plural_noun = (
+        noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + ("es" if noun.endswith(("s", "x", "ch")) else "s")
+    )
     return f"{count(many)} {plural_noun}"
 
 
@@ -213,10 +220,10 @@ def _runs(indices: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def shape_text(shape: Any) -> str:
-    """Return a tensor shape such as ``1 × 16 × 8 × 8``; symbolic sizes stay as they are, no shape is an empty text."""
+    """Return a tensor shape such as ``1 × 16 × 8 × 8``; symbolic sizes stay as they are; no axes are an empty text."""
     if shape is None:
         return ""
     try:
-        return " × ".join(clean(size) for size in shape) or "scalar"
+        return " × ".join(clean(size) for size in shape)
     except TypeError:
         return clean(shape)
