@@ -230,3 +230,9 @@ def test_names_in_pictures_are_shortened_with_the_whole_as_tooltip() -> None:
     root = check_svg(report.report_svg(SimpleNamespace(to_dict=lambda: values)))
     assert "deep." * 60 + "conv" in svg_titles(root)
     assert all(len(text) <= 45 for text in svg_texts(root))
+
+
+def test_a_metric_with_an_endless_name_does_not_widen_the_page() -> None:
+    page = parse(report.report_html(dummies.report_of(VGG, {"m" * 300: "v" * 300})))
+    assert {"m" * 300, "v" * 300} <= set(page.titles)
+    assert not {"m" * 300, "v" * 300} & set(page.texts)

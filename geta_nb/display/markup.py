@@ -45,11 +45,15 @@ def escape(value: object) -> str:
     return html.escape(clean(value), quote=True)
 
 
+def _short(value: object, limit: int = 44) -> str:
+    """Escaped text of at most ``limit`` columns; what was shortened carries the whole as a title."""
+    short, full = shorten(value, limit), clean(value)
+    return escape(full) if short == full else f'<span title="{escape(full)}">{escape(short)}</span>'
+
+
 def name(value: object, limit: int = 44) -> Markup:
     """Return a name in code type, shortened to ``limit`` columns with the whole of it as its title."""
-    short, full = shorten(value, limit), clean(value)
-    title = f' title="{escape(full)}"' if short != full else ""
-    return Markup(f"<code{title}>{escape(short)}</code>")
+    return Markup(f"<code>{_short(value, limit)}</code>")
 
 
 def fragment(title: str, *content: str) -> str:
@@ -89,7 +93,7 @@ def facts(pairs: Iterable[tuple[str, Cell]]) -> str:
 def cards(numbers: Iterable[tuple[str, str, str]]) -> str:
     """Return headline numbers as cards: (what, value, how it compares)."""
     shown = "".join(
-        f'<div class="gv-card"><span>{escape(what)}</span><b>{escape(value)}</b><span>{escape(remark)}</span></div>'
+        f'<div class="gv-card"><span>{_short(what)}</span><b>{_short(value, 28)}</b><span>{_short(remark)}</span></div>'
         for what, value, remark in numbers
     )
     return f'<div class="gv-cards">{shown}</div>'
