@@ -183,11 +183,11 @@ class Budget(Shown):
         known = dict.fromkeys(path for name in names for path in paths_of(name))
         for pattern in self.exceptions:
             if not any(fnmatchcase(path, pattern) for path in known):
-                near = get_close_matches(pattern, list(known), n=1, cutoff=0.4)
+                near = get_close_matches(pattern, list(known), n=3, cutoff=0.4)
                 raise BudgetError(
                     "Budget: an exception matches no layer.", at=f"exceptions[{pattern!r}]",
                     expected="a whole layer or module path, * and ? allowed", got=repr(pattern),
-                    hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(list(known)[:4])} ...",
+                    hint=f"did you mean {' or '.join(map(repr, near))}?" if near else f"one of {', '.join(list(known)[:4])} ...",
                 )
 
     def to_dict(self) -> dict[str, Any]:

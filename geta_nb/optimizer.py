@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .budget import Budget
 from .errors import CheckpointError, ConfigError, NonFiniteError
@@ -168,17 +169,17 @@ class QASSO(torch.optim.Optimizer):
         if not len(bank):
             return
         bank.keep_positive()
-        if self.schedule.stage(done - 1) != WARM_UP or bank.frozen is not None:
-            reductions = self.schedule.reductions(done) * self.schedule.bit_reduction
-            bank.bound = [max(low, high - reductions) for low, high in zip(bank.lower, bank.upper, strict=True)]
-            bank.constrain()
+        reductions = self.schedule.reductions(done) * self.schedule.bit_reduction
+        bank.bound = [max(low, high - reductions) for low, high in zip(bank.lower, bank.upper, strict=True)]
+        bank.constrain(anywhere=self.schedule.stage(done - 1) == WARM_UP)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
             loss = closure()
-        if self.check_finite and loss is not None and not math.isfinite(float(loss)):
+        value = loss.detach() if isinstance(loss, Tensor) else loss
+        if self.check_finite and value is not None and not math.isfinite(float(value)):
             raise NonFiniteError(
-                "QASSO.step: the loss is not finite, so no weight was changed.", at=f"step {self.steps_done}", got=f"loss = {float(loss)}",
+                "QASSO.step: the loss is not finite, so no weight was changed.", at=f"step {self.steps_done}", got=f"loss = {float(value)}",
                 hint="a smaller learning rate, or torch.nn.utils.clip_grad_norm_",
             )
         return loss

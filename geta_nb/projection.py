@@ -5,11 +5,15 @@ Comes in: quantizers and the bit range of each. Goes out: the same, with d moved
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .config import MAX_BITS, MIN_BITS
+from .fake_quant import bit_width
 
 if TYPE_CHECKING:
     from .quantizers import Quantizer
@@ -101,17 +105,22 @@ class QuantizerBank:
             torch._foreach_clamp_min_(exponents, EXPONENT_RANGE[0])
             torch._foreach_clamp_max_(exponents, EXPONENT_RANGE[1])
 
-    def constrain(self) -> None:
-        """Project every d to its bit range, or set it by the frozen bits, in place."""
+    def constrain(self, *, anywhere: bool = False) -> None:
+        """Project every d to its bit range, or set it by the frozen bits, in place.
+
+        Args:
+            anywhere: only keep a width between 2 and 32 bits: at 16 bits d is smaller than a usual ``lr_quant``, and one step of Adam
+                can make it negative.
+        """
         if not self.keys:
             return
         v = self.vectors()
-        few, many = self.range_levels(v.step)
+        few, many = (levels([b] * len(self), v.step) for b in (MIN_BITS, MAX_BITS)) if anywhere else self.range_levels(v.step)
         self.write(project_step_size(v.step, v.clip, v.exponent, few, many))
 
     def range_levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return :func:`levels` of the present lower and upper bit bound, [L] each; made anew only when a bound moved."""
-        low, high = (self.frozen, self.frozen) if self.frozen is not None else (self.lower, self.bound)
+        low, high = (self.lower, self.bound) if self.frozen is None else (self.frozen, self.frozen)
         key = (tuple(low), tuple(high), like.device, like.dtype)
         if self._levels is None or self._levels[0] != key:
             self._levels = (key, levels(low, like), levels(high, like))
@@ -122,18 +131,15 @@ class QuantizerBank:
         torch._foreach_copy_([p.detach() for p in self.step_sizes], list(steps.unbind()))
 
     def bits(self) -> list[float]:
-        """Return the present bit widths, in bits; waits for the device. Computed in float64, so that integers read as integers."""
+        """Return the present bit widths, in bits; waits for the device. One without a range (not yet calibrated) counts its upper bound."""
         if not self.keys:
             return []
-        step, clip, exponent = (x.double() for x in self.vectors())
-        return [float(b) for b in (torch.log2(clip**exponent / step + 1) + 1).tolist()]
+        widths = bit_width(*(x.double() for x in self.vectors())).tolist()
+        return [float(high if math.isnan(b) else b) for b, high in zip(widths, self.upper, strict=True)]
 
     def rounded_bits(self, bounds: Sequence[int]) -> list[int]:
         """Return the present bits rounded to integers inside [lower, bounds]."""
-        return [
-            int(min(max(round(b), low), high)) if b == b else high
-            for b, low, high in zip(self.bits(), self.lower, bounds, strict=True)
-        ]
+        return [int(min(max(round(b), low), high)) for b, low, high in zip(self.bits(), self.lower, bounds, strict=True)]
 
     def freeze(self, bits: Sequence[int]) -> None:
         """Fix all bit widths; from now on :meth:`constrain` sets d from q_m, t and these."""
