@@ -29,12 +29,13 @@ from artifact_nets import (
     image,
     native_subnet,
     quantize,
+    ties,
 )
 from geta_nb import container, export
 from geta_nb.container import Block
 from geta_nb.errors import ArtifactError, CalibrationError
 from geta_nb.export import load, save
-from geta_nb.graph_net import GraphNet
+from geta_nb.graph_net import GraphNet, list_entries
 from geta_nb.subnet import SubnetInfo, WeightFormat
 from geta_nb.tensor_table import weight_codes
 from geta_nb.trace import trace_model
@@ -60,10 +61,10 @@ def saved(subnet: GraphNet, tmp_path: Path) -> Path:
 
 # Exact round trips
 
-TRANSFORMERS = ["bert_sdpa", "gpt2_sdpa", "llama_sdpa"]
+SOON, LATER = ["resnet_basic", "tied_linear", "many_inputs", "llama_sdpa"], ["mobilenet_v2", "lstm", "bert_sdpa", "gpt2_sdpa", "t5_eager"]
 
 
-@pytest.mark.parametrize("name", ["resnet_basic", "mobilenet_v2", "tied_linear", "lstm", "many_inputs", *TRANSFORMERS])
+@pytest.mark.parametrize("name", [*SOON, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
 def test_a_loaded_net_is_the_saved_one_bit_for_bit(name: str, tmp_path: Path) -> None:
     entry = ZOO[name]
     net = graph_subnet(entry.build(), entry.inputs(2), entry.kwargs(2), bits=4)
@@ -118,12 +119,15 @@ def test_every_kind_of_tensor_comes_back(tmp_path: Path) -> None:
 
 
 def test_tied_weights_are_stored_once_and_come_back_tied(tmp_path: Path) -> None:
-    entry = ZOO["gpt2_sdpa"]
-    net = graph_subnet(entry.build(), entry.inputs(2), entry.kwargs(2))
+    entry = ZOO["tied_linear"]
+    model = entry.build()
+    (names,) = [names for names in ties(list(list_entries(model))) if len(names) > 1]
+    first, second = sorted(names)
+    net = graph_subnet(model, entry.inputs(2), entry.kwargs(2))
     again = load(save(net, tmp_path / "net"))
-    assert again.get_parameter("lm_head.weight") is again.get_parameter("transformer.wte.weight")
+    assert again.get_parameter(first) is again.get_parameter(second)
     with safetensors.safe_open(str(tmp_path / "net"), "numpy") as file:
-        assert len({"lm_head.weight", "transformer.wte.weight"} & set(file.keys())) == 1
+        assert len(names & set(file.keys())) == 1
 
 
 def test_formats_come_back_bit_for_bit(tmp_path: Path) -> None:
