@@ -128,8 +128,8 @@ def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> T
     """
     dtype = compute_dtype(x)
     with torch.no_grad():
-        tensors = (_cast(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
-        return _encode(*tensors, uniform=False).round_().long()
+        value, step, clip, bend = (_cast(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
+        return _encode(value, step, clip, bend, False).round_().long()
 
 
 def bit_width(step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> Tensor:

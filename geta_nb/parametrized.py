@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
-from .quantizers import Quantizer, WeightQuantizer
+from .quantizers import Quantizer, WeightQuantizer, quantize_input
 
 
 def computed(module: nn.Module) -> dict[str, ParametrizationList]:
     """Return {name: what computes it} for the parameters of ``module`` that are parametrized, by us or by others."""
-    return dict(cast(nn.ModuleDict, module.parametrizations).items()) if parametrize.is_parametrized(module) else {}  # type: ignore[arg-type]
+    table = getattr(module, "parametrizations", None)
+    found = table.items() if isinstance(table, nn.ModuleDict) else ()
+    return {name: tensors for name, tensors in found if isinstance(tensors, ParametrizationList)}
 
 
 def weight_quantizer(module: nn.Module, name: str) -> WeightQuantizer | None:
@@ -67,11 +70,16 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
     twin.__dict__.update(self.__dict__)
     twin.__dict__["_parameters"] = dict(own_parameters(self))
     twin.__dict__["_modules"] = {name: m for name, m in self._modules.items() if name != "parametrizations"}
+    for key, value in self.__dict__.items():
+        if isinstance(value, MethodType) and value.__self__ is self:  # an exported program's train and eval
+            twin.__dict__[key] = MethodType(value.__func__, twin)
     replica: nn.Module = copy.deepcopy(twin, memo)
     memo[id(self)] = replica
     for name, part in self._modules.items():
         if name != "parametrizations" and name not in replica._modules:
             replica.add_module(name, copy.deepcopy(part, memo))
+    if quantize_input in self._forward_pre_hooks.values():
+        replica.register_forward_pre_hook(quantize_input, with_kwargs=True)
     for name in computed(self):
         if (quantizer := weight_quantizer(self, name)) is not None:
             register(replica, name, copy.deepcopy(quantizer, memo))
@@ -127,7 +135,7 @@ def original_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn
     """Yield (path, module) for every module of the user's, under every path it has: no quantizer, no parametrization."""
     yield path, model
     for name, child in model._modules.items():
-        hidden = name == "parametrizations" and parametrize.is_parametrized(model)
+        hidden = name == "parametrizations" and computed(model)
         if child is not None and not hidden and not isinstance(child, Quantizer):
             yield from original_modules(child, f"{path}.{name}" if path else name)
 
@@ -156,6 +164,6 @@ def canonical_name(model: nn.Module, raw_name: str) -> str:
         module = model.get_submodule(path)
     except AttributeError:
         return raw_name
-    if not parametrize.is_parametrized(module, name):
+    if name not in computed(module):
         return raw_name
     return f"{path}.{name}" if path else name

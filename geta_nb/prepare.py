@@ -9,30 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from .config import QuantConfig
 from .errors import ConfigError, NonFiniteError
 from .matrices import Site, check_skip, find_matrices, held_aside, layer_name, paths_around, unfit
 from .parametrized import canonical_name, original_modules, own_parameters, parameter_tensors, register, unregister, weight_quantizer
-from .quantizers import ActivationQuantizer, WeightQuantizer
+from .quantizers import ActivationQuantizer, WeightQuantizer, quantize_input
 from .views import Shown
 
 __all__ = ["Quantizers", "attach_quantizers", "canonical_name", "parameter_tensors", "quantize_input"]
-
-
-def quantize_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Forward pre-hook: quantize the first tensor input of ``module``, if it is floating, by ``module.input_quantizer``."""
-    quantizer = cast(ActivationQuantizer, module.input_quantizer)
-    for position, value in enumerate(args):
-        if isinstance(value, Tensor):
-            return ((*args[:position], quantizer(value), *args[position + 1 :]), kwargs) if value.is_floating_point() else None
-    for key, value in kwargs.items():
-        if isinstance(value, Tensor):
-            return (args, {**kwargs, key: quantizer(value)}) if value.is_floating_point() else None
-    return None
 
 
 class Quantizers(Shown):
@@ -100,7 +88,8 @@ class Quantizers(Shown):
             raise ConfigError("detach: no quantizer there.", at=layer, expected="a layer with a quantizer", hint=hint)
 
     def _release(self, layer: str, site: Site) -> None:
-        unregister(site.module, site.name)
+        if weight_quantizer(site.module, site.name) is not None:
+            unregister(site.module, site.name)
         del self.parameter_layer[site.parameter]
         self._sites[layer] = [other for other in self._sites[layer] if other is not site]
         self._forget_if_empty(layer)
@@ -123,7 +112,7 @@ class Quantizers(Shown):
             self.taken_over += (layer,)
         self.weights[layer], self._sites[layer] = quantizer, []
         for site, present in zip(sites, there, strict=True):
-            if present is None:
+            if weight_quantizer(site.module, site.name) is None:  # a module under two names is registered once
                 register(site.module, site.name, quantizer)
             self._sites[layer].append(site._replace(new=present is None))
             self.parameter_layer[site.parameter] = layer

@@ -7,7 +7,7 @@ them to a network, ``calibrate`` sets the range of the ones on activations, QASS
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .errors import CalibrationError, NonFiniteError
 from .fake_quant import HALF_TYPES, bit_width, codes, compute_dtype, fake_quantize, step_size
 
-__all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "codes", "fake_quantize", "step_size"]
+__all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "codes", "fake_quantize", "quantize_input", "step_size"]
 
 
 class Quantizer(nn.Module):
@@ -165,3 +165,15 @@ class ActivationQuantizer(Quantizer):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._read_calibrated()
+
+
+def quantize_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Forward pre-hook: quantize the first tensor input of ``module``, if it is floating, by ``module.input_quantizer``."""
+    quantizer = cast(ActivationQuantizer, module.input_quantizer)
+    for position, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return ((*args[:position], quantizer(value), *args[position + 1 :]), kwargs) if value.is_floating_point() else None
+    for key, value in kwargs.items():
+        if isinstance(value, Tensor):
+            return (args, {**kwargs, key: quantizer(value)}) if value.is_floating_point() else None
+    return None
