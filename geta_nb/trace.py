@@ -23,6 +23,7 @@ from geta_nb.errors import CalibrationError, InputError, TraceError
 from geta_nb.views import Shown
 
 _PRIVATE_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
+_SOME_SIZE = 6  # of an axis whose length only data decides; nothing along it is ever removable
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -111,8 +112,12 @@ def module_path(node: fx.Node) -> str:
 
 
 def hint(size: int | torch.SymInt) -> int:
-    """Return the traced value of a size, without specialising a dynamic one."""
-    return size if isinstance(size, int) else int(size.node.hint)
+    """Return the traced value of a size, without specialising a dynamic one; for a size that depends on data, some value."""
+    if isinstance(size, int):
+        return size
+    if size.node.hint is not None:
+        return int(size.node.hint)
+    return int(size.node.expr.subs({symbol: _SOME_SIZE for symbol in size.node.expr.free_symbols}))
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
@@ -175,10 +180,9 @@ def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[
     batches = {leaf.shape[0] for leaf in tensors if leaf.dim() > 0}
     if len(batches) != 1 or 0 in batches or any(leaf.dim() == 0 for leaf in tensors):
         return
-    repeat = batches == {1}  # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
-    args, kwargs = pytree.tree_map(
-        lambda leaf: torch.cat([leaf, leaf]) if repeat and isinstance(leaf, Tensor) else leaf, (args, kwargs)
-    )
+    copies = 2 if batches == {1} else 1  # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
+    # copies always: torch marks the tensors themselves as dynamic, and the user's, or a second attempt's, must not be marked
+    args, kwargs = pytree.tree_map(lambda leaf: torch.cat([leaf] * copies) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
     shapes = torch.export.ShapesCollection()
     for leaf in pytree.tree_leaves((args, kwargs)):
         if isinstance(leaf, Tensor):
