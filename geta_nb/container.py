@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ArtifactError
+from geta_nb.errors import ArtifactError
 
 FORMAT, VERSION = "geta-nb", "1"
 # bytes an element takes, by the name of its type in a safetensors file

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from . import container
-from .errors import ArtifactError
-from .graph_net import SCRATCH, Entry, GraphNet, list_entries
-from .program import decode_program, encode_program
-from .quantizers import ActivationQuantizer
-from .subnet import SubnetInfo, WeightFormat
-from .tensor_table import decode_tensors, encode_tensors
+from geta_nb import container
+from geta_nb.errors import ArtifactError
+from geta_nb.graph_net import SCRATCH, Entry, GraphNet, list_entries
+from geta_nb.program import decode_program, encode_program
+from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.subnet import SubnetInfo, WeightFormat
+from geta_nb.tensor_table import decode_tensors, encode_tensors
 
 _LARGEST_PROGRAM = 64_000_000
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, fx, nn
 
-from .errors import ArtifactError
-from .program import check_path, decode_program, encode_program
-from .quantizers import ActivationQuantizer
+from geta_nb.errors import ArtifactError
+from geta_nb.program import check_path, decode_program, encode_program
+from geta_nb.quantizers import ActivationQuantizer
 
 PARAMETER, BUFFER, SCRATCH = "parameter", "buffer", "scratch"
 

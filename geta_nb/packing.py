@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .errors import ArtifactError, BitWidthError
+from geta_nb.errors import ArtifactError, BitWidthError
 
 MAX_BITS = 16
 # Work goes through blocks of this many codes: a block's bits take at most 16 bytes a code, so memory beyond input and output is

@@ -22,8 +22,8 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.graph import CodeGen, _PyTreeCodeGen, _PyTreeInfo
 
-from .errors import ArtifactError
-from .records import decode_spec, encode_spec
+from geta_nb.errors import ArtifactError
+from geta_nb.records import decode_spec, encode_spec
 
 _DEEPEST = 32
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "xor", "not_")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch.utils._pytree as pytree
 
-from .errors import ArtifactError
+from geta_nb.errors import ArtifactError
 
 _PLAIN: dict[type, str] = {tuple: "tuple", list: "list", dict: "dict", OrderedDict: "odict"}
 _TYPES = {name: kind for kind, name in _PLAIN.items()}

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from . import container
-from .container import Block
-from .errors import ArtifactError
-from .graph_net import BUFFER, PARAMETER, SCRATCH, Entry
-from .packing import MAX_BITS, largest_code, pack, packed_bytes, unpack
+from geta_nb import container
+from geta_nb.container import Block
+from geta_nb.errors import ArtifactError
+from geta_nb.graph_net import BUFFER, PARAMETER, SCRATCH, Entry
+from geta_nb.packing import MAX_BITS, largest_code, pack, packed_bytes, unpack
 
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64", torch.bool: "BOOL",
