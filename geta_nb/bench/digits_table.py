@@ -84,7 +84,7 @@ def markdown(entries: Iterable[Mapping[str, Any]]) -> str:
     """Return the two tables as markdown: against others, then the ablation. A cell reads ``accuracy at relative BOPs``."""
     cells = {(entry["row"], entry["at"]): entry for entry in entries}
     columns = (*TARGETS, ACTIVATION_TARGET)
-    head = ["100 % (dense)", *(_percent(target) for target in TARGETS), f"weights and activations, {_percent(ACTIVATION_TARGET)}"]
+    head = [f"{_percent(1)} (dense)", *(_percent(target) for target in TARGETS), f"weights and activations, {_percent(ACTIVATION_TARGET)}"]
     narrow = {target: cells.get(("dense", width)) for target, width in WIDTHS.items()}
     rows = [
         ["official code *", *(f"{100 * OFFICIAL[column]:.1f}" for column in (1.0, *columns))],
@@ -94,16 +94,16 @@ def markdown(entries: Iterable[Mapping[str, Any]]) -> str:
     ablation = [[OURS.label, *(_cell(cells.get(("ours", c))) for c in TARGETS[1:])]]
     ablation += [[recipe.label, *(_cell(cells.get((name, c))) for c in TARGETS[1:])] for name, recipe in ABLATION.items()]
     first = _table(["test accuracy (%) at relative BOPs of at most", *head], rows)
-    second = _table(["one default changed back; at most", *head[1:3]], ablation)
+    second = _table(["one default changed back; at most", *(_percent(target) for target in TARGETS[1:])], ablation)
     return f"{first}\n\n\\* {OFFICIAL_SOURCE}.\n\n{second}\n"
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.2f}".rstrip("0").rstrip(".") + " %"
 
 
 def _cell(entry: Mapping[str, Any] | None) -> str:
-    return f"{100 * entry['accuracy']:.1f} at {100 * entry['relative_bops']:.2g} %" if entry else ""
+    return f"{100 * entry['accuracy']:.1f} at {_percent(entry['relative_bops'])}" if entry else ""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -29,6 +29,7 @@ def run_notebook(notebook: Path, output: Path, parameters: Mapping[str, Any] | N
         kernel_name="python3",
         cwd=str(notebook.parent),
         progress_bar=progress,
+        extra_arguments=["--log-level=ERROR"],  # kernels warn that they speak over loopback TCP
     )
     report: dict[str, Any] = json.loads((output / "report.json").read_text())
     return report
