@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .budget import Budget
-from .errors import CheckpointError, ConfigError, NonFiniteError
+from .errors import CheckpointError, ConfigError
+from .guard import check_gradients, check_loss
 from .projection import QuantizerBank
 from .pruning import Pruner
 from .rules import Rules
@@ -151,7 +151,7 @@ class QASSO(torch.optim.Optimizer):
         """
         loss = self._evaluate(closure) if closure else None
         if self.check_finite:
-            self._check_gradients()
+            check_gradients(self.param_groups, self._names, self.steps_done)
         self.pruner.before(self.steps_done)
         if closure is None:
             self.inner.step()
@@ -169,40 +169,15 @@ class QASSO(torch.optim.Optimizer):
         if not len(bank):
             return
         bank.keep_positive()
-        reductions = self.schedule.reductions(done) * self.schedule.bit_reduction
-        bank.bound = [max(low, high - reductions) for low, high in zip(bank.lower, bank.upper, strict=True)]
+        bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
         bank.constrain(anywhere=self.schedule.stage(done - 1) == WARM_UP)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
             loss = closure()
-        value = loss.detach() if isinstance(loss, Tensor) else loss
-        if self.check_finite and value is not None and not math.isfinite(float(value)):
-            raise NonFiniteError(
-                "QASSO.step: the loss is not finite, so no weight was changed.", at=f"step {self.steps_done}", got=f"loss = {float(value)}",
-                hint="a smaller learning rate, or torch.nn.utils.clip_grad_norm_",
-            )
+        if self.check_finite:
+            check_loss(loss, self.steps_done)
         return loss
-
-    def _check_gradients(self) -> None:
-        """Raise unless all gradients are finite; one number crosses from the device."""
-        given = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not given:
-            return
-        gradients = [p.grad._values() if p.grad.is_sparse else p.grad for p in given]
-        norms = torch._foreach_norm(gradients)
-        device = norms[0].device
-        if math.isfinite(float(torch.stack([n.to(device, torch.float32) for n in norms]).sum())):
-            return
-        # a norm may overflow where every entry is finite: only an entry that is not counts
-        for parameter, gradient in zip(given, gradients, strict=True):
-            if not bool(gradient.isfinite().all()):
-                raise NonFiniteError(
-                    "QASSO.step: a gradient is not finite, so no weight was changed.",
-                    at=f"{self._names.get(id(parameter), 'a parameter outside the model')}, step {self.steps_done}",
-                    expected="finite numbers", got="NaN" if bool(gradient.isnan().any()) else "infinity",
-                    hint="a smaller learning rate, torch.nn.utils.clip_grad_norm_, or torch.amp.GradScaler",
-                )
 
     @property
     def stage(self) -> str:
@@ -241,18 +216,15 @@ class QASSO(torch.optim.Optimizer):
         budget's range reached so far), ``kept`` (family -> share of its groups that live), ``zero_groups``, ``fading_groups`` (redundant,
         not yet zero), ``n_groups``, ``target`` (what the budget asks for).
         """
-        bits = self._bits()
-        alive, family = self.group_mask, self.pruner.limits.family_of
-        sizes = np.bincount(family, minlength=len(self._family_names))
-        kept = np.bincount(family, weights=alive, minlength=len(self._family_names)) / np.maximum(sizes, 1)
-        target = self.budget.target
+        bits, alive, target = self._bits(), self.group_mask, self.budget.target
+        kept = self.pruner.limits.kept_shares(alive)
         return {
             "step": self.steps_done,
             "stage": self.stage,
             "bits": self.bank.by_layer("weight", bits),
             "activation_bits": self.bank.by_layer("activation", bits),
             "bit_bound": self.schedule.upper_bound(self.steps_done, self.budget.bit_range),
-            "kept": dict(zip(self._family_names, (float(k) for k in kept), strict=True)),
+            "kept": dict(zip(self._family_names, kept.tolist(), strict=True)),
             "zero_groups": int((~alive).sum()),
             "fading_groups": int(self.pruner.redundant.sum()),
             "n_groups": len(alive),
@@ -301,8 +273,7 @@ class QASSO(torch.optim.Optimizer):
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
-        reductions = self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction
-        self.bank.bound = [max(low, high - reductions) for low, high in zip(self.bank.lower, self.bank.upper, strict=True)]
+        self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
         self.pruner.load_state_dict(own)
 
 

@@ -44,6 +44,13 @@ class Limits:
         """Most groups that may be zero in the whole network."""
         return int(self.capacity.sum())
 
+    def kept_shares(self, alive: Bools) -> Floats:
+        """Return the share of each family's groups that live, [F]."""
+        total = np.bincount(self.family_of, minlength=len(self.capacity))
+        kept = np.bincount(self.family_of, weights=alive, minlength=len(self.capacity))
+        shares: Floats = kept / np.maximum(total, 1)
+        return shares
+
     def fewest_alive(self) -> Bools:
         """Return one choice of living groups, [G], with every family at its capacity."""
         order = np.argsort(self.family_of, kind="stable")

@@ -118,6 +118,14 @@ class QuantizerBank:
         few, many = (levels([b] * len(self), v.step) for b in (MIN_BITS, MAX_BITS)) if anywhere else self.range_levels(v.step)
         self.write(project_step_size(v.step, v.clip, v.exponent, few, many))
 
+    def reduce_bound(self, reduction: int) -> None:
+        """Lower the upper bounds to ``reduction`` bits below their start, never below the lower ones."""
+        self.bound = self.reduced_bound(reduction)
+
+    def reduced_bound(self, reduction: int) -> list[int]:
+        """Return what :meth:`reduce_bound` would set, [L integers]."""
+        return [max(low, high - reduction) for low, high in zip(self.lower, self.upper, strict=True)]
+
     def range_levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return :func:`levels` of the present lower and upper bit bound, [L] each; made anew only when a bound moved."""
         low, high = (self.lower, self.bound) if self.frozen is None else (self.frozen, self.frozen)

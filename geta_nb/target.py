@@ -44,8 +44,7 @@ class CostTarget:
             raise ConfigError(f"QASSO: {self.name} needs a cost model.", expected="cost=CostModel(...)", got="None")
         self._model, self._limits, self._bank = cost, limits, bank
         self._lowest = list(bank.lower)
-        reduction = schedule.projection_periods * schedule.bit_reduction
-        self._bound = [max(low, high - reduction) for low, high in zip(bank.lower, bank.upper, strict=True)]
+        self._reduction = schedule.projection_periods * schedule.bit_reduction
         least = self._cost(self._lowest)(limits.fewest_alive())
         if least > self.goal:
             raise BudgetError(
@@ -73,12 +72,12 @@ class CostTarget:
 
     def _expect_bits(self) -> list[int]:
         """Return the bits that can be foreseen, and keep them from falling lower: else this choice would turn out too large."""
-        self._bank.lower = self._bank.rounded_bits([max(b, low) for b, low in zip(self._bound, self._bank.lower, strict=True)])
+        self._bank.lower = self._bank.rounded_bits(self._bank.reduced_bound(self._reduction))
         return list(self._bank.lower)
 
     def _fix_bits(self, alive: Bools) -> list[int]:
         """Freeze all bits, at fewer than the present ones only where pruning alone could no longer reach the target."""
-        bits = self._bank.rounded_bits([max(b, low) for b, low in zip(self._bound, self._bank.lower, strict=True)])
+        bits = self._bank.rounded_bits(self._bank.reduced_bound(self._reduction))
         fewest = alive.copy()
         fewest[removal_order(np.zeros(len(alive)), alive, self._limits).groups] = False
         while self._cost(bits)(fewest) > self.goal and bits != self._lowest:
