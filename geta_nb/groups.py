@@ -216,9 +216,7 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     classes = state.classes
     axes = _parameter_axes(state)
     removable, blame = removable_classes(state, classes)
-    produced = np.zeros(state.space.size, dtype=bool)
-    for labels in state.findings.produced:
-        produced[labels] = True
+    produced = state.produced()
     asked = state.space.reason("protected on request", "protect", "")
     for entry in axes:
         if not entry.buffer and protect(entry.name):
@@ -318,6 +316,8 @@ def _protected(
             reason = state.space.reasons[int(reason_id)]
             place = f" in {reason.module_path}" if reason.module_path else ""
             entries[Protected(f"{entry.name}[axis {entry.axis}]", reason.text + place, reason.operator)] = None
+    for name in dict.fromkeys(state.findings.foreign):
+        entries[Protected(name, "a parameter that a foreign parametrization computes with", "parametrization")] = None
     for name, path in dict.fromkeys(state.findings.unknown):
         entries[Protected(path or "(root)", "an operator without a rule: all it touches is protected", name)] = None
     return ProtectedList(entries)

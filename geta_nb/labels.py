@@ -7,7 +7,7 @@ that no label array covers is a fixed axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 Ints = NDArray[np.int64]
 REAL, FREE, CONSTANT = 0, 1, 2
+NOT_FINITE = 1 << 40  # added to a reason's id where removal gives inf or nan: no later product with zero makes that zero
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class LabelArray:
 
     Attributes:
         labels: label ids; as many axes as the tensor, each of the tensor's size or 1.
-        spoilers: same shape; 0 where the value is zero once its label is removed, else the id of the :class:`Reason` why it is not.
+        spoilers: same shape; 0 where the value is zero once its label is removed, else the id of the :class:`Reason` why it is not,
+            plus ``NOT_FINITE`` where it is not even a number. The larger one is always the worse.
         origin: REAL for labels of parameters; FREE for an expanded axis or a padding, which follow whatever they meet; CONSTANT for
             a buffer, which gives way to a joint array (rotary frequencies must not decide over heads).
     """
@@ -48,9 +50,13 @@ class LabelArray:
         """Axes along which the labels differ."""
         return tuple(axis for axis, size in enumerate(self.labels.shape) if size > 1)
 
-    def map(self, change: object, **other: object) -> LabelArray:
+    def map(self, change: Callable[[Ints], Ints]) -> LabelArray:
         """Return the array with ``change`` applied to labels and spoilers alike."""
-        return LabelArray(change(self.labels), change(self.spoilers), self.origin)  # type: ignore[operator]
+        return LabelArray(change(self.labels), change(self.spoilers), self.origin)
+
+    def spoiled(self, reason: int) -> LabelArray:
+        """Return the array of values that are not zero when removed; what is not a number stays so."""
+        return LabelArray(self.labels, np.where(self.spoilers >= NOT_FINITE, self.spoilers, reason), self.origin)
 
 
 @dataclass(frozen=True)
@@ -225,75 +231,25 @@ class LabelSpace:
         return classes.astype(np.int64)
 
 
+def sources_of(operands: Sequence[Labels]) -> str:
+    """Return what a value made of ``operands`` is made of."""
+    sources = {operand.source for operand in operands}
+    return next((source for source in ("data", "param") if source in sources), "const")
+
+
+def product_spoilers(left: Ints, right: Ints) -> Ints:
+    """Return the spoilers of a product: zero where one factor is and the other is a number.
+
+    >>> product_spoilers(np.array([0, 0, 3]), np.array([5, NOT_FINITE + 5, 7])).tolist() == [0, NOT_FINITE + 5, 7]
+    True
+    """
+    worse = np.maximum(left, right)
+    return np.where((worse < NOT_FINITE) & ((left == 0) | (right == 0)), 0, worse).astype(np.int64)
+
+
 def single_axis(shape: Sequence[int], axis: int, labels: Ints, spoilers: Ints | None = None, *, origin: int = REAL) -> LabelArray:
     """Return a label array that covers one axis of a tensor of ``shape``."""
     form = [1] * len(shape)
     form[axis] = len(labels)
     spoilers = np.zeros(len(labels), dtype=np.int64) if spoilers is None else spoilers
     return LabelArray(labels.reshape(form), spoilers.reshape(form), origin)
-
-
-def settle(space: LabelSpace, labels: Labels, reason: int) -> Labels:
-    """Return ``labels`` in canonical form: arrays that cover nothing are fixed, constant axes of joint arrays dropped."""
-    arrays = []
-    for array in labels.arrays:
-        for axis in array.cover:
-            first = array.labels.take([0], axis)
-            if len(array.cover) > 1 and np.array_equal(np.broadcast_to(first, array.labels.shape), array.labels):
-                array = LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin)
-        if array.cover:
-            arrays.append(array)
-        else:
-            space.fix(array.labels, reason)
-    return replace(labels, arrays=tuple(arrays))
-
-
-def reshape(space: LabelSpace, labels: Labels, shape: tuple[int, ...], reason: int) -> Labels:
-    """Return the labels of a tensor viewed as ``shape``: axes that are merged or split take their labels along."""
-    arrays = list(labels.arrays)
-    for old, _ in _blocks(labels.shape, shape):
-        touching = [array for array in arrays if any(array.labels.shape[axis] > 1 for axis in old)]
-        if len(touching) > 1:  # two independent axes become one: keep the one that belongs to parameters, outermost first
-            keep = min(touching, key=lambda array: (array.origin, array.cover))
-            for array in touching:
-                if array is not keep:
-                    space.fix(array.labels, reason)
-            arrays = [array for array in arrays if array is keep or not any(array is other for other in touching)]
-    viewed = [array.map(lambda values: _view(values, labels.shape, shape)) for array in arrays]
-    return settle(space, Labels(shape, tuple(viewed), labels.source), reason)
-
-
-def _view(values: Ints, old_shape: tuple[int, ...], new_shape: tuple[int, ...]) -> Ints:
-    """Reshape an array that broadcasts to ``old_shape`` so that it broadcasts to ``new_shape``, copying only the blocks it covers."""
-    full, target = [1] * len(old_shape), [1] * len(new_shape)
-    for old, new in _blocks(old_shape, new_shape):
-        if any(values.shape[axis] > 1 for axis in old):
-            for axis in old:
-                full[axis] = old_shape[axis]
-            for axis in new:
-                target[axis] = new_shape[axis]
-    return np.broadcast_to(values, full).reshape(target)
-
-
-def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Split two shapes of equal size into the finest runs of axes with equal products.
-
-    >>> _blocks((2, 3, 4), (6, 2, 2))
-    [([0, 1], [0]), ([2], [1, 2])]
-    """
-    blocks = []
-    i = j = 0
-    while i < len(old) or j < len(new):
-        left, right = [], []
-        a = b = 1
-        if i < len(old):
-            a, i, left = old[i], i + 1, [i]
-        if j < len(new):
-            b, j, right = new[j], j + 1, [j]
-        while a != b:
-            if (a < b and i < len(old)) or j >= len(new):
-                a, i, left = a * old[i], i + 1, [*left, i]
-            else:
-                b, j, right = b * new[j], j + 1, [*right, j]
-        blocks.append((left, right))
-    return blocks

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor, fx, nn
 
-from geta_nb.labels import CONSTANT, REAL, Ints, LabelArray, Labels, LabelSpace, single_axis
+from geta_nb.labels import CONSTANT, NOT_FINITE, REAL, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.operators import RULES, Call, Findings
-from geta_nb.operators.pointwise import is_pointwise, pointwise
-from geta_nb.operators.registry import is_tensor_node, source_of
+from geta_nb.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.trace import hint, module_path, operator_name, shape_of
 
 
@@ -38,6 +39,20 @@ class Propagation:
     buffers: set[str] = field(default_factory=set)
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
+    def produced(self) -> NDArray[np.bool_]:
+        """Return which labels are zeroed in a parameter when their group is masked, [labels]."""
+        marks = np.zeros(self.space.size, dtype=bool)
+        for labels in self.findings.produced:
+            marks[labels] = True
+        if self.findings.kin:
+            left, right = (np.concatenate([pair[side] for pair in self.findings.kin]) for side in (0, 1))
+            graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(self.space.size, self.space.size))
+            count, families = connected_components(graph, directed=False)
+            found = np.zeros(count, dtype=bool)
+            found[families[marks]] = True
+            marks = found[families]
+        return marks
+
 
 def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str], folded: Mapping[fx.Node, fx.Node]) -> Propagation:
     """Return the labels of all nodes.
@@ -53,7 +68,7 @@ def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str
         if node in folded:
             state.values[node] = state.values[folded[node]]
         elif node.op == "get_attr":
-            state.values[node] = _attribute(state, node, names)
+            state.values[node] = _attribute(state, module, node, names)
         elif node.op == "placeholder":
             state.values[node] = Labels(shape_of(node) or (), (), "data")
         elif node.op == "output":
@@ -66,10 +81,12 @@ def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str
     return state
 
 
-def _attribute(state: Propagation, node: fx.Node, names: Mapping[str, str]) -> Labels:
+def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str]) -> Labels:
     shape = shape_of(node) or ()
     name = names.get(str(node.target))
     if name is None:
+        if max(shape, default=1) > 1 and isinstance(attribute_tensor(module, str(node.target)), nn.Parameter):
+            state.findings.foreign.append(str(node.target))
         return Labels(shape, (), "const")
     if name in state.tensors:
         return state.tensors[name]
@@ -86,31 +103,50 @@ def _attribute(state: Propagation, node: fx.Node, names: Mapping[str, str]) -> L
 
 
 def _apply(state: Propagation, node: fx.Node) -> Any:
+    value = node.meta.get("val")
     if node.target is operator.getitem:
-        source = state.values[node.args[0]]  # type: ignore[index]
+        source: Any = state.values[node.args[0]]  # type: ignore[index]
         return source[node.args[1]] if isinstance(source, tuple) else source
-    if not is_tensor_node(node) and not isinstance(node.meta.get("val"), (list, tuple)):
+    if not isinstance(value, (Tensor, list, tuple)):
         return None  # a size
     call = Call(state.space, state.findings, node, *_arguments(state, node))
-    name = operator_name(node)
-    if name in RULES:
-        return RULES[name](call)
-    if is_pointwise(node):
-        return pointwise(call)
-    return _unknown(call)
+    known = RULES.get(operator_name(node)) if isinstance(node.target, torch._ops.OpOverload) else None
+    if known is None and is_pointwise(node):
+        known = pointwise
+    if known is None:
+        return _unknown(call)
+    try:
+        result = known(call)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
+        return _unknown(call)  # a form of the operator that its rule does not know
+    return result if _fits(call, result) else _unknown(call)
+
+
+def understood(target: object) -> bool:
+    """Whether there is a rule for an operator."""
+    return isinstance(target, torch._ops.OpOverload) and (target._schema.name.split("::")[-1] in RULES or tagged_pointwise(target))
+
+
+def _fits(call: Call, result: Any) -> bool:
+    """Whether what a rule returns has the shapes of the node's outputs; a wrong one is worth no guess."""
+    if not call.several:
+        return isinstance(result, Labels) and _is_shaped(result, call.shape)
+    pairs = zip(result, call.shapes, strict=False)
+    return isinstance(result, tuple) and all(labels is None or (shape is not None and _is_shaped(labels, shape)) for labels, shape in pairs)
+
+
+def _is_shaped(labels: Labels, shape: tuple[int, ...]) -> bool:
+    return labels.shape == shape and all(
+        len(array.labels.shape) == len(shape) and all(size in (1, full) for size, full in zip(array.labels.shape, shape, strict=True))
+        for array in labels.arrays
+    )
 
 
 def _unknown(call: Call) -> Any:
     """No rule: fix every label that comes in, and write the operator down by name."""
-    tensors = call.all_tensors()
-    if any(labels.arrays for labels in tensors):
-        call.findings.unknown.append((operator_name(call.node), module_path(call.node)))
-    for labels in tensors:
-        call.space.fix_all(labels, call.reason("an operator without a rule"))
-    source = source_of(tensors)
-    if isinstance(call.node.meta["val"], (list, tuple)):
-        return tuple(Labels(shape, (), source) if shape is not None else None for shape in call.shapes)
-    return Labels(call.shape, (), source)
+    if any(labels.arrays for labels in call.all_tensors()):
+        call.findings.unknown.append((call.name, module_path(call.node)))
+    return call.unlabelled("an operator without a rule")
 
 
 def _arguments(state: Propagation, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -147,16 +183,16 @@ def _flat(value: Any) -> list[Any]:
 def removable_classes(state: Propagation, classes: Ints) -> tuple[NDArray[np.bool_], Ints]:
     """Return which classes may go, [C], and for each the id of the first reason why not (0: none)."""
     count = int(classes.max()) + 1 if len(classes) else 0
-    blame = np.full(count, np.iinfo(np.int64).max, dtype=np.int64)
+    none = np.iinfo(np.int64).max
+    blame = np.full(count, none, dtype=np.int64)
     for labels, reason in state.space.fixed:
         np.minimum.at(blame, classes[labels], reason)
     for labels, spoilers in state.space.checks:
         bad = spoilers > 0
-        np.minimum.at(blame, classes[labels[bad]], spoilers[bad])
-    blame[blame == np.iinfo(np.int64).max] = 0
+        np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % NOT_FINITE)
+    blame[blame == none] = 0
     produced = np.zeros(count, dtype=bool)
-    for labels in state.findings.produced:
-        produced[classes[labels]] = True
+    produced[classes[state.produced()]] = True
     return produced & (blame == 0), blame
 
 

@@ -157,7 +157,7 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
                 if isinstance(size, int) and size != -1:
                     cut.note(path, size, new[axis])
                     sizes[axis] = new[axis]
-            twin.update_arg(position, _twinned(sizes, twin, position))
+            twin.update_arg(position, _twinned(sizes, twin, position, out if position == 1 and "view" in name or name == "reshape" else None))
     elif name in {"slice", "narrow"} and isinstance(source, Labels) and isinstance(out, Labels):
         _rewrite_slice(cut, graph, node, twin, source, out)
     elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple) and isinstance(source, Labels):
@@ -171,10 +171,14 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
                     cut.note(path, size, int(cut.kept(labels, axis).sum()))
 
 
-def _twinned(sizes: list[Any], twin: fx.Node, position: int) -> list[Any]:
-    """Take symbolic sizes from the copied node, numbers from the rewritten list."""
+def _twinned(sizes: list[Any], twin: fx.Node, position: int, viewed: Labels | None) -> list[Any]:
+    """Take symbolic sizes from the copied node, numbers from the rewritten list; a view finds a symbolic size that a cut changes itself."""
     old = list(twin.args[position])  # type: ignore[arg-type]
-    return [old[i] if isinstance(old[i], fx.Node) else size for i, size in enumerate(sizes)]
+    result = [old[i] if isinstance(old[i], fx.Node) else size for i, size in enumerate(sizes)]
+    cut = [i for i, size in enumerate(result) if isinstance(size, fx.Node) and viewed is not None and viewed.covering(i) is not None]
+    if len(cut) == 1 and -1 not in result:  # batch times heads: the product is of traced heads
+        result[cut[0]] = -1
+    return result
 
 
 def _check(cut: Cut, node: fx.Node, labels: Labels) -> None:

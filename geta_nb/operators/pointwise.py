@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
-from geta_nb.labels import LabelArray, Labels
-from geta_nb.operators.registry import Call, pad_left, rule, source_of, with_shape
+from geta_nb.labels import NOT_FINITE, LabelArray, Labels, sources_of
+from geta_nb.operators.axes import along, pad_left
+from geta_nb.operators.registry import Call, rule
+from geta_nb.trace import hint, operator_name
+
+ZERO, OTHER, UNDEFINED = 0, 1, 2
 
 _UNTAGGED = """hardswish silu gelu mish leaky_relu elu hardtanh relu6 relu softplus hardsigmoid celu selu threshold log_sigmoid clamp clone
 _to_copy to contiguous alias detach detach_ dropout dropout_ feature_dropout alpha_dropout lift_fresh_copy lift_fresh positive
 masked_fill where lerp addcmul addcdiv fill zeros_like ones_like full_like empty_like type_as rsub __and__ __or__ __xor__ __lshift__
 __rshift__ nan_to_num logical_and logical_or logical_not logical_xor prims_convert_element_type convert_element_type softshrink hardshrink
-tanhshrink softsign floor_divide true_divide float_power square isnan isinf _conj view_as_real bitwise_and bitwise_or bitwise_not""".split()
+tanhshrink softsign floor_divide true_divide float_power square isnan isinf _conj real imag bitwise_and bitwise_or bitwise_not""".split()
 
 
 def is_pointwise(node: fx.Node) -> bool:
     """Whether torch calls the operator of this node element-wise, or it stands in the short list of those that torch forgot to tag."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
+    return isinstance(node.target, torch._ops.OpOverload) and tagged_pointwise(node.target)
+
+
+def tagged_pointwise(target: torch._ops.OpOverload) -> bool:
+    """Whether an ATen operator works element by element."""
     return torch.Tag.pointwise in target.tags or target._schema.name.split("::")[-1] in _UNTAGGED
 
 
@@ -35,46 +43,71 @@ def pointwise(call: Call) -> Labels:
     if not operands:
         return Labels(shape, (), "const")
     aligned = call.space.align(operands, call.reason("aligned with a fixed axis"))
-    source = source_of(aligned)
+    source = sources_of(aligned)
     call.produce(aligned, source)
-    table = zero_table(call)
+    table = np.asarray(zero_table(call.node))
     covers = dict.fromkeys(array.cover for labels in aligned for array in labels.arrays)
-    arrays = tuple(_combine(call, aligned, cover, table) for cover in covers)
-    return with_shape(Labels(shape, arrays, source), shape)
+    return Labels(shape, tuple(_combine(call, aligned, cover, table) for cover in covers), source)
 
 
-def _combine(call: Call, operands: list[Labels], cover: tuple[int, ...], table: list[bool]) -> LabelArray:
+def _combine(call: Call, operands: list[Labels], cover: tuple[int, ...], table: NDArray[np.int64]) -> LabelArray:
     """Merge the arrays of one cover: labels of the first, zero where the table says that this combination of zeros gives zero."""
     found = [next((array for array in labels.arrays if array.cover == cover), None) for labels in operands]
-    first = next(array for array in found if array is not None)
-    pattern = np.zeros(first.labels.shape, dtype=np.int64)
-    blame = np.zeros(first.labels.shape, dtype=np.int64)
+    present = [array for array in found if array is not None]
+    pattern, blame, worst = (np.zeros(present[0].labels.shape, dtype=np.int64) for _ in range(3))
     for bit, array in enumerate(found):
         if array is not None:
             pattern |= (array.spoilers == 0).astype(np.int64) << bit
             blame = np.where(blame == 0, array.spoilers, blame)
+            worst = np.maximum(worst, array.spoilers)
+    result = table[pattern]
     blame = np.where(blame == 0, call.reason("does not keep zero"), blame)
-    zero = np.asarray(table)[pattern]
-    return LabelArray(first.labels, np.where(zero, 0, blame), min(array.origin for array in found if array is not None))
+    blame = np.where(result == UNDEFINED, NOT_FINITE + call.reason("is no number at zero"), np.where(result == ZERO, 0, blame))
+    return LabelArray(present[0].labels, np.where(worst >= NOT_FINITE, worst, blame), min(array.origin for array in present))
 
 
-def zero_table(call: Call) -> list[bool]:
-    """Return, for each subset of operands that are zero (bit i: operand i), whether the result is zero whatever the others are."""
-    tensors: list[torch.dtype] = []
-    node = call.node
+def zero_table(node: fx.Node) -> list[int]:
+    """Return ZERO, OTHER or UNDEFINED for each subset of tensor operands that are zero (bit i: operand i), whatever the others are."""
+    dtypes: list[torch.dtype] = []
 
     def visit(value: Any) -> Any:
-        if isinstance(value, fx.Node):
-            meta = value.meta.get("val")
-            if isinstance(meta, torch.Tensor):
-                tensors.append(meta.dtype)
-                return _Slot(len(tensors) - 1)
-            return 2 if meta is None else int(getattr(getattr(meta, "node", None), "hint", None) or meta)
-        return value
+        if not isinstance(value, fx.Node):
+            return value
+        meta = value.meta.get("val")
+        if isinstance(meta, torch.Tensor):
+            dtypes.append(meta.dtype)
+            return _Slot(len(dtypes) - 1)
+        return hint(meta) if isinstance(meta, (int, torch.SymInt)) else meta
 
-    args = fx.map_arg(node.args, visit) if False else _map(node.args, visit)
+    args = _map(node.args, visit)
     kwargs = _map({key: value for key, value in node.kwargs.items() if key not in {"device", "layout", "pin_memory"}}, visit)
-    return [_gives_zero(node, args, kwargs, tensors, subset) for subset in range(1 << len(tensors))]
+
+    def run(values: list[torch.Tensor]) -> torch.Tensor:
+        def fill(value: Any) -> Any:
+            return values[value.index] if isinstance(value, _Slot) else value
+
+        return node.target(*_map(args, fill), **_map(kwargs, fill))  # type: ignore[operator, no-any-return]
+
+    if operator_name(node) == "zeros_like":
+        return [ZERO, ZERO]
+    return [_at_zero(run, dtypes, subset) if subset else OTHER for subset in range(1 << len(dtypes))]
+
+
+def _at_zero(run: Callable[[list[torch.Tensor]], torch.Tensor], dtypes: list[torch.dtype], subset: int) -> int:
+    """Measure one row of the table on samples; a result is undefined where positive operands give a number and the zeros do not."""
+
+    def some_zero(sample: Callable[[torch.dtype], torch.Tensor]) -> list[torch.Tensor]:
+        return [torch.zeros(64, dtype=d) if subset >> i & 1 else sample(d) for i, d in enumerate(dtypes)]
+
+    try:
+        result = run(some_zero(_sample))
+        if bool((result == 0).all()):  # an equality is false for any sample, but not for zeros
+            return OTHER if result.dtype == torch.bool and bool(run(some_zero(_zeros)).any()) else ZERO
+        usual = torch.isfinite(run([_positive(dtype) for dtype in dtypes]))
+        here = torch.isfinite(run(some_zero(_positive)))
+    except (RuntimeError, TypeError, IndexError, NotImplementedError):
+        return OTHER
+    return UNDEFINED if bool((usual & ~here).any()) else OTHER
 
 
 class _Slot:
@@ -92,23 +125,9 @@ def _map(value: Any, change: Any) -> Any:
     return change(value)
 
 
-def _gives_zero(node: fx.Node, args: Any, kwargs: Any, dtypes: list[torch.dtype], subset: int) -> bool:
-    if subset == 0 and dtypes and not str(node.target).endswith("zeros_like.default"):
-        return False
-    values = [torch.zeros(64, dtype=dtype) if subset >> i & 1 else _random(dtype) for i, dtype in enumerate(dtypes)]
-
-    def fill(value: Any) -> Any:
-        return values[value.index] if isinstance(value, _Slot) else value
-
-    try:
-        result = node.target(*_map(args, fill), **_map(kwargs, fill))  # type: ignore[operator]
-    except (RuntimeError, TypeError, IndexError, NotImplementedError):
-        return False
-    return isinstance(result, torch.Tensor) and bool((result == 0).all())
-
-
 @lru_cache(maxsize=32)
-def _random(dtype: torch.dtype) -> torch.Tensor:
+def _sample(dtype: torch.dtype) -> torch.Tensor:
+    """Numbers of both signs, none of them zero."""
     generator = torch.Generator().manual_seed(0)
     normal = torch.randn(64, generator=generator, dtype=torch.float64)
     if dtype == torch.bool:
@@ -116,14 +135,22 @@ def _random(dtype: torch.dtype) -> torch.Tensor:
     return (normal * 3 + torch.sign(normal)).to(dtype)
 
 
+def _zeros(dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(64, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+def _positive(dtype: torch.dtype) -> torch.Tensor:
+    sample = _sample(dtype)
+    return sample if dtype == torch.bool else sample.abs().to(dtype)
+
+
 @rule("prelu", "_prelu_kernel")
 def prelu(call: Call) -> Labels:
     """PReLU: one slope per channel, axis 1; zero stays zero."""
     data, slope = call.args[0], call.args[1]
     if len(slope.shape) == 1 and len(data.shape) > 1:
-        form = tuple(-1 if axis == 1 else 1 for axis in range(len(data.shape)))
-        arrays = tuple(array.map(lambda values: values.reshape(form)) for array in slope.arrays)
-        slope = Labels(tuple(slope.shape[0] if size == -1 else 1 for size in form), arrays, slope.source)
+        slope = along(slope, len(data.shape), 1)
     aligned = call.space.align([data, slope], call.reason("aligned with a fixed axis"))
     call.produce(aligned, "data")
     return aligned[0]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx
 
-from geta_nb.labels import Ints, LabelArray, Labels, LabelSpace, settle
+from geta_nb.labels import Ints, LabelArray, Labels, LabelSpace, sources_of
+from geta_nb.reshaping import settle
 from geta_nb.trace import hint, module_path, operator_name
 
 Rule = Callable[["Call"], Any]
@@ -40,18 +40,30 @@ class SizeArgument:
 
 @dataclass
 class Findings:
-    """What the rules write down beside the labels."""
+    """What the rules write down beside the labels.
+
+    Attributes:
+        macs: multiply-accumulates.
+        sizes: integer arguments that follow a cut.
+        produced: labels that parameters bring into the data: their slices are zeroed when a group is masked.
+        kin: pairs of labels that parameters bring into one another: where one side is produced, the other is.
+        parts: labels of each piece of a split, of which one must stay.
+        unknown: (operator, module path) of what no rule understood.
+        foreign: names of parameters that are not the model's own to cut.
+    """
 
     macs: list[MacCount] = field(default_factory=list)
     sizes: list[SizeArgument] = field(default_factory=list)
     produced: list[Ints] = field(default_factory=list)
+    kin: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[Ints] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Call:
-    """One node as its rule sees it: arguments with labels in place of tensors."""
+    """One node as its rule sees it: arguments with labels in place of tensors, traced numbers in place of sizes."""
 
     space: LabelSpace
     findings: Findings
@@ -60,21 +72,37 @@ class Call:
     kwargs: dict[str, Any]
     _reasons: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Short operator name."""
+        return operator_name(self.node)
+
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument by position or by name, or its default."""
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
 
+    def axis(self, position: int, name: str, default: int, labels: Labels) -> int:
+        """Return an axis argument, counted from the front."""
+        return int(self.argument(position, name, default)) % max(len(labels.shape), 1)
+
     def reason(self, text: str) -> int:
         """Return the id of a reason that names this operator and its module."""
         if text not in self._reasons:
-            self._reasons[text] = self.space.reason(text, operator_name(self.node), module_path(self.node))
+            self._reasons[text] = self.space.reason(text, self.name, module_path(self.node))
         return self._reasons[text]
 
     @property
+    def several(self) -> bool:
+        """Whether the node has several outputs."""
+        return isinstance(self.node.meta["val"], (list, tuple))
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Traced output shape."""
+        """Traced output shape; that of the first output when there are several."""
+        if self.several:
+            return self.shapes[0] or ()
         return tuple(hint(size) for size in self.node.meta["val"].shape)
 
     @property
@@ -87,6 +115,11 @@ class Call:
         """Whether the size of an output axis is only known at run time."""
         return not isinstance(self.node.meta["val"].shape[axis], int)
 
+    def input_dtype(self, index: int) -> torch.dtype | None:
+        """Return the dtype of the ``index``-th input node, None when it is no tensor."""
+        value = self.node.all_input_nodes[index].meta.get("val")
+        return value.dtype if isinstance(value, Tensor) else None
+
     def fixed(self, axes: Sequence[int], labels: Labels, text: str) -> Labels:
         """Return ``labels`` with nothing removable along ``axes``."""
         return self.space.fix_axes(labels, axes, self.reason(text))
@@ -96,9 +129,16 @@ class Call:
         return settle(self.space, labels, self.reason("reduced to one index"))
 
     def produce(self, operands: Sequence[Labels], source: str) -> None:
-        """Note that parameters met data here: their labelled indices are rows to zero, not columns that read."""
+        """Note that parameters met data here (their labelled indices are rows to zero, not columns that read) or one another."""
+        parameters = [array for operand in operands if operand.source == "param" for array in operand.arrays]
         if source == "data":
-            self.findings.produced += [array.labels.ravel() for op in operands if op.source == "param" for array in op.arrays]
+            self.findings.produced += [array.labels.ravel() for array in parameters]
+        elif source == "param":
+            firsts: dict[tuple[int, ...], LabelArray] = {}
+            for array in parameters:
+                first = firsts.setdefault(array.cover, array)
+                if first is not array:
+                    self.findings.kin.append((first.labels.ravel(), array.labels.ravel()))
 
     def all_tensors(self) -> list[Labels]:
         """Every input tensor's labels, lists included."""
@@ -115,6 +155,16 @@ class Call:
         visit(tuple(self.kwargs.values()))
         return found
 
+    def unlabelled(self, text: str = "a form of this operator without a rule") -> Any:
+        """Fix everything that comes in; nothing is removable in what goes out."""
+        tensors = self.all_tensors()
+        for labels in tensors:
+            self.space.fix_all(labels, self.reason(text))
+        source = sources_of(tensors)
+        if self.several:
+            return tuple(None if shape is None else Labels(shape, (), source) for shape in self.shapes)
+        return Labels(self.shape, (), source)
+
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a rule for ATen operators by their short names."""
@@ -124,53 +174,3 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-def source_of(operands: Sequence[Labels]) -> str:
-    """Return what a value made of ``operands`` is made of."""
-    sources = {operand.source for operand in operands}
-    return next((source for source in ("data", "param") if source in sources), "const")
-
-
-def pad_left(labels: Labels, ndim: int) -> Labels:
-    """Return labels with leading axes of size one, as broadcasting adds them."""
-    extra = ndim - len(labels.shape)
-    arrays = tuple(array.map(lambda values: values.reshape((1,) * extra + values.shape)) for array in labels.arrays)
-    return Labels((1,) * extra + labels.shape, arrays, labels.source)
-
-
-def insert_axis(labels: Labels, axis: int) -> Labels:
-    """Return labels with an axis of size one put in at ``axis``."""
-    axis = axis if axis >= 0 else len(labels.shape) + 1 + axis
-    arrays = tuple(array.map(lambda values: np.expand_dims(values, axis)) for array in labels.arrays)
-    return Labels((*labels.shape[:axis], 1, *labels.shape[axis:]), arrays, labels.source)
-
-
-def drop_axes(labels: Labels, axes: Sequence[int]) -> Labels:
-    """Return labels without ``axes``, along which no array may vary."""
-    gone = {axis % len(labels.shape) for axis in axes}
-    arrays = tuple(array.map(lambda values: values.reshape([s for i, s in enumerate(values.shape) if i not in gone])) for array in labels.arrays)
-    return Labels(tuple(size for i, size in enumerate(labels.shape) if i not in gone), arrays, labels.source)
-
-
-def permute(labels: Labels, order: Sequence[int]) -> Labels:
-    """Return labels with axes in a new order."""
-    order = [axis % len(labels.shape) for axis in order]
-    arrays = tuple(array.map(lambda values: values.transpose(order)) for array in labels.arrays)
-    return Labels(tuple(labels.shape[axis] for axis in order), arrays, labels.source)
-
-
-def with_shape(labels: Labels, shape: tuple[int, ...]) -> Labels:
-    """Return the same arrays for a tensor whose uncovered axes have other sizes."""
-    return replace(labels, shape=shape)
-
-
-def spoiled(labels: Labels, reason: int) -> Labels:
-    """Return labels whose values are no longer zero when removed."""
-    arrays = tuple(LabelArray(array.labels, np.full_like(array.spoilers, reason), array.origin) for array in labels.arrays)
-    return replace(labels, arrays=arrays)
-
-
-def is_tensor_node(node: fx.Node) -> bool:
-    """Whether a node's value is one tensor."""
-    return isinstance(node.meta.get("val"), torch.Tensor)
