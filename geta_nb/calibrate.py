@@ -3,12 +3,13 @@
 In: the prepared model and a few batches. Out: ``clip_max`` and ``step_size`` of the input quantizers. Runs once, before training (before
 DDP wraps the model, so that all ranks start from the same ranges).
 
-Rule: over all elements seen, q_m is the clip with the least expected squared error *at the bits the quantizer starts with*,
+Rule: over all elements seen, q_m is the clip with the least squared error *at the bits the quantizer starts with*,
 
-    E(q) = sum_{|x| > q} (|x| - q)**2 + (d(q)**2 / 12) * #{0 < |x| <= q},       d(q) = q / (2**(bits - 1) - 1)
+    E(q) = sum_{|x| <= q} (|x| - d round(|x| / d))**2 + sum_{|x| > q} (|x| - q)**2,       d = q / (2**(bits - 1) - 1)
 
-read off a histogram of |x| with a fixed number of bins. At 16 bits that is max|x| or a hair below, so that no outlier is cut; only a
-quantizer that starts at few bits gives up outliers. q_m is learned from there on, when QASSO takes bits away.
+read off a histogram of |x| with a fixed number of bins; where a bin is wider than half a step, the first term is its mean, d**2 / 12.
+At 16 bits that gives max|x| or a hair below, so that no outlier is cut; only a quantizer that starts at few bits gives up outliers. q_m
+is learned from there on, when QASSO takes bits away.
 """
 
 from __future__ import annotations
@@ -66,14 +67,23 @@ class Histogram:
         """Return the q_m of least expected squared error at ``bits`` bits; 1 if every element was zero."""
         if self.largest == 0:
             return 1.0
-        # clip errors are counted at the upper edge of a bin, so the histogram never underrates an outlier
-        clips = (torch.arange(1, BINS + 1, dtype=torch.float64) * (self.limit / BINS)).clamp_(max=self.largest)
-        total, first, second = (self.counts * clips**power for power in range(3))
-        above = [moment.sum() - moment.cumsum(0) for moment in (total, first, second)]
-        clipped = (above[2] - 2 * clips * above[1] + clips**2 * above[0]).clamp_(min=0)
-        rounded = (clips / (2.0 ** (bits - 1) - 1)) ** 2 / 12 * total.cumsum(0)
+        edges = torch.arange(1, BINS + 1, dtype=torch.float64) * (self.limit / BINS)
+        # few and evenly spaced near the maximum, where many bits look; ever denser towards 0, where two bits may look past an outlier
+        chosen = torch.cat([torch.linspace(1, BINS, 128), torch.logspace(0, math.log2(BINS), 128, base=2.0)]).round().long().unique()
+        clips = edges[chosen - 1].clamp(max=self.largest)
+        errors = self._errors(edges, clips[:, None], bits)
         # from the top down: of equal errors the widest range wins
-        return float(clips[BINS - 1 - int((clipped + rounded).flip(0).argmin())])
+        return float(clips[len(clips) - 1 - int(errors.flip(0).argmin())])
+
+    def _errors(self, edges: Tensor, clips: Tensor, bits: float) -> Tensor:
+        """Return the summed squared error, [candidates], of ``clips``, [candidates, 1], over bins with upper ``edges``, [BINS]."""
+        width = self.limit / BINS
+        steps, centres = clips / (2.0 ** (bits - 1) - 1), edges - width / 2
+        coarse = (centres - steps * (centres / steps).round()) ** 2 + width**2 / 12
+        rounded = torch.where(steps < 2 * width, steps**2 / 12, coarse)
+        # an outlier is taken to stand at the upper edge of its bin, so that it is never underrated
+        upper = edges.clamp(max=self.largest)
+        return torch.where(upper > clips, (upper - clips) ** 2, rounded) @ self.counts
 
 
 def calibrate(
