@@ -129,7 +129,7 @@ class Pruner:
             stacked /= dist.get_world_size()
         values, alive = stacked.cpu(), self.alive.cpu()
         if self.rules.saliency == "taylor":
-            return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families)
+            return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
         return paper_scores(values[0], values[1], values[2], self._sizes, alive)
 
     def _choose(self, period: JointPeriod) -> None:

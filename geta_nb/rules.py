@@ -19,6 +19,7 @@ class Rules(Shown):
     Args:
         saliency: ``"taylor"``: |<x, g>|, averaged over steps, in units of the family's mean; ``"paper"``: five scores of one batch.
         forgetting: ``"uniform"``: a group fades linearly over its period; ``"paper"``: forget rate and step size from two cosines.
+        sparing: how much the default saliency spares a family that has lost groups already, 0 .. 1: see ``saliency.family_share``.
         average_decay: decay of the moving average of <x, g>, per step, 0 <= decay < 1.
         eta, zeta: the paper's constants of the descent law, 0 .. 1.
         shrink: the paper's beta, 0 < beta < 1.
@@ -32,6 +33,7 @@ class Rules(Shown):
 
     saliency: str = "taylor"
     forgetting: str = "uniform"
+    sparing: float = 0.5
     average_decay: float = 0.98
     eta: float = 0.999
     zeta: float = 0.9
@@ -41,7 +43,7 @@ class Rules(Shown):
         for name, known in (("saliency", SALIENCIES), ("forgetting", FORGETTINGS)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"Rules: no such {name}.", expected=" or ".join(map(repr, known)), got=repr(getattr(self, name)))
-        limits = {"average_decay": self.average_decay < 1, "eta": True, "zeta": True, "shrink": 0 < self.shrink < 1}
+        limits = {"sparing": True, "average_decay": self.average_decay < 1, "eta": True, "zeta": True, "shrink": 0 < self.shrink < 1}
         for name, inside in limits.items():
             value = getattr(self, name)
             if not inside or not 0 <= value <= 1:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def family_share(values: Tensor, family_of: Tensor, alive: Tensor, n_families: int) -> Tensor:
-    """Return each value over the mean of the living groups of its family.
+def family_share(values: Tensor, family_of: Tensor, alive: Tensor, n_families: int, sparing: float = 0.0) -> Tensor:
+    """Return each value over the mean of the living groups of its family, times (all / living) ** sparing.
 
     Families differ by orders of magnitude in scale; without this one of them is emptied before another is touched (measured on the
     digits benchmark: 97.3 % at 2.7 % relative BOPs with it, 96.4 % at 4.9 % without).
@@ -17,6 +17,8 @@ def family_share(values: Tensor, family_of: Tensor, alive: Tensor, n_families: i
         family_of: family of each group, [G].
         alive: bool, [G].
         n_families: F.
+        sparing: the mean of the living rises as the weak ones go, so that without it (0) a family that has lost much goes on losing;
+            1 would measure against the mean of all groups, dead ones counted as zero.
 
     Returns:
         [G], dimensionless; 0 in a family whose living groups are all 0.
@@ -25,20 +27,21 @@ def family_share(values: Tensor, family_of: Tensor, alive: Tensor, n_families: i
     zeros = values.new_zeros(n_families)
     total = zeros.index_add(0, family_of, values * living)
     count = zeros.index_add(0, family_of, living)
-    mean = total / count.clamp(min=1)
+    everyone = zeros.index_add(0, family_of, torch.ones_like(values))
+    mean = total / count.clamp(min=1) * (count.clamp(min=1) / everyone.clamp(min=1)) ** sparing
     return values / mean[family_of].clamp(min=torch.finfo(values.dtype).tiny)
 
 
-def taylor_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families: int) -> Tensor:
+def taylor_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families: int, sparing: float = 0.0) -> Tensor:
     """Return the default saliency: |average of <x, g>| in units of the family's mean, [G].
 
     <x, g> is minus the first-order change of the loss when the group is set to zero; its average over steps forgets the noise of batches.
 
     Args:
         average: moving average of <x, g>, [G]; its scale does not matter.
-        family_of, alive, n_families: as for :func:`family_share`.
+        family_of, alive, n_families, sparing: as for :func:`family_share`.
     """
-    return family_share(average.abs(), family_of, alive, n_families)
+    return family_share(average.abs(), family_of, alive, n_families, sparing)
 
 
 def paper_scores(xx: Tensor, gg: Tensor, xg: Tensor, size: Tensor, alive: Tensor) -> Tensor:

@@ -19,6 +19,13 @@ ALL = torch.ones(4, dtype=torch.bool)
 FAMILIES = tensor([0, 0, 1, 1])
 
 
+def test_a_family_that_has_lost_groups_is_spared():
+    alive = tensor([True, False, True, True])
+    scores = taylor_scores(tensor([2.0, 0.0, 2.0, 2.0]), FAMILIES, alive, 2, 0.5)
+    assert scores[2] == 1  # nothing lost
+    assert abs(float(scores[0]) - 2**0.5) < 1e-6  # one of two lives; one rounding of float32 in sqrt and division
+
+
 def test_scale_of_a_family_does_not_matter_to_the_default_score():
     small = taylor_scores(tensor([1.0, 3.0, 2.0, 4.0]), FAMILIES, ALL, 2)
     large = taylor_scores(tensor([1.0, 3.0, 2000.0, 4000.0]), FAMILIES, ALL, 2)

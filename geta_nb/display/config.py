@@ -44,7 +44,7 @@ def quant_html(config: QuantConfig) -> str:
 
 def rules_text(rules: Rules) -> str:
     """Return the rules of scoring and forgetting as the call that makes them."""
-    keys = ("saliency", "forgetting", "average_decay", "eta", "zeta", "shrink")
+    keys = ("saliency", "forgetting", "sparing", "average_decay", "eta", "zeta", "shrink")
     return _call(rules, ((key, getattr(rules, key)) for key in keys))
 
 
