@@ -20,6 +20,7 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import InputError, MissingExtraError
 from geta_nb.geta import GETA
+from geta_nb.rules import Rules
 from geta_nb.schedule import Schedule
 
 EPOCHS = 30
@@ -182,6 +183,11 @@ def paper_schedule(data: Digits, *, epochs: int = EPOCHS) -> Schedule:
 PAPER_RULES: Mapping[str, Any] = {"saliency": "paper", "forgetting": "paper", "lr_quant": 1e-3}
 
 
+def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: value for name, value in rules.items() if name != "sparing"}
+    return options | {"rules": Rules(sparing=rules["sparing"])} if "sparing" in rules else options
+
+
 def compress_digits(
     seed: int,
     budget: Budget,
@@ -201,7 +207,7 @@ def compress_digits(
         data: default :func:`load_digits`.
         quantize: default ``QuantConfig()``, weights only.
         schedule: default ``Schedule.for_steps(total)``.
-        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`; default none.
+        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or ``sparing`` of :class:`Rules`; default none.
 
     Returns:
         JSON-able facts: ``accuracy`` of the cut network and ``masked_accuracy`` of the masked one, both in [0, 1], ``seconds``
@@ -219,7 +225,7 @@ def compress_digits(
         schedule=schedule or Schedule.for_steps(epochs * data.steps_per_epoch),
         lr=LEARNING_RATE,
         weight_decay=WEIGHT_DECAY,
-        **(rules or {}),
+        **_options(rules or {}),
     )
     started = time.perf_counter()
     train(model, optimizer, data, epochs=epochs, seed=seed, progress=progress)

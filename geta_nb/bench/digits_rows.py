@@ -25,7 +25,6 @@ from geta_nb.bench.digits import (
 )
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.rules import Rules
 
 TARGETS = (0.083, 0.032, 0.016)
 """Relative BOPs with quantized weights; what the official code reached at group sparsity 0.3, 0.5, 0.7."""
@@ -67,7 +66,7 @@ PAPER = Recipe("paper's rules and settings", rules=dict(PAPER_RULES), paper_stag
 
 _ABLATED = (0.032, 0.016)
 ABLATION = {
-    "sparing": Recipe("families that have lost groups are not spared", rules={"rules": Rules(sparing=0.0)}, targets=_ABLATED),
+    "sparing": Recipe("families that have lost groups are not spared", rules={"sparing": 0.0}, targets=_ABLATED),
     "saliency": Recipe("saliency as in the paper", rules={"saliency": PAPER_RULES["saliency"]}, targets=_ABLATED),
     "forgetting": Recipe("forget rate as in the paper", rules={"forgetting": PAPER_RULES["forgetting"]}, targets=_ABLATED),
     "schedule": Recipe("schedule as in the official run, no overlap", paper_stages=True, targets=_ABLATED),
