@@ -15,9 +15,11 @@ from geta_nb.groups import GroupTable, ProtectedList, find_groups
 from geta_nb.labels import Extent, Labels
 from geta_nb.operators.registry import MacCount
 from geta_nb.prepare import Quantizers, canonical_name, parameter_tensors
-from geta_nb.propagate import Propagation, attribute_tensor, propagate
+from geta_nb.propagate import Propagation, attribute_tensor, propagate, understood
 from geta_nb.qadg import QADG, build_qadg
 from geta_nb.trace import Trace, module_path, operator_name, trace_model
+
+_IDLE = "no matrix operator reads what it would give out"
 
 
 @dataclass
@@ -51,7 +53,7 @@ def analyse(
     dense: Totals | None = None,
 ) -> Analysis:
     """Return groups, graph and costs of ``model``; quantizers that reach no matrix operator are taken off again."""
-    trace = trace_model(model, args, kwargs)
+    trace = trace_model(model, args, kwargs, understood=understood)
     if quantizers is not None:
         _drop_idle(model, trace, build_qadg(trace), quantizers)
     qadg = build_qadg(trace)
@@ -100,28 +102,36 @@ def _branch_layers(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers) -
 
 
 def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> None:
-    """Take off quantizers whose branch no matrix operator reads, in the model and in the trace."""
+    """Take off quantizers, attached just now, whose branch no matrix operator reads, in the model and in the trace."""
     layers = _branch_layers(trace.module, qadg, quantizers)
     nodes = {node.name: node for node in trace.module.graph.nodes}
-    useful: dict[str, set[str]] = {"attached": set(), "inserted": set()}
+    useful: dict[str, set[str]] = {"attached": set(quantizers.taken_over), "inserted": set(quantizers.taken_over)}
     for branch in qadg.branches:
         if branch.exit in layers and any(operator_name(user) in COMPUTE for user in readers(nodes[branch.exit])):
             useful[branch.kind].add(layers[branch.exit])
     for branch in qadg.branches:
         layer = layers.get(branch.exit)
         if layer is not None and layer not in useful[branch.kind]:
-            entry, last = nodes[branch.entry], nodes[branch.exit]
-            last.replace_all_uses_with(entry)
-    for layer in [name for name in quantizers.weights if name not in useful["attached"]]:
-        for node in trace.module.graph.nodes:
-            if node.op == "get_attr" and quantizers.parameter_layer.get(own := canonical_name(model, str(node.target))) == layer:
-                node.target = own
-        quantizers.detach_weight(layer)
-    for layer in [name for name in quantizers.activations if name not in useful["inserted"]]:
-        quantizers.detach_activation(layer)
-    trace.module.graph.eliminate_dead_code()
+            nodes[branch.exit].replace_all_uses_with(nodes[branch.entry])
+    _detach(model, trace.module, quantizers, useful)
     _mend_targets(model, trace.module)
+    trace.module.graph.eliminate_dead_code()
     trace.module.recompile()
+
+
+def _detach(model: nn.Module, module: fx.GraphModule, quantizers: Quantizers, useful: dict[str, set[str]]) -> None:
+    """Give up the quantizers that are of no use, and say so."""
+    idle = [layer for layer in quantizers.weights if layer not in useful["attached"]]
+    names = [name for name, layer in quantizers.parameter_layer.items() if layer in idle]
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and (own := canonical_name(model, str(node.target))) in names:
+            node.target = own
+    for layer in idle:
+        quantizers.detach_weight(layer)
+    for layer in [layer for layer in quantizers.activations if layer not in useful["inserted"]]:
+        quantizers.detach_activation(layer)
+        quantizers.excluded[f"{layer}.input_quantizer"] = _IDLE
+    quantizers.excluded.update(dict.fromkeys(names, _IDLE))
 
 
 def _mend_targets(model: nn.Module, module: fx.GraphModule) -> None:
@@ -166,8 +176,7 @@ def _cost_model(
             continue
         seen.add(id(tensor))
         labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
-        bits = tensor.element_size() * 8 if tensor.is_floating_point() else 32
-        parameters.append(ParameterCost(name, _extent(labels, table), layer_of.get(name), max(bits, 1)))
+        parameters.append(ParameterCost(name, _extent(labels, table), layer_of.get(name), tensor.element_size() * 8))
     return CostModel(operators, parameters, table.n_groups, dense=dense)
 
 

@@ -6,10 +6,9 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 
 from __future__ import annotations
 
-import operator
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +19,13 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError, TraceError
+from geta_nb.nodes import hint, module_path, operator_name, shape_of
+from geta_nb.tidy import tidy
 from geta_nb.views import Shown
 
-_PRIVATE_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
-_SOME_SIZE = 6  # of an axis whose length only data decides; nothing along it is ever removable
-_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+__all__ = ["Trace", "TraceNode", "check_inputs", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
+
+_STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,20 @@ class Trace(Shown):
         return tuple(_describe(node) for node in self.module.graph.nodes if node.op in {"call_function", "placeholder"})
 
 
-def trace_model(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Trace:
+def trace_model(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    understood: Callable[[object], bool] | None = None,
+) -> Trace:
     """Return the ATen graph of ``model`` in eval mode.
 
     Args:
         model: any module that ``torch.export`` can see through; its modes, weights and hooks stay as they are.
         args: example inputs, a tuple.
         kwargs: example keyword inputs.
+        understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
 
     Raises:
         TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
@@ -77,14 +85,26 @@ def trace_model(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] 
         exported, dynamic = _export(model, args, kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
-        module = exported.run_decompositions({}).module(check_guards=False)
+        exported = exported.run_decompositions({})
+        if understood is not None:
+            exported = _decompose(exported, understood)
+        module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
-    _inline_regions(module)
-    _make_scales_explicit(module)
-    _drop_assertions(module)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    tidy(module)
     return Trace(module, args, kwargs, dynamic)
+
+
+def _decompose(exported: Any, understood: Callable[[object], bool]) -> Any:
+    """Break up operators without a rule, and those that this brings, as far as torch knows how."""
+    tables: Any = torch.export.default_decompositions()
+    for _ in range(3):
+        targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
+        missing = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not understood(t) and t in tables}
+        missing = {t for t in missing if t._schema.name.split("::")[-1] not in _STEPWISE}
+        if not missing:
+            break
+        exported = exported.run_decompositions({target: tables[target] for target in missing})
+    return exported
 
 
 @contextmanager
@@ -101,36 +121,6 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in modes:
             module.training = mode
-
-
-def module_path(node: fx.Node) -> str:
-    """Return the dotted path of the innermost module whose forward ran this node ('' for the root)."""
-    for path, _ in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
-        if path != _PRIVATE_SCOPE:
-            return re.sub(r"@\d+", "", str(path))
-    return ""
-
-
-def hint(size: int | torch.SymInt) -> int:
-    """Return the traced value of a size, without specialising a dynamic one; for a size that depends on data, some value."""
-    if isinstance(size, int):
-        return size
-    if size.node.hint is not None:
-        return int(size.node.hint)
-    return int(size.node.expr.subs({symbol: _SOME_SIZE for symbol in size.node.expr.free_symbols}))
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """Return the output shape of a node as plain numbers, or None when it is not a tensor."""
-    value = node.meta.get("val")
-    return tuple(hint(size) for size in value.shape) if isinstance(value, Tensor) else None
-
-
-def operator_name(node: fx.Node) -> str:
-    """Return the short operator name of a node: ``conv2d`` for ``aten.conv2d.default``."""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.name.split("::")[-1]
-    return getattr(node.target, "__name__", str(node.target)) if node.op == "call_function" else node.op
 
 
 def _describe(node: fx.Node) -> TraceNode:
@@ -211,52 +201,3 @@ def _explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
 
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
-
-
-def _inline_regions(module: fx.GraphModule) -> None:
-    """Replace grad-mode and autocast regions, which compute nothing themselves, by their contents."""
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.op != "call_function" or getattr(node.target, "__name__", "") not in _INLINED:
-            continue
-        position = next(i for i, arg in enumerate(node.args) if isinstance(arg, fx.Node) and arg.op == "get_attr" and _is_graph(module, arg))
-        body = module.get_submodule(str(node.args[position].target))  # type: ignore[union-attr]
-        inner = [arg for arg in node.args[position + 1 :]]
-        holders = iter(inner)
-        mapping = {item: next(holders) for item in body.graph.nodes if item.op == "placeholder"}  # type: ignore[union-attr]
-        with graph.inserting_before(node):
-            for item in body.graph.nodes:  # type: ignore[union-attr]
-                if item.op == "get_attr":
-                    raise TraceError("trace_model: a no-grad region owns tensors of its own.", at=module_path(node))
-                if item.op not in {"placeholder", "output"}:
-                    mapping[item] = graph.node_copy(item, lambda old: mapping[old])  # type: ignore[arg-type, return-value]
-        output = next(item for item in body.graph.nodes if item.op == "output")  # type: ignore[union-attr]
-        results = fx.map_arg(output.args[0], lambda old: mapping[old])
-        for user in list(node.users):
-            assert user.target is operator.getitem
-            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, call-overload]
-            graph.erase_node(user)
-        graph.erase_node(node)
-
-
-def _drop_assertions(module: fx.GraphModule) -> None:
-    """Assertions on dtypes and sizes belong to the sizes as traced; a cut graph has others."""
-    for node in reversed(module.graph.nodes):
-        if not node.users and node.op == "call_function" and operator_name(node).startswith(("_assert", "sym_constrain")):
-            module.graph.erase_node(node)
-
-
-def _is_graph(module: fx.GraphModule, node: fx.Node) -> bool:
-    try:
-        return isinstance(module.get_submodule(str(node.target)), fx.GraphModule)
-    except AttributeError:
-        return False
-
-
-def _make_scales_explicit(module: fx.GraphModule) -> None:
-    """Write down the default scale of attention, so that cutting a head dimension cannot change it."""
-    for node in module.graph.nodes:
-        if operator_name(node) == "scaled_dot_product_attention" and node.kwargs.get("scale") is None:
-            query = shape_of(node.args[0])
-            assert query is not None
-            node.kwargs = {**node.kwargs, "scale": query[-1] ** -0.5}

@@ -18,11 +18,15 @@ from geta_nb.trace import hint, operator_name
 
 ZERO, OTHER, UNDEFINED = 0, 1, 2
 
-_UNTAGGED = """hardswish silu gelu mish leaky_relu elu hardtanh relu6 relu softplus hardsigmoid celu selu threshold log_sigmoid clamp clone
-_to_copy to contiguous alias detach detach_ dropout dropout_ feature_dropout alpha_dropout lift_fresh_copy lift_fresh positive
-masked_fill where lerp addcmul addcdiv fill zeros_like ones_like full_like empty_like type_as rsub __and__ __or__ __xor__ __lshift__
-__rshift__ nan_to_num logical_and logical_or logical_not logical_xor prims_convert_element_type convert_element_type softshrink hardshrink
-tanhshrink softsign floor_divide true_divide float_power square isnan isinf _conj real imag bitwise_and bitwise_or bitwise_not""".split()
+_UNTAGGED = [
+    "hardswish", "silu", "gelu", "mish", "leaky_relu", "elu", "hardtanh", "relu6", "relu", "softplus", "hardsigmoid", "celu",
+    "selu", "threshold", "log_sigmoid", "clamp", "clone", "_to_copy", "to", "contiguous", "alias", "detach", "detach_", "dropout",
+    "dropout_", "feature_dropout", "alpha_dropout", "lift_fresh_copy", "lift_fresh", "positive", "masked_fill", "where", "lerp",
+    "addcmul", "addcdiv", "fill", "zeros_like", "ones_like", "full_like", "empty_like", "type_as", "rsub", "__and__", "__or__",
+    "__xor__", "__lshift__", "__rshift__", "nan_to_num", "logical_and", "logical_or", "logical_not", "logical_xor",
+    "prims_convert_element_type", "convert_element_type", "softshrink", "hardshrink", "tanhshrink", "softsign", "floor_divide",
+    "true_divide", "float_power", "square", "isnan", "isinf", "_conj", "real", "imag", "bitwise_and", "bitwise_or", "bitwise_not",
+]  # fmt: skip
 
 
 def is_pointwise(node: fx.Node) -> bool:

@@ -12,7 +12,10 @@ from geta_nb.operators.axes import drop_axes, spoiled
 from geta_nb.operators.pointwise import pointwise
 from geta_nb.operators.registry import Call, rule
 
-_KEEPS_ZERO = frozenset("mean amax amin max min sum prod var std var_mean linalg_vector_norm norm cumsum triu tril".split())
+_KEEPS_ZERO = frozenset([
+    "mean", "amax", "amin", "max", "min", "sum", "prod", "var", "std", "var_mean", "linalg_vector_norm", "norm", "cumsum", "triu",
+    "tril",
+])  # fmt: skip
 _SCAN_DIM = {"cumsum": 1, "cumprod": 1, "sort": 1, "argsort": 1, "logcumsumexp": 1, "topk": 2, "diff": 2}
 
 

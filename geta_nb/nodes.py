@@ -1,0 +1,41 @@
+"""What one node of a traced graph is: its operator, its shape, and the module that ran it. Under ``trace``; every later stage asks here."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, fx
+
+_PRIVATE_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
+_SOME_SIZE = 6  # of an axis whose length only data decides; nothing along it is ever removable
+
+
+def module_path(node: fx.Node) -> str:
+    """Return the dotted path of the innermost module whose forward ran this node ('' for the root)."""
+    for path, _ in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
+        if path != _PRIVATE_SCOPE:
+            return re.sub(r"@\d+", "", str(path))
+    return ""
+
+
+def hint(size: int | torch.SymInt) -> int:
+    """Return the traced value of a size, without specialising a dynamic one; for a size that depends on data, some value."""
+    if isinstance(size, int):
+        return size
+    if size.node.hint is not None:
+        return int(size.node.hint)
+    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, _SOME_SIZE)))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Return the output shape of a node as plain numbers, or None when it is not a tensor."""
+    value = node.meta.get("val")
+    return tuple(hint(size) for size in value.shape) if isinstance(value, Tensor) else None
+
+
+def operator_name(node: fx.Node) -> str:
+    """Return the short operator name of a node: ``conv2d`` for ``aten.conv2d.default``."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.split("::")[-1]
+    return getattr(node.target, "__name__", str(node.target)) if node.op == "call_function" else node.op

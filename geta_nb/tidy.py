@@ -1,0 +1,82 @@
+"""Tidy an exported graph: no regions, no assertions, no scale that a cut could change. Used by ``trace``."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from torch import fx
+
+from geta_nb.errors import TraceError
+from geta_nb.nodes import module_path, operator_name, shape_of
+
+_INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
+def tidy(module: fx.GraphModule) -> None:
+    """Leave only operators that compute something."""
+    _inline_regions(module)
+    _make_scales_explicit(module)
+    _drop_assertions(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _inline_regions(module: fx.GraphModule) -> None:
+    """Replace grad-mode and autocast regions, which compute nothing themselves, by their contents."""
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and getattr(node.target, "__name__", "") in _INLINED:
+            _inline(module, node)
+
+
+def _inline(module: fx.GraphModule, node: fx.Node) -> None:
+    graph = module.graph
+    position, body = _body(module, node)
+    mapping: dict[fx.Node, Any] = {}
+
+    def here(old: fx.Node) -> Any:
+        return mapping[old]
+
+    outer = iter(node.args[position + 1 :])
+    results: Any = ()
+    with graph.inserting_before(node):
+        for item in body.graph.nodes:
+            if item.op == "placeholder":
+                mapping[item] = next(outer)
+            elif item.op == "output":
+                results = fx.map_arg(item.args[0], here)
+            elif item.op == "get_attr":
+                raise TraceError("trace_model: a no-grad region owns tensors of its own.", at=module_path(node))
+            else:
+                mapping[item] = graph.node_copy(item, here)
+    for user in list(node.users):
+        assert user.target is operator.getitem
+        user.replace_all_uses_with(results[user.args[1]])
+        graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _body(module: fx.GraphModule, node: fx.Node) -> tuple[int, fx.GraphModule]:
+    """Return where among the arguments a region's graph stands, and that graph."""
+    for position, arg in enumerate(node.args):
+        if isinstance(arg, fx.Node) and arg.op == "get_attr":
+            found = getattr(module, str(arg.target), None)
+            if isinstance(found, fx.GraphModule):
+                return position, found
+    raise TraceError("trace_model: a region without a graph.", at=module_path(node))
+
+
+def _drop_assertions(module: fx.GraphModule) -> None:
+    """Assertions on dtypes and sizes belong to the sizes as traced; a cut graph has others."""
+    for node in reversed(module.graph.nodes):
+        if not node.users and node.op == "call_function" and operator_name(node).startswith(("_assert", "sym_constrain")):
+            module.graph.erase_node(node)
+
+
+def _make_scales_explicit(module: fx.GraphModule) -> None:
+    """Write down the default scale of attention, so that cutting a head dimension cannot change it."""
+    for node in module.graph.nodes:
+        if operator_name(node) == "scaled_dot_product_attention" and node.kwargs.get("scale") is None:
+            query = shape_of(node.args[0])
+            assert query is not None
+            node.kwargs = {**node.kwargs, "scale": query[-1] ** -0.5}
