@@ -115,7 +115,7 @@ class QuantizerBank:
         if not self.keys:
             return
         v = self.vectors()
-        few, many = (levels([b] * len(self), v.step) for b in (MIN_BITS, MAX_BITS)) if anywhere else self.range_levels(v.step)
+        few, many = self.range_levels(v.step, anywhere=anywhere)
         self.write(project_step_size(v.step, v.clip, v.exponent, few, many))
 
     def reduce_bound(self, reduction: int) -> None:
@@ -126,9 +126,11 @@ class QuantizerBank:
         """Return what :meth:`reduce_bound` would set, [L integers]."""
         return [max(low, high - reduction) for low, high in zip(self.lower, self.upper, strict=True)]
 
-    def range_levels(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def range_levels(self, like: Tensor, *, anywhere: bool = False) -> tuple[Tensor, Tensor]:
         """Return :func:`levels` of the present lower and upper bit bound, [L] each; made anew only when a bound moved."""
         low, high = (self.lower, self.bound) if self.frozen is None else (self.frozen, self.frozen)
+        if anywhere:
+            low, high = [MIN_BITS] * len(self), [MAX_BITS] * len(self)
         key = (tuple(low), tuple(high), like.device, like.dtype)
         if self._levels is None or self._levels[0] != key:
             self._levels = (key, levels(low, like), levels(high, like))

@@ -293,6 +293,24 @@ def test_a_cost_target_is_met_and_missed_with_one_group_less(measure, share, per
     assert optimizer.n_redundant is None and optimizer.progress()["target"] == {measure: target}
 
 
+def test_bits_that_a_choice_relied_on_do_not_fall_under_it():
+    cost = convolutional_cost()
+    target = 0.6 * cost.size_bytes(np.ones(14, dtype=bool), dict.fromkeys(("conv1", "conv2", "head"), 16))
+    run = compress(config=WEIGHTS, budget=Budget(size_bytes=target), schedule=Schedule(0, 1, 1, 9, 3, 0), lr_quant=0.0)
+
+    @torch.no_grad()
+    def coarser():
+        for quantizer in run.quantizers.weights.values() if run.optimizer.stage == "joint" else ():
+            quantizer.step_size.mul_(4)  # two bits fewer each step, if they were let
+
+    run.train(12, after=coarser)
+    bits, zero = run.optimizer.bit_widths(), zero_groups(run)
+    # they stood at 14 when the first choice was made; had they fallen on, what was pruned by then would be more than the target asks
+    assert set(bits.values()) == {14}
+    assert cost.size_bytes(~zero, bits) <= target
+    assert max(cost.size_bytes(~zero | (np.arange(14) == g), bits) for g in np.flatnonzero(zero)) > target
+
+
 def test_a_target_that_needs_no_pruning_prunes_nothing():
     run = compress(config=WEIGHTS, budget=Budget(relative_bops=1.0))
     run.train(END)
@@ -376,6 +394,7 @@ def test_a_step_size_smaller_than_the_learning_rate_never_leaves_a_valid_width()
 
     def look():
         widths = [*run.optimizer.bit_widths().values(), *run.optimizer.activation_bit_widths().values()]
+        assert all(q.step_size.item() > 0 for q in (*run.quantizers.weights.values(), *run.quantizers.activations.values()))
         # the step of 32 bits in float32
         assert all(2 - 1e-4 <= bits <= 32 + 1e-4 for bits in widths)
 
