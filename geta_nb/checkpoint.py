@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,49 @@ FORMAT = "geta-nb checkpoint 1"
 
 
 def write(path: str | PathLike[str], state: dict[str, Any]) -> None:
-    """Write ``state`` (dicts with string or integer keys, lists, tensors, plain values) to ``path``, atomically."""
+    """Write ``state`` (dicts with string or integer keys, lists, tensors, plain values) to ``path``, whole or not at all.
+
+    Raises:
+        CheckpointError: a value that a file cannot hold, or a place where none can be written; what was there stays.
+    """
     target = Path(path)
     tensors: dict[str, Tensor] = {}
-    skeleton = _flatten(state, tensors)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    os.close(handle)
+    text = json.dumps(_flatten(state, tensors))
+    metadata = {"format": FORMAT, "state": text, "checksum": _checksum(text, tensors)}
+    temporary = None
     try:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "state": json.dumps(skeleton)})
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        save_file(tensors, temporary, metadata=metadata)
         os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("save_checkpoint: the file cannot be written.", at=path, got=str(error)[:200]) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
     """Return what :func:`write` wrote.
 
     Raises:
-        CheckpointError: no such file, or not a checkpoint of this version.
+        CheckpointError: no such file, a damaged one, or not a checkpoint of this version.
     """
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError("resume: not a checkpoint of this version.", at=path, expected=FORMAT, got=metadata.get("format"))
-            state = _unflatten(json.loads(metadata["state"]), lambda key: file.get_tensor(key))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError("resume: not a checkpoint of this version.", at=path, expected=FORMAT, got=metadata.get("format"))
+        if metadata["checksum"] != _checksum(metadata["state"], tensors):
+            raise ValueError("its checksum is another")
+        state = _unflatten(json.loads(metadata["state"]), tensors)
+    except CheckpointError:
+        raise
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError("resume: the file cannot be read.", at=path, expected="a file of save_checkpoint", got=str(error)[:200]) from None
+        raise CheckpointError(
+            "resume: the file cannot be read.", at=path, expected="a file of save_checkpoint", got=str(error)[:200]
+        ) from None
     if not isinstance(state, dict):
         raise CheckpointError("resume: the file holds no state.", at=path)
     return state
@@ -63,7 +76,8 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
         CheckpointError: names, shapes or the number of groups differ.
     """
     own, saved = model.state_dict(), state["model"]
-    differ = sorted(set(own) ^ set(saved)) or [name for name in own if own[name].shape != saved[name].shape]
+    shapes, theirs = ({name: getattr(value, "shape", None) for name, value in table.items()} for table in (own, saved))
+    differ = [name for name in {**shapes, **theirs} if name not in shapes or name not in theirs or shapes[name] != theirs[name]]
     if differ or groups != state["groups"]:
         raise CheckpointError(
             "resume: a checkpoint of another model.", at=path, expected=f"{len(own)} tensors and {groups} groups",
@@ -72,10 +86,17 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
     model.load_state_dict(saved)
 
 
+def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
+    total = zlib.crc32(text.encode())
+    for key in sorted(tensors):
+        total = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"
+
+
 def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         key = str(len(tensors))
-        tensors[key] = value.detach().contiguous().clone()
+        tensors[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
     if isinstance(value, dict):
         return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
@@ -83,17 +104,18 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"tuple" if isinstance(value, tuple) else "list": [_flatten(item, tensors) for item in value]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
-    raise CheckpointError("save_checkpoint: a value that a checkpoint cannot hold.", expected="tensors and plain values", got=type(value).__name__)
+    raise CheckpointError(
+        "save_checkpoint: a value that a checkpoint cannot hold.", expected="tensors and plain values", got=type(value).__name__
+    )
 
 
-def _unflatten(value: Any, tensor: Any) -> Any:
-    (kind, content), = value.items()
+def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = value.items()
     if kind == "tensor":
-        found: torch.Tensor = tensor(content)
-        return found
+        return tensors[content]
     if kind == "dict":
-        return {key: _unflatten(item, tensor) for key, item in content}
+        return {key: _unflatten(item, tensors) for key, item in content}
     if kind in {"list", "tuple"}:
-        items = [_unflatten(item, tensor) for item in content]
+        items = [_unflatten(item, tensors) for item in content]
         return tuple(items) if kind == "tuple" else items
     return content

@@ -90,6 +90,16 @@ class QADG(Shown):
     def _exits(self) -> dict[str, Branch]:
         return {branch.exit: branch for branch in self.branches}
 
+    @cached_property
+    def _static(self) -> set[fx.Node]:
+        """Nodes made of parameters and constants alone."""
+        found: set[fx.Node] = set()
+        for node in self.trace.module.graph.nodes:
+            inputs = node.all_input_nodes
+            if node.op == "get_attr" or (node.op == "call_function" and inputs and all(item in found for item in inputs)):
+                found.add(node)
+        return found
+
     def _is_vertex(self, node: fx.Node) -> bool:
         if node.op in {"placeholder", "output"}:
             return node.op == "output" or shape_of(node) is not None
@@ -106,28 +116,24 @@ class QADG(Shown):
 
     def _vertex(self, node: fx.Node) -> Vertex:
         weight = activation = family = None
-        for source in self._operands(node):
+        for source in map(self._operand, node.all_input_nodes):
             branch = self._exits.get(source.name)
-            layer = self.layers.get(branch.exit, branch.name) if branch is not None else None
-            if branch is not None and branch.kind == "attached":
+            if branch is None:
+                family = family or self.families.get(source.name)
+                continue
+            layer = self.layers.get(branch.exit, branch.name)
+            if branch.kind == "attached":
                 weight = weight or layer
-            elif branch is not None:
+                family = family or self.families.get(branch.entry)
+            else:
                 activation = activation or layer
-            entry = branch.entry if branch is not None else source.name
-            family = family or self.families.get(entry)
         return Vertex(node.name, operator_name(node), module_path(node), shape_of(node) or (), weight, activation, family)
 
-    def _operands(self, node: fx.Node) -> list[fx.Node]:
-        """Inputs, looking through layout operators that only a parameter goes through."""
-        result = []
-        for source in node.all_input_nodes:
-            while source.op == "call_function" and source.name not in self._exits and len(source.all_input_nodes) == 1 and self._is_static(source):
-                source = source.all_input_nodes[0]
-            result.append(source)
-        return result
-
-    def _is_static(self, node: fx.Node) -> bool:
-        return all(item.op == "get_attr" or item.name in self._exits or (item.op == "call_function" and self._is_static(item)) for item in node.all_input_nodes)
+    def _operand(self, node: fx.Node) -> fx.Node:
+        """Look through layout operators that only a parameter goes through (a transposed weight)."""
+        while node.op == "call_function" and node.name not in self._exits and node in self._static and len(node.all_input_nodes) == 1:
+            node = node.all_input_nodes[0]
+        return node
 
 
 def build_qadg(trace: Trace) -> QADG:

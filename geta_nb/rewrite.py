@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from geta_nb.operators.registry import SizeArgument
 from geta_nb.propagate import Propagation, attribute_tensor
 from geta_nb.qadg import QADG
 from geta_nb.quantizers import ActivationQuantizer
-from geta_nb.trace import module_path, operator_name, shape_of
+from geta_nb.trace import module_path, operator_name
 
+_VIEWS = ("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
 _SIZE_LIST = {
-    "view": 1, "reshape": 1, "_unsafe_view": 1, "view_copy": 1, "expand": 1, "broadcast_to": 1, "new_zeros": 1, "new_ones": 1, "new_full": 1,
-    "new_empty": 1, "zeros": 0, "ones": 0, "full": 0, "empty": 0, "_reshape_alias": 1,
+    **dict.fromkeys(_VIEWS, 1), "expand": 1, "broadcast_to": 1,
+    "new_zeros": 1, "new_ones": 1, "new_full": 1, "new_empty": 1, "zeros": 0, "ones": 0, "full": 0, "empty": 0,
 }  # fmt: skip
+"""Operators that carry a whole shape, and the position of that argument."""
 
 
 @dataclass
@@ -50,8 +53,7 @@ class Cut:
             return np.ones(labels.shape[axis], dtype=bool)
         alive = self.table.kept(array.labels, self.alive)
         others = tuple(other for other in range(alive.ndim) if other != axis)
-        result: NDArray[np.bool_] = alive.any(axis=others)
-        return result
+        return np.asarray(alive.any(axis=others), dtype=bool)
 
     def shape(self, labels: Labels) -> tuple[int, ...]:
         """Return the shape after the cut."""
@@ -92,8 +94,7 @@ def cut_graph(
             _rewrite(cut, graph, node, twins[node.name])
     for size in cut.state.findings.sizes:
         _rewrite_size(cut, size, twins[size.node.name])
-    ours = {layer: quantizer for layer, quantizer in quantizers.items()}
-    _fold(graph, qadg, twins, names, ours)
+    _fold(graph, qadg, twins, quantizers)
     for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
         if not node.users and node.op not in {"placeholder", "output"}:
             graph.erase_node(node)
@@ -101,7 +102,12 @@ def cut_graph(
         if node.op == "get_attr":
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
-    return GraphNet.build(graph, _entries(cut, module, graph, tensors, ours), {f"{k}.input_quantizer" if k else "input_quantizer": q for k, q in ours.items()})
+    modules = {_quantizer_path(layer): quantizer for layer, quantizer in quantizers.items()}
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, quantizers), modules)
+
+
+def _quantizer_path(layer: str) -> str:
+    return f"{layer}.input_quantizer" if layer else "input_quantizer"
 
 
 def _entries(
@@ -115,17 +121,14 @@ def _entries(
             made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
         yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
     for layer, quantizer in quantizers.items():
-        prefix = f"{layer}.input_quantizer" if layer else "input_quantizer"
         for name, parameter in quantizer.named_parameters():
-            yield Entry(f"{prefix}.{name}", PARAMETER, parameter)
+            yield Entry(f"{_quantizer_path(layer)}.{name}", PARAMETER, parameter)
     loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors)
     for target in sorted(loose):
         yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
 
 
-def _fold(
-    graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], names: Mapping[str, str], quantizers: Mapping[str, ActivationQuantizer]
-) -> None:
+def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Mapping[str, ActivationQuantizer]) -> None:
     """Replace our weight branches by the materialised weight and our input branches by a call of their quantizer; others stay raw."""
     for branch in qadg.branches:
         layer = qadg.layers.get(branch.exit)
@@ -137,7 +140,7 @@ def _fold(
         elif layer in quantizers:
             inside = [twins[name] for name in branch.nodes]
             with graph.inserting_before(inside[0]):
-                call = graph.call_module(f"{layer}.input_quantizer" if layer else "input_quantizer", (entry,))
+                call = graph.call_module(_quantizer_path(layer), (entry,))
             call.meta = dict(last.meta)
             last.replace_all_uses_with(call)
 
@@ -145,30 +148,39 @@ def _fold(
 def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     """Rewrite the integers of one node, and write down what became what."""
     out = cut.state.values.get(node)
-    name, path = operator_name(node), module_path(node)
     source = cut.state.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+    name = operator_name(node)
     if isinstance(out, Labels):
         _check(cut, node, out)
-    if name in _SIZE_LIST and isinstance(out, Labels):
-        position, new = _SIZE_LIST[name], cut.shape(out)
-        sizes = list(node.args[position])  # type: ignore[arg-type]
-        if len(sizes) == len(new):
-            for axis, size in enumerate(sizes):
-                if isinstance(size, int) and size != -1:
-                    cut.note(path, size, new[axis])
-                    sizes[axis] = new[axis]
-            twin.update_arg(position, _twinned(sizes, twin, position, out if position == 1 and "view" in name or name == "reshape" else None))
-    elif name in {"slice", "narrow"} and isinstance(source, Labels) and isinstance(out, Labels):
-        _rewrite_slice(cut, graph, node, twin, source, out)
-    elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple) and isinstance(source, Labels):
+        if name in _SIZE_LIST:
+            _rewrite_sizes(cut, node, twin, out)
+            return
+    if not isinstance(source, Labels):
+        return
+    if name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple):
         _rewrite_split(cut, node, twin, source, out)
-    elif name in {"constant_pad_nd", "pad"} and isinstance(out, Labels) and isinstance(source, Labels):
+    elif isinstance(out, Labels) and name in {"slice", "narrow"}:
+        _rewrite_slice(cut, graph, node, twin, source)
+    elif isinstance(out, Labels) and name in {"constant_pad_nd", "pad"}:
         _rewrite_padding(cut, node, twin, source, out)
-    elif isinstance(source, Labels) and isinstance(out, Labels):
+    elif isinstance(out, Labels):
         for labels in (source, out):
             for axis, size in enumerate(labels.shape):
                 if labels.covering(axis) is not None:
-                    cut.note(path, size, int(cut.kept(labels, axis).sum()))
+                    cut.note(module_path(node), size, int(cut.kept(labels, axis).sum()))
+
+
+def _rewrite_sizes(cut: Cut, node: fx.Node, twin: fx.Node, out: Labels) -> None:
+    """Give an operator that carries a whole shape the new one; symbolic sizes stay."""
+    position, new = _SIZE_LIST[operator_name(node)], cut.shape(out)
+    sizes = list(node.args[position])  # type: ignore[arg-type]
+    if len(sizes) != len(new):
+        return
+    for axis, size in enumerate(sizes):
+        if isinstance(size, int) and size != -1:
+            cut.note(module_path(node), size, new[axis])
+            sizes[axis] = new[axis]
+    twin.update_arg(position, _twinned(sizes, twin, position, out if operator_name(node) in _VIEWS else None))
 
 
 def _twinned(sizes: list[Any], twin: fx.Node, position: int, viewed: Labels | None) -> list[Any]:
@@ -183,47 +195,59 @@ def _twinned(sizes: list[Any], twin: fx.Node, position: int, viewed: Labels | No
 
 def _check(cut: Cut, node: fx.Node, labels: Labels) -> None:
     if 0 in cut.shape(labels) and 0 not in labels.shape:
-        raise SubnetError("construct_subnet: nothing would be left of a tensor.", at=f"{module_path(node)} ({node.name})", hint="keep one more group")
+        raise SubnetError(
+            "construct_subnet: nothing would be left of a tensor.", at=f"{module_path(node)} ({node.name})", hint="keep one more group"
+        )
 
 
-def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
-    axis = (node.args[1] if len(node.args) > 1 else 0) % len(source.shape)  # type: ignore[operator]
+def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:
+    axis = _axis(node, 1, source)
     if source.covering(axis) is None:
         return
     kept = cut.kept(source, axis)
-    start, end = (node.args[i] if len(node.args) > i else None for i in (2, 3))
-    step = node.args[4] if len(node.args) > 4 else 1
-    if operator_name(node) == "narrow":
-        end = start + end  # type: ignore[operator]
+    start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (2, 3))
+    step = _whole(node.args[4]) if len(node.args) > 4 else 1
+    narrow = operator_name(node) == "narrow"
+    if narrow:
+        end = (start or 0) + (end or 0)
     begin, stop, stride = slice(start, end, step).indices(source.shape[axis])
-    before = np.cumsum(np.append(0, kept))
+    before = np.cumsum(np.append(0, kept))  # [size + 1], how many stay before each index
     cut.note(module_path(node), stop - begin, int(kept[begin:stop].sum()))
     cut.note(module_path(node), begin, int(before[begin]))
     if stride == 1:
         new = (int(before[begin]), int(before[max(stop, begin)]))
-        twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if operator_name(node) == "narrow" else (twin.args[0], axis, *new)
-        return
-    chosen = [index for index in range(begin, stop, stride) if kept[index]]
-    if kept.all():
-        return
-    positions = [int(before[index]) for index in chosen]
+        twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if narrow else (twin.args[0], axis, *new)
+    elif not kept.all():
+        _pick(graph, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
+
+
+def _pick(graph: fx.Graph, twin: fx.Node, axis: int, positions: list[int]) -> None:
+    """Replace a strided slice, whose steps are no longer even, by its pieces."""
     with graph.inserting_before(twin):
-        device = node.meta["val"].device
         parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, p, p + 1)) for p in positions]
         joined = graph.call_function(torch.ops.aten.cat.default, (parts, axis))
-    del device
     joined.meta = dict(twin.meta)
     twin.replace_all_uses_with(joined)
 
 
+def _axis(node: fx.Node, position: int, labels: Labels) -> int:
+    """Axis argument of an operator, counted from the front."""
+    found = node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)
+    return (_whole(found) or 0) % len(labels.shape)
+
+
+def _whole(value: Any) -> int | None:
+    """An index argument; a symbolic one (along a batch axis, never cut) is None."""
+    return value if isinstance(value, int) else None
+
+
 def _rewrite_split(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: tuple[Any, ...]) -> None:
-    axis = (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(source.shape)  # type: ignore[operator]
+    axis = _axis(node, 2, source)
     if source.covering(axis) is None:
         return
     kept = cut.kept(source, axis)
-    lengths = [shape[axis] for shape in (tuple(labels.shape) for labels in out)]
-    stops = np.cumsum([0, *lengths])
-    new = [int(kept[a:b].sum()) for a, b in zip(stops, stops[1:], strict=False)]
+    lengths = [labels.shape[axis] for labels in out]
+    new = [int(kept[a:b].sum()) for a, b in pairwise(np.cumsum([0, *lengths]))]
     for old, size in zip(lengths, new, strict=True):
         cut.note(module_path(node), old, size)
     twin.target = torch.ops.aten.split_with_sizes.default
@@ -251,8 +275,3 @@ def _rewrite_size(cut: Cut, size: SizeArgument, twin: fx.Node) -> None:
         twin.update_arg(size.position, new)
     else:
         twin.update_kwarg("groups", new)
-
-
-def channels_of(node: fx.Node) -> tuple[int, ...]:
-    """Return the traced output shape of a node, () when it has none."""
-    return shape_of(node) or ()

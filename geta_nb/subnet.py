@@ -7,20 +7,33 @@ the same; else the cut graph. Last stage before the report and the file.
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
+from geta_nb.comparison import agree_in_float64, agrees, max_difference, outputs_of
 from geta_nb.costs import Totals
+from geta_nb.errors import SubnetError
+from geta_nb.extents import BoolArray
+from geta_nb.graph_net import GraphNet
+from geta_nb.masking import check_finite
 from geta_nb.native import cut_native
-from geta_nb.parametrized import computed, unregister
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, WeightQuantizer
-from geta_nb.trace import eval_mode
+from geta_nb.parametrized import computed, parameter_tensors, unregister
+from geta_nb.quantizers import Quantizer, WeightQuantizer
+from geta_nb.rewrite import Cut, cut_graph
 from geta_nb.views import Shown
+
+if TYPE_CHECKING:
+    from geta_nb.analysis import Analysis
+    from geta_nb.groups import GroupTable
+    from geta_nb.prepare import Quantizers
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,27 @@ class WeightFormat(Shown):
     exponent: float
 
 
+@dataclass(frozen=True)
+class CutFacts(Shown):
+    """What was measured when a subnet was cut; the report is made of it.
+
+    Attributes:
+        space: fingerprint of the pruning space that was cut.
+        removed: indices of the groups that are gone.
+        zero_groups: groups that were zero; more than are gone where rounding kept some.
+        max_abs_difference: largest difference to the masked model on the example inputs.
+        weight_bits: layer -> bits at the time.
+        activation_bits: the same of inputs.
+    """
+
+    space: str
+    removed: tuple[int, ...]
+    zero_groups: int
+    max_abs_difference: float
+    weight_bits: dict[str, int | float]
+    activation_bits: dict[str, int | float]
+
+
 @dataclass
 class SubnetInfo(Shown):
     """What a subnet knows of how it was made; plain data that copies and pickles with it.
@@ -48,8 +82,9 @@ class SubnetInfo(Shown):
         kind: "native" (the model's own classes) or "graph".
         formats: own parameter name -> format of its codes.
         activation_formats: layer -> format of its quantized input.
-        graph: the cut graph of a native subnet (for a graph subnet it is the subnet itself: None).
+        graph: the cut graph of a native subnet, which shares its tensors (for a graph subnet it is the subnet itself: None).
         dense: costs of the dense fp32 network it came from, the denominator of a second compression too; None when read from a file.
+        facts: what was measured at the cut; None when read from a file.
     """
 
     kind: str
@@ -57,14 +92,18 @@ class SubnetInfo(Shown):
     activation_formats: dict[str, WeightFormat] = field(default_factory=dict)
     graph: fx.GraphModule | None = None
     dense: Totals | None = None
+    facts: CutFacts | None = None
 
 
 def weight_format(quantizer: Quantizer) -> WeightFormat:
     """Return the format of what a quantizer gives out; a bit width between integers is rounded up."""
-    bits = float(quantizer.bit_width())
-    nearest = round(bits)
-    whole = nearest if abs(bits - nearest) < 1e-3 else int(bits) + 1
-    return WeightFormat(whole, float(quantizer.step_size), float(quantizer.clip_max), float(quantizer.exponent))
+    bits = nearly_whole(float(quantizer.bit_width()))
+    return WeightFormat(math.ceil(bits), float(quantizer.step_size), float(quantizer.clip_max), float(quantizer.exponent))
+
+
+def nearly_whole(bits: float) -> int | float:
+    """Return bits within rounding error of a whole number as that number: float32 knows log2(q_m**t / d + 1) to about 1e-6."""
+    return round(bits) if abs(bits - round(bits)) < 1e-3 else bits
 
 
 @torch.no_grad()
@@ -75,9 +114,92 @@ def set_format(quantizer: Quantizer, form: WeightFormat) -> None:
     quantizer.step_size.fill_(form.step_size)
 
 
-def frozen_quantizer(quantizer: ActivationQuantizer) -> ActivationQuantizer:
-    """Return a copy of an input quantizer for a subnet."""
-    return copy.deepcopy(quantizer)
+def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
+    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges."""
+    info = getattr(model, "geta_info", None)
+    for name, form in info.formats.items() if isinstance(info, SubnetInfo) else ():
+        layer = quantizers.parameter_layer.get(name)
+        if layer is not None and layer not in quantizers.taken_over:
+            set_format(quantizers.weights[layer], form)
+
+
+def dense_totals(model: nn.Module) -> Totals | None:
+    """Return the costs of the dense network that a subnet came from, None for any other module."""
+    info = getattr(model, "geta_info", None)
+    return info.dense if isinstance(info, SubnetInfo) else None
+
+
+def fingerprint(table: GroupTable) -> str:
+    """Return a short text that tells one pruning space from another."""
+    parts = [str(table.n_groups), *table.family_names, table.family_of.tobytes().hex(), table.group_size.tobytes().hex()]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def build_subnet(
+    model: nn.Module,
+    analysis: Analysis,
+    quantizers: Quantizers | None,
+    alive: BoolArray,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    zero_groups: int,
+) -> nn.Module:
+    """Return ``model`` without the groups that do not live; the model itself is not changed.
+
+    Args:
+        model: the network as it is trained.
+        analysis: its trace, labels, groups and costs.
+        quantizers: what is quantized; None: nothing.
+        alive: groups that stay, [G].
+        args, kwargs: example inputs on which results are compared.
+        zero_groups: groups that are zero, for the report.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite.
+        SubnetError: the cut network computes something else, which is a defect of this package.
+    """
+    parameters = parameter_tensors(model)
+    check_finite(parameters)
+    weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
+    cut = Cut(analysis.state, analysis.table, alive)
+    tensors = {**_values(parameters, quantizers), **dict(model.named_buffers(remove_duplicate=False))}
+    graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
+    reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
+    if not (agrees(graph, reference, args, kwargs) or agree_in_float64(graph, model, args, kwargs)):
+        raise SubnetError(
+            "construct_subnet: the cut graph does not compute what the masked model computes.",
+            at=type(model).__name__, expected="equal outputs on the example inputs",
+            got=f"a difference of {max_difference(found, reference):.3g}", hint="please report the model; nothing was changed",
+        )
+    same = partial(agrees, reference=found, args=args, kwargs=kwargs)
+    native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
+    result: nn.Module = graph.train(model.training) if native is None else native
+    bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
+    difference = max_difference(outputs_of(result, args, kwargs), reference)
+    removed = tuple(int(i) for i in np.flatnonzero(~alive))
+    layer_of = quantizers.parameter_layer if quantizers is not None else {}
+    result.geta_info = SubnetInfo(  # type: ignore[assignment]
+        kind="graph" if native is None else "native",
+        formats={name: weight_format(weights[layer]) for name, layer in layer_of.items()},
+        activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
+        graph=None if native is None else share_tensors(graph, native),
+        dense=analysis.cost.dense,
+        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, *bits),
+    )
+    return result
+
+
+def _values(parameters: Mapping[str, nn.Parameter], quantizers: Quantizers | None) -> dict[str, Tensor]:
+    """Own name -> value as the network uses it: x^Q for quantized parameters; tied names share one object."""
+    made: dict[int, nn.Parameter] = {}
+    for name, parameter in parameters.items():
+        if id(parameter) not in made:
+            layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
+            with torch.no_grad():
+                value = quantizers.weights[layer](parameter) if quantizers is not None and layer is not None else parameter
+            made[id(parameter)] = nn.Parameter(value.detach().clone(), parameter.requires_grad)
+    return {name: made[id(parameter)] for name, parameter in parameters.items()}
 
 
 def dense_copy(model: nn.Module) -> nn.Module:
@@ -104,24 +226,23 @@ def native_subnet(
     return cut_native(dense, new_tensors=tensors, size_changes=sizes, check=same)
 
 
-def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the floating output tensors of a module in eval mode, flattened."""
-    with torch.no_grad(), eval_mode(module):
-        out = module(*args, **kwargs)
-    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
+def share_tensors(graph: GraphNet, native: nn.Module) -> GraphNet:
+    """Let a graph use the tensors of a module under the same names: no second copy of the weights, and training moves both."""
+    for path, owner in graph.named_modules():
+        for table in (owner._parameters, owner._buffers):
+            for name in list(table):
+                found = _tensor_at(native, f"{path}.{name}" if path else name)
+                old = table[name]
+                if found is not None and old is not None and type(found) is type(old) and found.shape == old.shape:
+                    table[name] = found
+    return graph
 
 
-def max_difference(left: list[Tensor], right: list[Tensor]) -> float:
-    """Return the largest absolute difference between two lists of tensors; infinite when their shapes differ."""
-    if [tuple(a.shape) for a in left] != [tuple(b.shape) for b in right]:
-        return float("inf")
-    return max((float((a.double() - b.double()).abs().max()) for a, b in zip(left, right, strict=True) if a.numel()), default=0.0)
-
-
-def agrees(module: nn.Module, reference: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a module gives the reference outputs, up to the rounding of another order of summation."""
-    found = outputs_of(module, args, kwargs)
-    scale = max((float(item.abs().max()) for item in reference if item.numel() and item.is_floating_point()), default=1.0)
-    wide = all(item.dtype == torch.float64 for item in reference if item.is_floating_point())
-    # n summands in another order differ by about n eps: 1e-9 and 1e-4 leave four orders of magnitude for depth
-    return max_difference(found, reference) <= (1e-9 if wide else 1e-4) * max(scale, 1e-3)
+def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
+    path, _, leaf = name.rpartition(".")
+    try:
+        owner = module.get_submodule(path)
+    except AttributeError:
+        return None
+    found = owner._parameters.get(leaf)
+    return found if found is not None else owner._buffers.get(leaf)

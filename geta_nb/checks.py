@@ -1,0 +1,158 @@
+"""Checks of what the façade is given, before anything is touched. In: raw arguments. Out: the same in one form, or a clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.budget import Budget
+from geta_nb.config import QuantConfig
+from geta_nb.errors import ConfigError, InputError, PruningSpaceError, ScheduleError
+from geta_nb.groups import Protected
+from geta_nb.parametrized import parameter_tensors
+from geta_nb.schedule import Schedule
+
+
+def check_arguments(model: object, quantize: object, approximate_norms: bool) -> None:
+    """Check the kinds of the façade's arguments.
+
+    Raises:
+        ConfigError: no module, no ``QuantConfig``, or an option that is not available.
+    """
+    if not isinstance(model, nn.Module):
+        raise ConfigError("GETA: not a model.", expected="a torch.nn.Module", got=type(model).__name__)
+    if quantize is not None and not isinstance(quantize, QuantConfig):
+        raise ConfigError(
+            "GETA: quantize.", expected="a gt.QuantConfig, or None for pruning only", got=repr(quantize), hint="gt.QuantConfig()"
+        )
+    if approximate_norms:
+        raise ConfigError("GETA: approximate_norms is not available yet.", expected="approximate_norms=False", got="True")
+
+
+def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword example inputs in one form.
+
+    Raises:
+        InputError: a mapping as positional inputs, keyword inputs that are none, or a tensor without elements.
+    """
+    if isinstance(inputs, Mapping):
+        raise InputError(
+            "GETA: example_inputs is a mapping.", expected="a tensor, or a tuple of positional inputs",
+            got=f"{type(inputs).__name__} with keys {', '.join(map(str, list(inputs)[:4]))}",
+            hint="GETA(model, (), example_kwargs=batch) for keyword inputs; GETA(model, (batch,)) if forward takes the mapping itself",
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InputError("GETA: example_kwargs.", expected="a mapping of keyword inputs", got=type(kwargs).__name__)
+    args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    named = dict(kwargs or {})
+    for leaf in pytree.tree_leaves((args, named)):
+        if isinstance(leaf, Tensor) and leaf.numel() == 0:
+            raise InputError("GETA: an example input is empty.", expected="at least one element", got=f"shape {tuple(leaf.shape)}")
+    return args, named
+
+
+def paths_of(name: str) -> list[str]:
+    """Return a dotted name and everything above it."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def check_protect(model: nn.Module, patterns: Any) -> tuple[str, ...]:
+    """Return the patterns of what is to be protected, each of which matches something.
+
+    Raises:
+        ConfigError: a pattern that matches no parameter and no module; the message names a near one.
+    """
+    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    known = dict.fromkeys(path for name in parameter_tensors(model) for path in paths_of(name))
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise ConfigError("GETA: protect.", expected="dotted paths, * and ? allowed", got=repr(pattern), hint='protect=["head.*"]')
+        if not any(fnmatchcase(path, pattern) for path in known):
+            near = get_close_matches(pattern, list(known), n=1, cutoff=0.5)
+            raise ConfigError(
+                "GETA: a protect pattern matches nothing.", at=pattern, expected="the path of a parameter or module, * and ? allowed",
+                got="no match", hint=f"did you mean {near[0]!r}?" if near else f"one of {', '.join(list(known)[:4])} ...",
+            )
+    return given
+
+
+def is_protected(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches a parameter or a module around it."""
+    return any(fnmatchcase(path, pattern) for path in paths_of(name) for pattern in patterns)
+
+
+def check_space(budget: object, n_groups: int, protected: Sequence[Protected], model: nn.Module) -> None:
+    """Check that there is something to prune where a budget asks for it.
+
+    Raises:
+        ConfigError: not a budget.
+        PruningSpaceError: sparsity is asked for and nothing may be removed.
+    """
+    if not isinstance(budget, Budget):
+        raise ConfigError("GETA: budget.", expected="a gt.Budget", got=repr(budget), hint="gt.Budget(group_sparsity=0.5)")
+    if n_groups or not budget.group_sparsity:
+        return
+    first = protected[0] if protected else None
+    raise PruningSpaceError(
+        "GETA: nothing in this network may be removed.",
+        at=first.path if first else type(model).__name__,
+        expected="at least one prunable group",
+        got=f"{len(protected)} protected axes" + (f"; the first: {first.reason} ({first.operator})" if first else ""),
+        hint="look at geta.protected, or Budget(group_sparsity=0) to quantize only",
+    )
+
+
+def check_run(schedule: object, total_steps: int | None) -> None:
+    """Check that a schedule's constraints hold before the run is over.
+
+    Raises:
+        ConfigError: not a schedule.
+        ScheduleError: the run ends before the cool-down begins.
+    """
+    if not isinstance(schedule, Schedule):
+        raise ConfigError("qasso: schedule.", expected="a gt.Schedule", got=repr(schedule), hint="gt.Schedule.for_steps(total_steps)")
+    if total_steps is not None and schedule.cool_down_start > total_steps:
+        raise ScheduleError(
+            "qasso: the schedule is longer than the run.", expected=f"at most {total_steps} steps before the cool-down",
+            got=f"{schedule.cool_down_start} steps", hint=f"gt.Schedule.for_steps({total_steps})",
+        )
+
+
+def check_round_to(round_to: object) -> int:
+    """Return ``round_to``, a whole number >= 1.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if not isinstance(round_to, int) or isinstance(round_to, bool) or round_to < 1:
+        raise ConfigError("construct_subnet: round_to.", expected="a whole number >= 1", got=repr(round_to), hint="round_to=8")
+    return round_to
+
+
+def build_optimizer(optimizer: Any, parameters: Sequence[nn.Parameter], options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Return a built optimizer as it is, or a class built over ``parameters`` with ``options``.
+
+    Raises:
+        ConfigError: something else, options for a built one or such as the class does not take, or no parameters.
+    """
+    if isinstance(optimizer, torch.optim.Optimizer):
+        if options:
+            raise ConfigError("qasso: a built optimizer takes no further arguments.", expected="none", got=", ".join(options))
+        return optimizer
+    if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
+        raise ConfigError(
+            "qasso: not an optimizer.", expected="a torch.optim.Optimizer class or object", got=repr(optimizer), hint="torch.optim.AdamW"
+        )
+    if not parameters:
+        raise ConfigError("qasso: the model has no parameters to train.", expected="at least one", got="none")
+    try:
+        return optimizer(list(parameters), **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"qasso: {optimizer.__name__} rejects its arguments.", got=str(error)) from None
