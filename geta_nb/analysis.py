@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from geta_nb.branches import COMPUTE, Branch, readers
 from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
@@ -17,7 +18,7 @@ from geta_nb.operators.registry import MacCount
 from geta_nb.prepare import Quantizers, canonical_name, parameter_tensors
 from geta_nb.propagate import Propagation, attribute_tensor, propagate, understood
 from geta_nb.qadg import QADG, build_qadg
-from geta_nb.trace import Trace, module_path, operator_name, trace_model
+from geta_nb.trace import Trace, module_path, operator_name, shape_of, trace_model
 
 _IDLE = "no matrix operator reads what it would give out"
 
@@ -168,7 +169,9 @@ def _cost_model(
 ) -> CostModel:
     taken: dict[str, int] = {}
     exits = {branch.exit: branch for branch in qadg.branches}
-    operators = [_operator_cost(macs, qadg, exits, state, table, taken) for macs in state.findings.macs]
+    repeats = _repeats(qadg.trace)
+    counted = [replace(macs, const=macs.const // repeats) if _is_dynamic(macs.node) else macs for macs in state.findings.macs]
+    operators = [_operator_cost(macs, qadg, exits, state, table, taken) for macs in counted]
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
     parameters, seen = [], set()
     for name, tensor in parameter_tensors(model).items():
@@ -178,6 +181,17 @@ def _cost_model(
         labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
         parameters.append(ParameterCost(name, _extent(labels, table), layer_of.get(name), tensor.element_size() * 8))
     return CostModel(operators, parameters, table.n_groups, dense=dense)
+
+
+def _repeats(trace: Trace) -> int:
+    """How often the example batch stands in the traced one: a single example is traced as two, and must be counted as one."""
+    given = next((leaf for leaf in pytree.tree_leaves((trace.args, trace.kwargs)) if isinstance(leaf, Tensor) and leaf.dim()), None)
+    traced = next((shape for node in trace.module.graph.nodes if node.op == "placeholder" and (shape := shape_of(node))), None)
+    return traced[0] // max(given.shape[0], 1) if trace.dynamic_batch and given is not None and traced else 1
+
+
+def _is_dynamic(node: fx.Node) -> bool:
+    return any(not isinstance(size, int) for size in node.meta["val"].shape)
 
 
 def _extent(labels: Labels, table: GroupTable) -> Extent:
