@@ -23,6 +23,7 @@ from .projection import QuantizerBank
 from .pruning import Pruner
 from .rules import Rules
 from .schedule import WARM_UP, Schedule
+from .views import Shown
 
 if TYPE_CHECKING:
     from .cost import CostModel
@@ -33,7 +34,7 @@ FORMAT = 1
 """Version of the ``"qasso"`` part of a state dict."""
 
 
-class QASSO(torch.optim.Optimizer):
+class QASSO(Shown, torch.optim.Optimizer):
     """Holds a torch optimizer and shares its ``param_groups`` and ``state``, so schedulers, scalers and hooks see the usual thing.
 
     Args:

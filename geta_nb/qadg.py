@@ -41,7 +41,7 @@ class Vertex(Shown):
     family: str | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class QADG(Shown):
     """Raw trace, branches and folded graph side by side (Figure 2 of the paper, for any model).
 

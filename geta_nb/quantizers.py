@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from .errors import CalibrationError, NonFiniteError
 from .fake_quant import HALF_TYPES, bit_width, codes, compute_dtype, fake_quantize, step_size
+from .views import Shown
 
 __all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "codes", "fake_quantize", "quantize_input", "step_size"]
 
 
-class Quantizer(nn.Module):
+class Quantizer(Shown, nn.Module):
     """Holds ``step_size`` d, ``clip_max`` q_m and ``exponent`` t as 0-dim parameters and applies :func:`fake_quantize`.
 
     Args:
