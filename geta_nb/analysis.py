@@ -61,9 +61,11 @@ def analyse(
     names = _own_names(model, trace.module)
     if quantizers is not None:
         qadg.layers = _branch_layers(trace.module, qadg, quantizers)
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    folded = {exit: entry for (exit, entry), branch in zip(qadg.folded.items(), qadg.branches, strict=True) if branch.keeps_zero}
-    state = propagate(trace.module, names, buffers, folded)
+    buffers = dict.fromkeys(name for name, _ in model.named_buffers(remove_duplicate=False))
+    state = propagate(trace.module, names, set(buffers), qadg.folded)
+    # the model's own order, whatever order quantizers give the trace: groups get the same numbers with and without them
+    order = [name for name in (*parameter_tensors(model), *buffers) if name in state.tensors]
+    state.tensors = {name: state.tensors[name] for name in order}
     table, protected = find_groups(state, protect=protect)
     qadg.families = _entry_families(trace.module, names, table)
     cost = _cost_model(model, qadg, state, table, quantizers, dense)

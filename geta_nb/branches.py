@@ -120,7 +120,7 @@ class _Finder:
         members = {start}
         while len(members) < _LARGEST:
             inputs = sorted({item for node in members for item in self.tensors(node)} - members, key=self.order.__getitem__)
-            if len(inputs) == 1 and len(members) > 1:
+            if len(inputs) == 1 and any(self.reads_number(node) for node in members - {start}):
                 yield frozenset(members), inputs[0]
             if not inputs or not belongs(inputs[-1]):
                 return

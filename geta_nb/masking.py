@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from geta_nb.errors import ConfigError, InputError, NonFiniteError
 from geta_nb.extents import BoolArray
 from geta_nb.groups import Group, GroupTable
+from geta_nb.quantizers import Quantizer
 
 
 def group_flags(groups: Iterable[int | Group], n_groups: int) -> BoolArray:
@@ -74,12 +76,19 @@ def keep_one(table: GroupTable, alive: BoolArray) -> BoolArray:
     return alive
 
 
-def check_finite(parameters: Mapping[str, Tensor]) -> None:
-    """Check that no weight is NaN or infinite.
+def check_finite(parameters: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> None:
+    """Check that no weight is NaN or infinite, and that every quantizer has a bit width.
 
     Raises:
-        NonFiniteError: one is; the message names its parameter.
+        NonFiniteError: one is; the message names its parameter or layer.
     """
     for name, tensor in parameters.items():
         if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.detach().isfinite().all()):
             raise NonFiniteError("construct_subnet: a weight is not finite.", at=name, expected="finite numbers", got="NaN or infinity")
+    for layer, quantizer in quantizers.items():
+        if not math.isfinite(float(quantizer.bit_width())):
+            raise NonFiniteError(
+                "construct_subnet: a quantizer has no bit width.", at=layer, expected="step size and clip value > 0",
+                got=f"step_size={float(quantizer.step_size.detach()):.3g}, clip_max={float(quantizer.clip_max.detach()):.3g}",
+                hint="train with geta.qasso(...), which keeps them positive",
+            )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import fx
 
 from geta_nb.branches import Branch, find_branches
@@ -63,8 +64,8 @@ class QADG(Shown):
 
     @property
     def folded(self) -> Mapping[fx.Node, fx.Node]:
-        """Exit node of each branch -> the node whose value enters it."""
-        return {self._nodes[branch.exit]: self._nodes[branch.entry] for branch in self.branches}
+        """Each node of a branch that keeps zero -> the node whose value enters it: labels pass through as they are."""
+        return {self._nodes[name]: self._nodes[branch.entry] for branch in self.branches if branch.keeps_zero for name in branch.nodes}
 
     @cached_property
     def vertices(self) -> tuple[Vertex, ...]:
@@ -84,7 +85,14 @@ class QADG(Shown):
 
     @cached_property
     def _inside(self) -> set[str]:
-        return {name for branch in self.branches for name in branch.nodes}
+        """Names of folded nodes, and of the arithmetic on numbers that serves them alone (a scaled step size)."""
+        inside = {name for branch in self.branches for name in branch.nodes}
+        for node in reversed(self.trace.module.graph.nodes):
+            shape = shape_of(node)
+            one = node.op == "call_function" and shape is not None and torch.Size(shape).numel() == 1
+            if one and node.users and all(user.name in inside for user in node.users):
+                inside.add(node.name)
+        return inside
 
     @cached_property
     def _exits(self) -> dict[str, Branch]:

@@ -54,7 +54,7 @@ class WeightFormat(Shown):
 
 
 @dataclass(frozen=True)
-class CutFacts(Shown):
+class CutFacts:
     """What was measured when a subnet was cut; the report is made of it.
 
     Attributes:
@@ -74,7 +74,7 @@ class CutFacts(Shown):
     activation_bits: dict[str, int | float]
 
 
-@dataclass
+@dataclass(repr=False)
 class SubnetInfo(Shown):
     """What a subnet knows of how it was made; plain data that copies and pickles with it.
 
@@ -98,12 +98,13 @@ class SubnetInfo(Shown):
 def weight_format(quantizer: Quantizer) -> WeightFormat:
     """Return the format of what a quantizer gives out; a bit width between integers is rounded up."""
     bits = nearly_whole(float(quantizer.bit_width()))
-    return WeightFormat(math.ceil(bits), float(quantizer.step_size), float(quantizer.clip_max), float(quantizer.exponent))
+    numbers = (quantizer.step_size, quantizer.clip_max, quantizer.exponent)
+    return WeightFormat(math.ceil(bits), *(float(number.detach()) for number in numbers))
 
 
 def nearly_whole(bits: float) -> int | float:
     """Return bits within rounding error of a whole number as that number: float32 knows log2(q_m**t / d + 1) to about 1e-6."""
-    return round(bits) if abs(bits - round(bits)) < 1e-3 else bits
+    return round(bits) if math.isfinite(bits) and abs(bits - round(bits)) < 1e-3 else bits
 
 
 @torch.no_grad()
@@ -115,12 +116,17 @@ def set_format(quantizer: Quantizer, form: WeightFormat) -> None:
 
 
 def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
-    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges."""
+    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges, and train."""
     info = getattr(model, "geta_info", None)
-    for name, form in info.formats.items() if isinstance(info, SubnetInfo) else ():
+    if not isinstance(info, SubnetInfo):
+        return
+    for name, form in info.formats.items():
         layer = quantizers.parameter_layer.get(name)
         if layer is not None and layer not in quantizers.taken_over:
             set_format(quantizers.weights[layer], form)
+    for quantizer in quantizers.activations.values():
+        quantizer.step_size.requires_grad_(True)
+        quantizer.clip_max.requires_grad_(True)
 
 
 def dense_totals(model: nn.Module) -> Totals | None:
@@ -160,8 +166,8 @@ def build_subnet(
         SubnetError: the cut network computes something else, which is a defect of this package.
     """
     parameters = parameter_tensors(model)
-    check_finite(parameters)
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
+    check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     cut = Cut(analysis.state, analysis.table, alive)
     tensors = {**_values(parameters, quantizers), **dict(model.named_buffers(remove_duplicate=False))}
     graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
@@ -177,6 +183,9 @@ def build_subnet(
     result: nn.Module = graph.train(model.training) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
     difference = max_difference(outputs_of(result, args, kwargs), reference)
+    for module in result.modules():
+        if isinstance(module, Quantizer):  # its numbers are in the formats: a subnet that is tuned on must not move them
+            module.requires_grad_(False)
     removed = tuple(int(i) for i in np.flatnonzero(~alive))
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
     result.geta_info = SubnetInfo(  # type: ignore[assignment]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
 from torch import fx
 
 from geta_nb.errors import TraceError
@@ -17,6 +18,7 @@ def tidy(module: fx.GraphModule) -> None:
     """Leave only operators that compute something."""
     _inline_regions(module)
     _make_scales_explicit(module)
+    _make_squeezes_explicit(module)
     _drop_assertions(module)
     module.graph.eliminate_dead_code()
     module.recompile()
@@ -80,3 +82,13 @@ def _make_scales_explicit(module: fx.GraphModule) -> None:
             query = shape_of(node.args[0])
             assert query is not None
             node.kwargs = {**node.kwargs, "scale": query[-1] ** -0.5}
+
+
+def _make_squeezes_explicit(module: fx.GraphModule) -> None:
+    """Write down which axes a squeeze drops, so that an axis cut to one index is not dropped as well."""
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.squeeze.default:
+            shape = shape_of(node.args[0])
+            assert shape is not None
+            node.target = torch.ops.aten.squeeze.dims
+            node.args = (node.args[0], [axis for axis, size in enumerate(shape) if size == 1])

@@ -40,7 +40,7 @@ class TraceNode(Shown):
     source: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace(Shown):
     """The ATen graph of a model.
 
@@ -159,10 +159,19 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False), shapes is not None
+                exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
+            if shapes is None or _is_dynamic(exported.graph):
+                return exported, shapes is not None
+            # torch found out on the way that only the traced size works, which need not be the size of the example
         except Exception as error:
             errors.append(error)
     raise _explained(model, args, kwargs, errors[-1]) from errors[-1]
+
+
+def _is_dynamic(graph: fx.Graph) -> bool:
+    values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
+    sizes: list[Any] = [value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()]
+    return any(isinstance(size, torch.SymInt) and not size.node.expr.is_number for size in sizes)
 
 
 def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:

@@ -34,7 +34,9 @@ def convolution(call: Call) -> Labels:
     else:
         weight = reshape(call.space, weight, (groups, out_channels // groups, channels // groups), reason)
     out = contract(call, insert_axis(data, 2), insert_axis(weight, 0), [3], macs=taps)
-    if groups > 1:
+    if not isinstance(call.node.args[position] if position < len(call.node.args) else groups, int):
+        out = call.fixed([1], out, "as many groups as there are images")
+    elif groups > 1:
         call.findings.sizes.append(SizeArgument(call.node, position, out, 1))
     out = reshape(call.space, out, (batch, out_channels), reason)
     arrays = tuple(array.map(lambda values: values.reshape(values.shape + (1,) * len(spatial))) for array in out.arrays)

@@ -89,9 +89,9 @@ def repeat(call: Call) -> Labels:
 def repeat_interleave(call: Call) -> Labels:
     """Repeat each index in place."""
     labels, times, axis = call.args[0], call.argument(1, "repeats"), call.argument(2, "dim")
-    if not isinstance(times, int) or axis is None:
+    if not isinstance(times, int) or (axis is None and len(labels.shape) != 1):
         return cast(Labels, call.unlabelled())
-    axis = axis % len(labels.shape)
+    axis = int(axis or 0) % len(labels.shape)
     arrays = tuple(array.map(lambda v: np.repeat(v, times, axis) if v.shape[axis] > 1 else v) for array in labels.arrays)
     return Labels(call.shape, arrays, labels.source)
 

@@ -1,0 +1,137 @@
+"""The five laws as checks that any net can be put through.
+
+Comes in: a net and its inputs. Goes out: assertions. Masked and cut network are compared on the example inputs, on other numbers, and on
+other batch sizes; the consumers' slices are overwritten too, which must change nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import geta_nb as gt
+from geta_nb.prepare import parameter_tensors
+
+# float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
+RTOL = 1e-9
+# float32: eps is 1.2e-7, a thousand summands deep: 1e-4, the law's number too
+RTOL_FLOAT32 = 1e-4
+MODES: dict[str, gt.QuantConfig | None] = {"plain": None, "weights": gt.QuantConfig(), "both": gt.QuantConfig(activations=True)}
+
+
+def geta_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, mode: str = "plain") -> gt.GETA:
+    geta = gt.GETA(model, args, example_kwargs=kwargs or {}, quantize=MODES[mode])
+    geta.calibrate([args])
+    return geta
+
+
+def tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    with torch.no_grad():
+        return tensors(model(*args, **kwargs))
+
+
+def assert_same(left: list[Tensor], right: list[Tensor], rtol: float) -> None:
+    assert [t.shape for t in left] == [t.shape for t in right]
+    for a, b in zip(left, right, strict=True):
+        assert a.isfinite().all(), "the masked network gives no numbers: the net under test is no test"
+        torch.testing.assert_close(b, a, rtol=0, atol=rtol * max(float(a.abs().max()), 1e-3) if a.is_floating_point() else 0)
+
+
+@contextmanager
+def weights_restored(model: nn.Module) -> Iterator[None]:
+    """Give a model the values back that it had."""
+    kept = copy.deepcopy(model.state_dict())
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+
+
+def slice_sets(geta: gt.GETA) -> set[frozenset[Any]]:
+    """Each group as what it removes, whatever its number."""
+    return {frozenset(group.slices) for group in geta.groups}
+
+
+def some_groups(geta: gt.GETA, seed: int, share: float = 0.3) -> list[int]:
+    """Draw a share of the groups of every family, at least one where the family has two, never all."""
+    draw = random.Random(seed)
+    chosen = []
+    for family in geta.families:
+        indices = [group.index for group in family.groups]
+        count = min(max(round(share * len(indices)), 1), len(indices) - 1)
+        chosen += draw.sample(indices, count)
+    return sorted(chosen)
+
+
+def check_partition(geta: gt.GETA) -> None:
+    """Law 1: no (parameter, axis, index) is in two groups, and each slice exists."""
+    shapes = {**{k: v.shape for k, v in parameter_tensors(geta.model).items()}, **{k: v.shape for k, v in geta.model.named_buffers()}}
+    count = Counter((part.parameter, part.axis, index) for group in geta.groups for part in group.slices for index in part.indices)
+    assert not [entry for entry, times in count.items() if times > 1]
+    assert all(0 <= index < shapes[name][axis] for name, axis, index in count)
+
+
+def check_exact_removal(geta: gt.GETA, chosen: list[int]) -> nn.Module:
+    """Law 2: masked and cut network compute the same, and the report counts what is left. The model is as before afterwards."""
+    model, args, kwargs = geta.model, geta.example_inputs, geta.example_kwargs
+    with weights_restored(model):
+        geta.mask(chosen)
+        masked = outputs(model, args, kwargs)
+        subnet = geta.construct_subnet()
+        assert_same(masked, outputs(subnet, args, kwargs), RTOL)
+        if geta.trace.dynamic_batch:
+            for batch in (1, 3):
+                other = _other_batch((args, kwargs), batch)
+                assert_same(outputs(model, *other), outputs(subnet, *other), RTOL)
+        _check_float32(model, subnet, args, kwargs)
+        count = sum(p.numel() for name, p in subnet.named_parameters() if "input_quantizer" not in name)
+        assert geta.report(subnet).to_dict()["parameters"]["subnet"] == count
+        _overwrite_consumers(geta, chosen)
+        assert_same(masked, outputs(model, args, kwargs), RTOL)
+    return subnet
+
+
+def _other_batch(inputs: Any, batch: int) -> Any:
+    """The same inputs for another batch size, with other numbers where they are real numbers."""
+
+    def change(tensor: Tensor) -> Tensor:
+        rows = tensor[torch.arange(batch) % len(tensor)]
+        return rows.flip(-1).contiguous() * 0.9 if tensor.is_floating_point() and tensor.ndim > 1 and tensor.shape[-1] > 1 else rows
+
+    return tree_map_only(Tensor, change, inputs)
+
+
+def _check_float32(model: nn.Module, subnet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    args, kwargs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, (args, kwargs))
+    try:
+        expected = outputs(copy.deepcopy(model).float(), args, kwargs)
+    except RuntimeError:
+        return  # a net that names float64 itself
+    assert_same(expected, outputs(copy.deepcopy(subnet).float(), args, kwargs), RTOL_FLOAT32)
+
+
+@torch.no_grad()
+def _overwrite_consumers(geta: gt.GETA, chosen: list[int]) -> None:
+    """Write noise over the slices that only read the removed groups."""
+    parameters = parameter_tensors(geta.model)
+    noise = torch.Generator().manual_seed(0)
+    producing = {(part.parameter, part.axis) for group in geta.groups for part in group.producers}
+    for index in chosen:
+        for part in geta.groups[index].consumers:
+            if part.parameter in parameters and (part.parameter, part.axis) not in producing:
+                tensor, rows = parameters[part.parameter], torch.tensor(part.indices)
+                values = tensor.index_select(part.axis, rows)
+                values = torch.randn(values.shape, generator=noise, dtype=values.dtype) * 0.1
+                tensor.index_copy_(part.axis, rows, values)
