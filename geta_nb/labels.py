@@ -228,7 +228,7 @@ class LabelSpace:
         right = np.concatenate([edge[1] for edge in self.edges]) if self.edges else np.zeros(0, dtype=np.int64)
         graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(self.size, self.size))
         _, classes = connected_components(graph, directed=False)
-        return classes.astype(np.int64)
+        return np.asarray(classes, dtype=np.int64)
 
 
 def sources_of(operands: Sequence[Labels]) -> str:

@@ -106,7 +106,8 @@ def _apply(state: Propagation, node: fx.Node) -> Any:
     value = node.meta.get("val")
     if node.target is operator.getitem:
         source: Any = state.values[node.args[0]]  # type: ignore[index]
-        return source[node.args[1]] if isinstance(source, tuple) else source
+        index: Any = node.args[1]
+        return source[index] if isinstance(source, tuple) else source
     if not isinstance(value, (Tensor, list, tuple)):
         return None  # a size
     call = Call(state.space, state.findings, node, *_arguments(state, node))

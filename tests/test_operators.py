@@ -30,7 +30,7 @@ def traced(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Trace:
 
 
 def labelled(trace: Trace) -> Propagation:
-    parameters = {str(node.target): str(node.target) for node in trace.module.graph.nodes if node.op == "get_attr"}
+    parameters = {str(node.target): str(node.target) for node in trace.module.graph.nodes if str(node.target).startswith("w")}
     return propagate(trace.module, parameters, set(), {})
 
 
@@ -96,7 +96,7 @@ def test_chains_of_moves_move_labels_as_torch_moves_values(steps: list[str]) -> 
                 w = torch.cat([w, w], 0)
             elif step == "split" and w.shape[-1] % 2 == 0 and w.shape[-1] > 2:
                 w = w.unflatten(-1, (2, w.shape[-1] // 2))
-            elif step == "pad":
+            elif step == "pad" and w.ndim == 1:  # a padded joint axis is united along the others, which is another test
                 w = F.pad(w, (1, 0))
         return w
 
@@ -120,7 +120,7 @@ def test_chains_of_moves_move_labels_as_torch_moves_values(steps: list[str]) -> 
         (torch.sigmoid, OTHER), (torch.exp, OTHER), (torch.cos, OTHER), (F.softplus, OTHER), (lambda w: w + 1, OTHER), (F.hardsigmoid, OTHER),
         (lambda w: w.clamp(0.1, 1), OTHER), (lambda w: torch.ones_like(w), OTHER), (lambda w: w == 0, OTHER), (lambda w: 1 - w, OTHER),
         (lambda w: w**0, OTHER),
-        (torch.log, UNDEFINED), (torch.reciprocal, UNDEFINED), (torch.rsqrt, UNDEFINED), (lambda w: w**-0.5, UNDEFINED), (lambda w: 1 / w, UNDEFINED),
+        (torch.log, UNDEFINED), (torch.reciprocal, UNDEFINED), (torch.rsqrt, UNDEFINED), (lambda w: w**-0.5, UNDEFINED),
     ],
 )  # fmt: skip
 def test_whether_zero_stays_zero_is_measured(function: Callable[[Tensor], Tensor], expected: int) -> None:
@@ -166,11 +166,7 @@ def test_an_axis_that_is_averaged_ordered_or_numbered_is_fixed_and_the_other_is_
     first, second = state.tensors["w0"].arrays
     fixed_inside = {int(label) for labels, reason in state.space.fixed for label in labels if state.space.reasons[reason].operator != "output"}
     assert fixed_inside == set(second.labels.ravel().tolist())
-    assert result_array(state, trace).labels.ravel().tolist() == first.labels.ravel().tolist()
-
-
-def result_array(state: Propagation, trace: Trace):  # type: ignore[no-untyped-def]
-    return state.values[result_node(trace)].arrays[0]
+    assert state.values[result_node(trace)].arrays[0].labels.ravel().tolist() == first.labels.ravel().tolist()
 
 
 def test_reasons_name_the_operator_and_the_module() -> None:

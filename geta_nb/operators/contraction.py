@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 from torch import fx
@@ -145,8 +146,8 @@ def einsum(call: Call) -> Labels:
         for position, letter in enumerate(letters):
             labels = labels if letter in term else insert_axis(labels, position)
         spread.append(labels)
-    left, right = call.node.args[1]  # type: ignore[misc, union-attr]
-    return contract(call, spread[0], spread[1], range(len(output), len(letters)), macs=1, operands=(left, right))  # type: ignore[has-type]
+    nodes: Any = call.node.args[1]
+    return contract(call, spread[0], spread[1], range(len(output), len(letters)), macs=1, operands=(nodes[0], nodes[1]))
 
 
 @rule("addmm", "baddbmm")

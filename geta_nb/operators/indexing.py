@@ -25,7 +25,8 @@ def take(call: Call, labels: Labels, axis: int, index: slice, size: int) -> Labe
 @rule("slice", "slice_copy", "narrow")
 def slice_rule(call: Call) -> Labels:
     """A run of indices."""
-    labels, axis = call.args[0], call.axis(1, "dim", 0, call.args[0])
+    labels: Labels = call.args[0]
+    axis = call.axis(1, "dim", 0, labels)
     if call.shape[axis] == labels.shape[axis]:
         return replace(labels, shape=call.shape)
     start, end, step = call.argument(2, "start"), call.argument(3, "end"), call.argument(4, "step", 1)
@@ -45,7 +46,7 @@ def select(call: Call) -> Labels:
 @rule("unbind", "unbind_copy")
 def unbind(call: Call) -> tuple[Labels, ...]:
     """All indices of an axis, each by number."""
-    labels = call.args[0]
+    labels: Labels = call.args[0]
     axis = call.axis(1, "dim", 0, labels)
     return (drop_axes(call.fixed([axis], labels, "selected by number"), [axis]),) * labels.shape[axis]
 

@@ -86,7 +86,8 @@ def stack(call: Call) -> Labels:
 @rule("constant_pad_nd", "pad")
 def pad(call: Call) -> Labels:
     """Padding with a constant adds indices of nobody; an axis padded by copies, or cropped, is fixed."""
-    labels, widths = call.args[0], list(call.args[1])
+    labels: Labels = call.args[0]
+    widths = list(call.args[1])
     constant = call.name != "pad" or call.argument(2, "mode", "constant") == "constant"
     value = call.argument(2, "value", 0) if call.name != "pad" else call.argument(3, "value")
     mark = call.reason("padded with a constant that is not zero") if constant and value else 0
