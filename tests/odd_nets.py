@@ -6,13 +6,14 @@ group names the operator that must be blamed. The hidden layer is called ``a``, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from odd_heads import Heads
 
 Build = Callable[[], nn.Module]
 
@@ -48,14 +49,19 @@ def P(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.zeros(shape))
 
 
-def odd(name: str, shape: tuple[int, ...], groups: int, function: Callable[..., Any], parts: Callable[[], dict[str, Any]], *, blamed: str = "") -> None:
+def odd(
+    name: str, shape: tuple[int, ...], groups: int, function: Callable[..., Any], parts: Callable[[], dict[str, Any]], *, blamed: str = ""
+) -> None:
     """Register a net of one input."""
     ODD[name] = Odd(lambda: Net(function, parts()), (shape,), groups, blamed)
 
 
-def between(name: str, groups: int, step: Callable[..., Tensor], *, width: int = 16, shape: tuple[int, ...] = VECTOR, blamed: str = "", **more: Any) -> None:
+def between(
+    name: str, groups: int, step: Callable[..., Tensor], *, width: int = 16, shape: tuple[int, ...] = VECTOR, blamed: str = "", **more: Any
+) -> None:
     """Register Linear(8, 16), a step on its output, Linear(width, 4)."""
-    odd(name, shape, groups, lambda s, x: s.b(step(s, s.a(x))), lambda: {"a": L(8, 16), "b": L(width, 4), **{k: v() for k, v in more.items()}}, blamed=blamed)
+    parts = {"a": lambda: L(8, 16), "b": lambda: L(width, 4), **more}
+    odd(name, shape, groups, lambda s, x: s.b(step(s, s.a(x))), lambda: {key: make() for key, make in parts.items()}, blamed=blamed)
 
 
 def images(name: str, groups: int, *layers: Callable[[], nn.Module], blamed: str = "") -> None:
@@ -78,7 +84,8 @@ between("index_select", 0, lambda s, h: h.index_select(1, s.i), width=4, i=lambd
 between("index_list", 0, lambda s, h: h[:, [3, 2, 1, 0]], width=4, blamed="index")
 between("index_mask", 0, lambda s, h: h[:, s.i], width=8, i=lambda: torch.arange(16) % 2 == 0, blamed="index")
 between("gather", 0, lambda s, h: h.gather(1, s.i.expand(h.shape[0], -1)), width=4, i=lambda: torch.tensor([[3, 2, 1, 0]]), blamed="gather")
-between("scatter", 0, lambda s, h: torch.zeros_like(h).scatter(1, s.i.expand(h.shape[0], -1), h), i=lambda: torch.arange(16)[None], blamed="scatter")
+between("scatter", 0, lambda s, h: torch.zeros_like(h).scatter(1, s.i.expand(h.shape[0], -1), h), i=lambda: torch.arange(16)[None],
+        blamed="scatter")
 between("select", 0, lambda s, h: h + h[:, 3:4] + h[:, 5].unsqueeze(-1), blamed="slice")
 between("buffer_added", 0, lambda s, h: h + s.m, m=lambda: torch.linspace(-1, 1, 16), blamed="buffer")
 between("scalar_added", 0, lambda s, h: h + s.m, m=lambda: P(), blamed="add")
@@ -92,14 +99,16 @@ between("equality", 0, lambda s, h: (h.relu() == s.c(h).relu()).to(h.dtype), c=l
 between("gru", 0, lambda s, h: s.r(h)[0], width=6, shape=SEQUENCE, r=lambda: nn.GRU(16, 6, batch_first=True), blamed="gru")
 odd("einsum_of_three", VECTOR, 0, lambda s, x: s.b(torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.v)),
     lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(10, 6), "b": L(6, 4)}, blamed="einsum")
-odd("gram", SEQUENCE, 0, lambda s, x: s.b((s.a(x).transpose(1, 2) @ s.a(x)).flatten(1)), lambda: {"a": L(8, 6), "b": L(36, 3)}, blamed="view")
+odd("gram", SEQUENCE, 0, lambda s, x: s.b((s.a(x).transpose(1, 2) @ s.a(x)).flatten(1)),
+    lambda: {"a": L(8, 6), "b": L(36, 3)}, blamed="view")
 odd("outer_sum", VECTOR, 0, lambda s, x: s.b((s.a(x)[:, :, None] + s.c(x)[:, None]).flatten(1)),
     lambda: {"a": L(8, 4), "c": L(8, 5), "b": L(20, 4)}, blamed="add")
 odd("complement_gate", VECTOR, 16, lambda s, x: s.b(s.g(x).sigmoid() * s.a(x) + (1 - s.g(x).sigmoid()) * s.d(s.a(x)).relu()),
     lambda: {"a": L(8, 16), "d": L(16, 16), "g": L(8, 16), "b": L(16, 4)})
 odd("spatial_attention", IMAGE, 0, lambda s, x: s.b(s.a(x) * s.c(torch.cat([s.a(x).mean(1, True), s.a(x).amax(1, True)], 1)).sigmoid()),
     lambda: {"a": C(3, 8, 3), "c": C(2, 1, 3, padding=1), "b": C(8, 4, 1)}, blamed="mean")
-odd("batch_norm_across", SEQUENCE, 0, lambda s, x: s.b(s.n(s.a(x))), lambda: {"a": L(8, 16), "n": nn.BatchNorm1d(5), "b": L(16, 4)}, blamed="_native_batch_norm_legit_no_training")
+odd("batch_norm_across", SEQUENCE, 0, lambda s, x: s.b(s.n(s.a(x))),
+    lambda: {"a": L(8, 16), "n": nn.BatchNorm1d(5), "b": L(16, 4)}, blamed="_native_batch_norm_legit_no_training")
 odd("weight_norm_parametrized", VECTOR, 0, lambda s, x: s.b(s.a(x)),
     lambda: {"a": nn.utils.parametrizations.weight_norm(L(8, 16)), "b": L(16, 4)}, blamed="parametrization")
 odd("weight_exponential", VECTOR, 0, lambda s, x: s.b(F.linear(x, s.a.exp())), lambda: {"a": P(16, 8), "b": L(16, 4)}, blamed="exp")
@@ -156,8 +165,10 @@ odd("outer_product", VECTOR, 9, lambda s, x: ((s.a(x)[:, :, None] * s.c(x)[:, No
     lambda: {"a": L(8, 4), "c": L(8, 5), "w": P(5, 3), "v": P(4, 2)})
 
 # parameters that meet one another before they meet the data: they are zeroed together
-odd("low_rank_added", VECTOR, 19, lambda s, x: s.b(F.linear(x, s.w + s.p @ s.q)), lambda: {"w": P(16, 8), "p": P(16, 3), "q": P(3, 8), "b": L(16, 4)})
-odd("weights_stacked", VECTOR, 16, lambda s, x: s.b(F.linear(x, torch.stack([s.w, s.v]).sum(0))), lambda: {"w": P(16, 8), "v": P(16, 8), "b": L(16, 4)})
+odd("low_rank_added", VECTOR, 19, lambda s, x: s.b(F.linear(x, s.w + s.p @ s.q)),
+    lambda: {"w": P(16, 8), "p": P(16, 3), "q": P(3, 8), "b": L(16, 4)})
+odd("weights_stacked", VECTOR, 16, lambda s, x: s.b(F.linear(x, torch.stack([s.w, s.v]).sum(0))),
+    lambda: {"w": P(16, 8), "v": P(16, 8), "b": L(16, 4)})
 odd("weights_joined", VECTOR, 16, lambda s, x: s.b(F.linear(x, torch.cat([s.w, s.v]), torch.cat([s.p, s.q]))),
     lambda: {"w": P(6, 8), "v": P(10, 8), "p": P(10), "q": P(6), "b": L(16, 4)})
 odd("weights_shared_in_part", VECTOR, 16, lambda s, x: s.b(F.linear(x, s.w[:10])) + s.c(F.linear(x, s.w[6:])),
@@ -170,12 +181,14 @@ odd("weights_standardised", IMAGE, 8,
     lambda s, x: s.b(F.conv2d(x, (s.w - s.w.mean((1, 2, 3), True)) / (s.w.std((1, 2, 3), keepdim=True) + 1e-5) * s.g, s.c).relu()),
     lambda: {"w": P(8, 3, 3, 3), "g": P(8, 1, 1, 1), "c": P(8), "b": C(8, 4, 1)})
 odd("weights_modulated", IMAGE, 18,
-    lambda s, x: (lambda w: s.b(F.conv2d(s.a(x).reshape(1, -1, 6, 6), w.reshape(-1, 8, 3, 3), groups=x.shape[0]).view(x.shape[0], -1, 4, 4)))(
+    lambda s, x: (lambda w: s.b(F.conv2d(s.a(x).reshape(1, -1, 6, 6), w.flatten(0, 1), groups=x.shape[0]).view(x.shape[0], -1, 4, 4)))(
         s.w[None] * (1 + s.c(x.mean((2, 3))))[:, None, :, None, None]),
     lambda: {"a": C(3, 8, 3), "w": P(10, 8, 3, 3), "c": L(3, 8), "b": C(10, 4, 1)})  # fmt: skip
 odd("weight_used_both_ways", VECTOR, 16, lambda s, x: F.linear(F.relu(F.linear(x, s.w)), s.w.t()), lambda: {"w": P(16, 8)})
-odd("weight_used_twice", VECTOR, 12, lambda s, x: s.b(F.linear(F.relu(F.linear(s.a(x), s.w)), s.w)), lambda: {"a": L(8, 12), "w": P(12, 12), "b": L(12, 4)})
-odd("weight_squeezed", IMAGE, 18, lambda s, x: s.b(F.linear(s.a(x).flatten(2).transpose(1, 2), s.w.squeeze()).transpose(1, 2).reshape(-1, 10, 6, 6)),
+odd("weight_used_twice", VECTOR, 12, lambda s, x: s.b(F.linear(F.relu(F.linear(s.a(x), s.w)), s.w)),
+    lambda: {"a": L(8, 12), "w": P(12, 12), "b": L(12, 4)})
+odd("weight_squeezed", IMAGE, 18,
+    lambda s, x: s.b(F.linear(s.a(x).flatten(2).transpose(1, 2), s.w.squeeze()).transpose(1, 2).reshape(-1, 10, 6, 6)),
     lambda: {"a": C(3, 8, 3), "w": P(10, 8, 1, 1), "b": C(10, 4, 1)})
 odd("layer_scale", VECTOR, 36, lambda s, x: s.b(s.a(x) + s.g * s.c(F.gelu(s.d(s.a(x))))),
     lambda: {"a": L(8, 16), "d": L(16, 20), "c": L(20, 16), "g": P(16), "b": L(16, 4)})
@@ -190,19 +203,25 @@ odd("recurrence_unrolled", SEQUENCE, 10, lambda s, x: s.b(s.c(s.a(x[:, 1]) + s.c
 # norms and convolutions
 images("norm_group_per_channel", 8, lambda: C(3, 8, 3), lambda: nn.GroupNorm(8, 8), nn.ReLU, lambda: C(8, 4, 3))
 images("batch_norm_of_this_batch", 8, lambda: C(3, 8, 3), lambda: nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU, lambda: C(8, 4, 3))
-images("instance_norm_with_statistics", 8, lambda: C(3, 8, 3), lambda: nn.InstanceNorm2d(8, affine=True, track_running_stats=True), lambda: C(8, 4, 3))
-images("instance_norm_unaffine_with_statistics", 0, lambda: C(3, 8, 3), lambda: nn.InstanceNorm2d(8, track_running_stats=True), lambda: C(8, 4, 3),
+images("instance_norm_with_statistics", 8, lambda: C(3, 8, 3), lambda: nn.InstanceNorm2d(8, affine=True, track_running_stats=True),
+       lambda: C(8, 4, 3))
+images("instance_norm_unaffine_with_statistics", 0, lambda: C(3, 8, 3), lambda: nn.InstanceNorm2d(8, track_running_stats=True),
+       lambda: C(8, 4, 3),
        blamed="instance_norm")  # fmt: skip
-images("flattened_then_batch_norm", 10, lambda: C(3, 4, 3), nn.Flatten, lambda: nn.BatchNorm1d(144), lambda: L(144, 6), nn.ReLU, lambda: L(6, 2))
-images("transposed_grouped", 4, lambda: C(3, 8, 3), nn.ReLU, lambda: nn.ConvTranspose2d(8, 12, 3, groups=4), nn.ReLU, lambda: nn.ConvTranspose2d(12, 4, 3))
+images("flattened_then_batch_norm", 10, lambda: C(3, 4, 3), nn.Flatten, lambda: nn.BatchNorm1d(144), lambda: L(144, 6), nn.ReLU,
+       lambda: L(6, 2))
+images("transposed_grouped", 4, lambda: C(3, 8, 3), nn.ReLU, lambda: nn.ConvTranspose2d(8, 12, 3, groups=4), nn.ReLU,
+       lambda: nn.ConvTranspose2d(12, 4, 3))
 images("transposed_depthwise", 8, lambda: C(3, 8, 3), lambda: nn.ConvTranspose2d(8, 16, 3, groups=8), nn.ReLU, lambda: C(16, 4, 1))
 images("depthwise_times_three", 8, lambda: C(3, 8, 3), nn.ReLU, lambda: C(8, 24, 3, groups=8), nn.ReLU, lambda: C(24, 4, 1))
-images("padded_same_grouped", 8, lambda: C(3, 8, 3, padding="same"), nn.ReLU, lambda: C(8, 8, 3, padding="same", groups=2), lambda: C(8, 4, 3))
+images("padded_same_grouped", 8, lambda: C(3, 8, 3, padding="same"), nn.ReLU, lambda: C(8, 8, 3, padding="same", groups=2), lambda: C(8,
+       4, 3))
 images("padded_by_copies", 8, lambda: C(3, 8, 3, padding=1, padding_mode="circular"), lambda: nn.ReflectionPad2d(1), lambda: C(8, 4, 3))
 images("pixel_shuffle", 12, lambda: C(3, 16, 3), lambda: nn.PixelShuffle(2), nn.ReLU, lambda: C(4, 8, 3), nn.ReLU, lambda: C(8, 2, 1))
 images("pixel_unshuffle", 14, lambda: C(3, 6, 3), lambda: nn.PixelUnshuffle(2), nn.ReLU, lambda: C(24, 8, 3), nn.ReLU, lambda: C(8, 2, 1))
 images("channel_shuffle", 4, lambda: C(3, 8, 3), lambda: nn.ChannelShuffle(2), nn.ReLU, lambda: C(8, 4, 3))
-images("resampled", 8, lambda: C(3, 8, 3), lambda: nn.Upsample(scale_factor=2, mode="bilinear"), lambda: nn.MaxPool2d(2), lambda: C(8, 4, 1))
+images("resampled", 8, lambda: C(3, 8, 3), lambda: nn.Upsample(scale_factor=2, mode="bilinear"), lambda: nn.MaxPool2d(2), lambda: C(8, 4,
+       1))
 odd("norm_groups_then_added", IMAGE, 4, lambda s, x: s.b(s.n(s.c(F.relu(s.a(x)))) + s.a(x)),
     lambda: {"a": C(3, 8, 3, padding=1), "c": C(8, 8, 3, padding=1), "n": nn.GroupNorm(4, 8), "b": C(8, 2, 1)})
 odd("unfolded", IMAGE, 8, lambda s, x: s.b(F.unfold(s.a(x), 3).transpose(1, 2)), lambda: {"a": C(3, 8, 3), "b": L(72, 4)})
@@ -219,73 +238,9 @@ odd("language_model_tied", (), 24, lambda s, x: F.linear(s.e(x) + s.b(F.relu(s.a
 odd("embedding_bag", (), 0, lambda s, x: s.b(s.e(x)), lambda: {"e": nn.EmbeddingBag(20, 8), "b": L(8, 4)}, blamed="_embedding_bag")
 
 
-class Heads(nn.Module):
-    """Attention of 4 heads of 4 in one of its many ways; ``key_heads``: heads of key and value."""
-
-    def __init__(self, way: str, key_heads: int = 4) -> None:
-        super().__init__()
-        self.way, self.key_heads = way, key_heads
-        self.e, self.b = L(8, 16), L(16, 3)
-        self.q, self.k, self.v, self.o = L(16, 16), L(16, 4 * key_heads), L(16, 4 * key_heads), L(16, 16)
-        if way.startswith("fused"):
-            self.q, self.k, self.v, self.qkv = None, None, None, L(16, 48)
-        if way == "scaled_by_head":
-            self.scale = P(4, 1, 1)
-        if way == "table":
-            self.table, self.i = P(9, 4), nn.Buffer(torch.arange(5)[:, None] - torch.arange(5)[None] + 4)
-        if way.startswith("rotary"):
-            self.frequencies = nn.Buffer(torch.tensor([1.0, 0.3]))
-
-    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        b, t, _ = x.shape
-        if self.way == "fused_outer":
-            return tuple(self.qkv(x).view(b, t, 3, 4, 4).permute(2, 0, 3, 1, 4))
-        if self.way == "fused_inner":
-            return self.qkv(x).view(b, t, 4, 12).transpose(1, 2).chunk(3, -1)
-        if self.way == "fused_innermost":
-            return tuple(self.qkv(x).view(b, t, 4, 4, 3).permute(4, 0, 2, 1, 3))
-        if self.way == "heads_inside":
-            return tuple(layer(x).view(b, t, 4, 4).permute(0, 3, 1, 2) for layer in (self.q, self.k, self.v))
-        if self.way == "batch_times_heads":
-            return tuple(layer(x).transpose(0, 1).reshape(t, b * 4, 4).transpose(0, 1) for layer in (self.q, self.k, self.v))
-        return tuple(layer(x).view(b, t, -1, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
-
-    def _rotated(self, x: Tensor) -> Tensor:
-        angle = torch.outer(torch.arange(5, dtype=x.dtype), self.frequencies.to(x.dtype))
-        if self.way == "rotary_pairs":
-            even, odd = x[..., ::2], x[..., 1::2]
-            return torch.stack([even * angle.cos() - odd * angle.sin(), odd * angle.cos() + even * angle.sin()], -1).flatten(-2)
-        angle = torch.cat([angle, angle], -1)
-        return x * angle.cos() + torch.cat([-x[..., 2:], x[..., :2]], -1) * angle.sin()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.e(x)
-        q, k, v = self._split(x)
-        if self.way.startswith("rotary"):
-            q, k = self._rotated(q), self._rotated(k)
-        if self.key_heads not in (1, 4):
-            k, v = (t.repeat_interleave(4 // self.key_heads, 1) for t in (k, v))
-        if self.way == "linear":
-            y = F.relu(q) @ (F.relu(k).transpose(-1, -2) @ v)
-        else:
-            a = q @ k.transpose(-1, -2) / math.sqrt(4)
-            if self.way == "table":
-                a = a + self.table[self.i.view(-1)].view(5, 5, -1).permute(2, 0, 1)
-            if self.way == "causal":
-                a = a.masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -math.inf)
-            y = a.softmax(-1) @ v
-        if self.way == "scaled_by_head":
-            y = y * self.scale
-        if self.way == "batch_times_heads":
-            y = y.transpose(0, 1).reshape(5, -1, 16).transpose(0, 1)
-        else:
-            y = y.transpose(1, 2).flatten(2)
-        return self.b(x + self.o(y))
-
-
 # 16 channels of the residual stream, and 4 heads (2 where two query heads share a key head)
-for _way in ("plain", "fused_outer", "fused_inner", "fused_innermost", "heads_inside", "batch_times_heads", "scaled_by_head", "table", "causal", "linear",
-             "rotary", "rotary_pairs"):  # fmt: skip
+for _way in ("plain", "fused_outer", "fused_inner", "fused_innermost", "heads_inside", "batch_times_heads", "scaled_by_head", "table",
+             "causal", "linear", "rotary", "rotary_pairs"):  # fmt: skip
     ODD[f"heads_{_way}"] = Odd(lambda way=_way: Heads(way), (SEQUENCE,), 20)
 ODD["heads_in_pairs"] = Odd(lambda: Heads("plain", 2), (SEQUENCE,), 18)
 ODD["heads_in_pairs_rotary"] = Odd(lambda: Heads("rotary", 2), (SEQUENCE,), 18)

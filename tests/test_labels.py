@@ -1,4 +1,4 @@
-"""Index labels: unions, alignment, what is fixed, zeros that survive, and views. The oracle for views is numpy on the label ids themselves."""
+"""Index labels: unions, alignment, what is fixed, zeros that survive, and views: the oracle for these is numpy on the ids themselves."""
 
 from __future__ import annotations
 

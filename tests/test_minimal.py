@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable
 from itertools import chain, combinations
 from typing import Any
 
-import laws
 import pytest
 import torch
 import torch.nn.functional as F
-from odd_nets import Net
 from torch import Tensor, nn
 from torch.func import functional_call
-from zoo import randomise
 
 import geta_nb as gt
+import laws
+from odd_nets import Net
+from zoo import randomise
 
 Atom = tuple[str, int, int]
 
@@ -41,8 +41,10 @@ def _batch_norm(s: Any, x: Tensor) -> Tensor:
 # name -> (input shape, forward, parts). Axes that can be cut are longer than 2, so that a wrong cut cannot broadcast.
 NETS: dict[str, tuple[tuple[int, ...], Callable[..., Any], dict[str, Any]]] = {
     "two_layers": ((3,), lambda s, x: F.linear(F.linear(x, s.a, s.c).relu(), s.b), {"a": P(4, 3), "c": P(4), "b": P(2, 4)}),
-    "residual": ((3,), lambda s, x: F.linear((h := F.linear(x, s.a)) + F.linear(h.relu(), s.c), s.b), {"a": P(4, 3), "c": P(4, 4), "b": P(2, 4)}),
-    "joined": ((3,), lambda s, x: F.linear(torch.cat([F.linear(x, s.a), F.linear(x, s.c)], -1), s.b), {"a": P(3, 3), "c": P(4, 3), "b": P(2, 7)}),
+    "residual": ((3,), lambda s, x: F.linear((h := F.linear(x, s.a)) + F.linear(h.relu(), s.c), s.b),
+                 {"a": P(4, 3), "c": P(4, 4), "b": P(2, 4)}),
+    "joined": ((3,), lambda s, x: F.linear(torch.cat([F.linear(x, s.a), F.linear(x, s.c)], -1), s.b),
+               {"a": P(3, 3), "c": P(4, 3), "b": P(2, 7)}),
     "gated": ((3,), lambda s, x: F.linear((h := F.linear(x, s.a).chunk(2, -1))[0] * h[1].sigmoid(), s.b), {"a": P(8, 3), "b": P(2, 4)}),
     "norm_groups": ((3,), lambda s, x: F.linear(F.group_norm((h := F.linear(x, s.a)), h.shape[1] // 2, s.c), s.b),
                     {"a": P(8, 3), "c": P(8), "b": P(2, 8)}),
