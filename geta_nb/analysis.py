@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -55,6 +56,13 @@ def analyse(
 ) -> Analysis:
     """Return groups, graph and costs of ``model``; quantizers that reach no matrix operator are taken off again."""
     trace = trace_model(model, args, kwargs, understood=understood)
+    with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
+        return _read_off(model, trace, quantizers, protect, dense)
+
+
+def _read_off(
+    model: nn.Module, trace: Trace, quantizers: Quantizers | None, protect: Callable[[str], bool], dense: Totals | None
+) -> Analysis:
     if quantizers is not None:
         _drop_idle(model, trace, build_qadg(trace), quantizers)
     qadg = build_qadg(trace)

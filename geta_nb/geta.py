@@ -17,7 +17,7 @@ from geta_nb.analysis import Analysis, analyse
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel
-from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError
+from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError, TraceError
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
 from geta_nb.optimizer import QASSO
 from geta_nb.parametrized import parameter_tensors
@@ -31,7 +31,7 @@ from geta_nb.report import Report, build_report
 from geta_nb.rules import Rules
 from geta_nb.schedule import Schedule
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
-from geta_nb.trace import Trace, check_inputs
+from geta_nb.trace import Trace, check_inputs, trace_model
 from geta_nb.views import Shown
 
 
@@ -82,6 +82,10 @@ class GETA(Shown):
                 model, self.example_inputs, self.example_kwargs, quantizers,
                 protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model),
             )
+        except TraceError:
+            quantizers.undo()
+            trace_model(model, self.example_inputs, self.example_kwargs)  # without quantizers the message is of the user's own lines
+            raise
         except BaseException:
             quantizers.undo()
             raise

@@ -59,7 +59,7 @@ def alive_groups(table: GroupTable, parameters: Mapping[str, Tensor]) -> BoolArr
             continue
         tensor = parameters[entry.parameter].detach()
         if tensor.is_meta:
-            raise InputError("GETA: the model has no values.", at=entry.parameter, got="a meta tensor", hint="load the weights first")
+            raise _no_values(entry.parameter)
         others = [axis for axis in range(tensor.dim()) if axis != entry.axis]
         filled = (tensor != 0).any(dim=others) if others else tensor != 0
         owners = entry.group_of_index[filled.cpu().numpy()]
@@ -76,14 +76,21 @@ def keep_one(table: GroupTable, alive: BoolArray) -> BoolArray:
     return alive
 
 
+def _no_values(name: str) -> InputError:
+    return InputError("GETA: the model has no values.", at=name, got="a meta tensor", hint="load the weights first")
+
+
 def check_finite(parameters: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> None:
     """Check that no weight is NaN or infinite, and that every quantizer has a bit width.
 
     Raises:
         NonFiniteError: one is; the message names its parameter or layer.
+        InputError: the parameters have no values.
     """
     for name, tensor in parameters.items():
-        if tensor.is_floating_point() and not tensor.is_meta and not bool(tensor.detach().isfinite().all()):
+        if tensor.is_meta:
+            raise _no_values(name)
+        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all()):
             raise NonFiniteError("construct_subnet: a weight is not finite.", at=name, expected="finite numbers", got="NaN or infinity")
     for layer, quantizer in quantizers.items():
         if not math.isfinite(float(quantizer.bit_width())):

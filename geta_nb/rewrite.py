@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from geta_nb.errors import SubnetError
 from geta_nb.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 from geta_nb.groups import GroupTable
 from geta_nb.labels import Labels
@@ -54,6 +53,20 @@ class Cut:
         alive = self.table.kept(array.labels, self.alive)
         others = tuple(other for other in range(alive.ndim) if other != axis)
         return np.asarray(alive.any(axis=others), dtype=bool)
+
+    def filled(self) -> Cut:
+        """Return a cut in which every tensor keeps an index along each axis: where none is left, one more group stays."""
+        alive = self.alive.copy()
+        cut = Cut(self.state, self.table, alive)
+        found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
+        tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
+        for labels in tensors:  # one pass does: a group that comes back takes no index away
+            for axis, size in enumerate(labels.shape):
+                array = labels.covering(axis)
+                if size and array is not None and not cut.kept(labels, axis).any():
+                    groups = self.table.label_groups[array.labels]
+                    alive[groups.min()] = True
+        return cut
 
     def shape(self, labels: Labels) -> tuple[int, ...]:
         """Return the shape after the cut."""
@@ -150,14 +163,11 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     out = cut.state.values.get(node)
     source = cut.state.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
     name = operator_name(node)
-    if isinstance(out, Labels):
-        _check(cut, node, out)
-        if name in _SIZE_LIST:
-            _rewrite_sizes(cut, node, twin, out)
-            return
-    if not isinstance(source, Labels):
+    if isinstance(out, Labels) and name in _SIZE_LIST:
+        _rewrite_sizes(cut, node, twin, out)
+    elif not isinstance(source, Labels):
         return
-    if name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple):
+    elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple):
         _rewrite_split(cut, node, twin, source, out)
     elif isinstance(out, Labels) and name in {"slice", "narrow"}:
         _rewrite_slice(cut, graph, node, twin, source)
@@ -191,13 +201,6 @@ def _twinned(sizes: list[Any], twin: fx.Node, position: int, viewed: Labels | No
     if len(cut) == 1 and -1 not in result:  # batch times heads: the product is of traced heads
         result[cut[0]] = -1
     return result
-
-
-def _check(cut: Cut, node: fx.Node, labels: Labels) -> None:
-    if 0 in cut.shape(labels) and 0 not in labels.shape:
-        raise SubnetError(
-            "construct_subnet: nothing would be left of a tensor.", at=f"{module_path(node)} ({node.name})", hint="keep one more group"
-        )
 
 
 def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:

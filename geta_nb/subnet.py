@@ -157,7 +157,7 @@ def build_subnet(
         model: the network as it is trained.
         analysis: its trace, labels, groups and costs.
         quantizers: what is quantized; None: nothing.
-        alive: groups that stay, [G].
+        alive: groups that stay, [G]; more do where a tensor would be left without an index.
         args, kwargs: example inputs on which results are compared.
         zero_groups: groups that are zero, for the report.
 
@@ -168,7 +168,7 @@ def build_subnet(
     parameters = parameter_tensors(model)
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
-    cut = Cut(analysis.state, analysis.table, alive)
+    cut = Cut(analysis.state, analysis.table, alive).filled()
     tensors = {**_values(parameters, quantizers), **dict(model.named_buffers(remove_duplicate=False))}
     graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
@@ -186,7 +186,7 @@ def build_subnet(
     for module in result.modules():
         if isinstance(module, Quantizer):  # its numbers are in the formats: a subnet that is tuned on must not move them
             module.requires_grad_(False)
-    removed = tuple(int(i) for i in np.flatnonzero(~alive))
+    removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
     result.geta_info = SubnetInfo(  # type: ignore[assignment]
         kind="graph" if native is None else "native",

@@ -27,19 +27,19 @@ def keeps_zero(module: fx.GraphModule, nodes: Sequence[fx.Node], entry: fx.Node,
 def _run(
     module: fx.GraphModule, nodes: Sequence[fx.Node], entry: fx.Node, last: fx.Node, change: Callable[[Tensor], Tensor]
 ) -> Tensor | None:
-    values: dict[fx.Node, Any] = {entry: torch.zeros(4, dtype=entry.meta["val"].dtype)}
+    values: dict[fx.Node, Any] = {entry: torch.zeros(4, dtype=entry.meta["val"].dtype, device="cpu")}
 
     def value_of(node: fx.Node) -> Any:
         if node not in values:
             if node.op == "get_attr":
                 tensor = attribute_tensor(module, str(node.target))
-                values[node] = change(torch.ones(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.cpu())
+                values[node] = change(torch.ones(tensor.shape, dtype=tensor.dtype, device="cpu") if tensor.is_meta else tensor.cpu())
             else:
                 values[node] = node.target(*fx.map_arg(node.args, value_of), **fx.map_arg(node.kwargs, value_of))  # type: ignore[operator]
         return values[node]
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("cpu"):
             for node in nodes:
                 value_of(node)
             result = value_of(last)

@@ -40,19 +40,43 @@ class Branching(nn.Module):
         return self.second(hidden)
 
 
+def uncalibrated(model: nn.Module) -> gt.GETA:
+    return gt.GETA(model, IMAGES, quantize=gt.QuantConfig(activations=True))
+
+
+def trained(model: nn.Module, protect: Any = (), **options: Any) -> gt.QASSO:
+    return gt.GETA(model, IMAGES, protect=protect).qasso(torch.optim.SGD, lr=0.1, **options)
+
+
 SHORT = gt.Schedule(1, 3, 1, 4, 2)
 QASSO: dict[str, Any] = {"budget": gt.Budget(), "schedule": SHORT}
 CALLS: dict[str, tuple[type[gt.GetaError], str, Callable[[nn.Module], Any]]] = {
-    "no module": (ConfigError, r"not a model.*expected: a torch\.nn\.Module.*got: +function", lambda m: gt.GETA(m.forward.__func__, IMAGES)),
-    "wrong shape": (InputError, r"rejects the example inputs.*at: +Sequential.*shapes \[\(2, 4, 6, 6\)\]", lambda m: gt.GETA(m, torch.ones(2, 4, 6, 6))),
+    "no module": (
+        ConfigError,
+        r"not a model.*expected: a torch\.nn\.Module.*got: +function",
+        lambda m: gt.GETA(m.forward.__func__, IMAGES),
+    ),
+    "wrong shape": (
+        InputError,
+        r"rejects the example inputs.*at: +Sequential.*shapes \[\(2, 4, 6, 6\)\]",
+        lambda m: gt.GETA(m, torch.ones(2, 4, 6, 6)),
+    ),
     "too many inputs": (InputError, r"rejects the example inputs.*TypeError", lambda m: gt.GETA(m, (IMAGES, IMAGES))),
     "no tensor": (InputError, r"rejects the example inputs", lambda m: gt.GETA(m, None)),
-    "a mapping": (InputError, r"example_inputs is a mapping.*keys image.*try: .*example_kwargs=batch", lambda m: gt.GETA(m, {"image": IMAGES})),
+    "a mapping": (
+        InputError,
+        r"example_inputs is a mapping.*keys image.*try: .*example_kwargs=batch",
+        lambda m: gt.GETA(m, {"image": IMAGES}),
+    ),
     "keywords that are none": (InputError, r"example_kwargs.*got: +list", lambda m: gt.GETA(m, IMAGES, example_kwargs=[1])),
     "an empty batch": (InputError, r"example input is empty.*shape \(0, 3, 6, 6\)", lambda m: gt.GETA(m, IMAGES[:0])),
     "quantize=True": (ConfigError, r"quantize.*QuantConfig, or None.*got: +True", lambda m: gt.GETA(m, IMAGES, quantize=True)),
     "approximate norms": (ConfigError, "approximate_norms is not available", lambda m: gt.GETA(m, IMAGES, approximate_norms=True)),
-    "protect a misspelt layer": (ConfigError, r"matches nothing.*at: +3\.weigth.*did you mean '3\.weight'\?", lambda m: gt.GETA(m, IMAGES, protect=["3.weigth"])),
+    "protect a misspelt layer": (
+        ConfigError,
+        r"matches nothing.*at: +3\.weigth.*did you mean '3\.weight'\?",
+        lambda m: gt.GETA(m, IMAGES, protect=["3.weigth"]),
+    ),
     "protect a number": (ConfigError, r"protect.*got: +3", lambda m: gt.GETA(m, IMAGES, protect=[3])),
     "skip what is not there": (ConfigError, "skip", lambda m: gt.GETA(m, IMAGES, quantize=gt.QuantConfig(skip=("nowhere.*",)))),
     "one bit": (BitWidthError, r"2 <= lower <= upper", lambda m: gt.Budget(bit_range=(1, 8))),
@@ -60,26 +84,54 @@ CALLS: dict[str, tuple[type[gt.GetaError], str, Callable[[nn.Module], Any]]] = {
     "initial bits": (BitWidthError, "initial_bits", lambda m: gt.QuantConfig(initial_bits=1)),
     "sparsity of two": (BudgetError, "group_sparsity", lambda m: gt.Budget(group_sparsity=2)),
     "two targets": (BudgetError, "only one of the targets", lambda m: gt.Budget(group_sparsity=0.5, size_bytes=100)),
-    "K out of reach": (BudgetError, r"K <= 14 of 16 groups.*K = 16", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, lr=0.1, budget=gt.Budget(group_sparsity=1.0), schedule=SHORT)),
-    "protected by exceptions": (BudgetError, r"K <= 0", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, lr=0.1, schedule=SHORT, budget=gt.Budget(exceptions={"*": gt.LayerBudget(protect=True)}))),
-    "everything protected": (PruningSpaceError, r"nothing in this network may be removed.*protected axes; the first: .*request.*geta\.protected", lambda m: gt.GETA(m, IMAGES, protect=["*"]).qasso(torch.optim.SGD, lr=0.1, **QASSO)),
-    "a preview of nothing": (PruningSpaceError, r"nothing in this network", lambda m: gt.GETA(m, IMAGES, protect=["*"]).preview(gt.Budget())),
-    "a schedule longer than the run": (ScheduleError, r"longer than the run.*at most 5 steps.*got: +8 steps.*for_steps\(5\)", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, lr=0.1, total_steps=5, **QASSO)),
-    "no schedule": (ConfigError, r"schedule.*gt\.Schedule", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, budget=gt.Budget(), schedule=100)),
+    "K out of reach": (
+        BudgetError,
+        r"K <= 14 of 16 groups.*K = 16",
+        lambda m: trained(m, budget=gt.Budget(group_sparsity=1.0), schedule=SHORT),
+    ),
+    "protected by exceptions": (
+        BudgetError,
+        r"K <= 0",
+        lambda m: trained(m, schedule=SHORT, budget=gt.Budget(exceptions={"*": gt.LayerBudget(protect=True)})),
+    ),
+    "everything protected": (
+        PruningSpaceError,
+        r"nothing in this network may be removed.*protected axes; the first: .*request.*geta\.protected",
+        lambda m: trained(m, protect=["*"], **QASSO),
+    ),
+    "a preview of nothing": (
+        PruningSpaceError,
+        r"nothing in this network",
+        lambda m: gt.GETA(m, IMAGES, protect=["*"]).preview(gt.Budget()),
+    ),
+    "a schedule longer than the run": (
+        ScheduleError,
+        r"longer than the run.*at most 5 steps.*got: +8 steps.*for_steps\(5\)",
+        lambda m: trained(m, total_steps=5, **QASSO),
+    ),
+    "no schedule": (
+        ConfigError,
+        r"schedule.*gt\.Schedule",
+        lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, budget=gt.Budget(), schedule=100),
+    ),
     "no budget": (ConfigError, r"a gt\.Budget", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, budget=0.5, schedule=SHORT)),
     "no optimizer": (ConfigError, r"not an optimizer.*got: +'adam'", lambda m: gt.GETA(m, IMAGES).qasso("adam", **QASSO)),
-    "options for a built one": (ConfigError, r"built optimizer takes no further arguments.*got: +momentum", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD(m.parameters(), lr=1), momentum=0.9, **QASSO)),
-    "an option it does not know": (ConfigError, r"SGD rejects its arguments.*betas", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, lr=0.1, betas=(0, 1), **QASSO)),
-    "a rule it does not know": (ConfigError, r"saliency|rules", lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD, lr=0.1, saliency="nosuch", **QASSO)),
+    "options for a built one": (
+        ConfigError,
+        r"built optimizer takes no further arguments.*got: +momentum",
+        lambda m: gt.GETA(m, IMAGES).qasso(torch.optim.SGD(m.parameters(), lr=1), momentum=0.9, **QASSO),
+    ),
+    "an option it does not know": (ConfigError, r"SGD rejects its arguments.*betas", lambda m: trained(m, betas=(0, 1), **QASSO)),
+    "a rule it does not know": (ConfigError, r"saliency|rules", lambda m: trained(m, saliency="nosuch", **QASSO)),
     "mask beyond the end": (ConfigError, r"no such group.*0 <= index < 16.*got: +16", lambda m: gt.GETA(m, IMAGES).mask([16])),
     "mask one": (ConfigError, r"one group is not a collection", lambda m: gt.GETA(m, IMAGES).mask(3)),
     "mask a name": (ConfigError, r"not a group.*'conv'", lambda m: gt.GETA(m, IMAGES).mask(["conv"])),
     "round to nothing": (ConfigError, r"round_to.*>= 1.*got: +0", lambda m: gt.GETA(m, IMAGES).construct_subnet(round_to=0)),
     "a report of something else": (InputError, r"not a subnet of this GETA.*got: +Sequential", lambda m: gt.GETA(m, IMAGES).report(cnn())),
-    "calibrated by nothing": (InputError, r"no batches", lambda m: gt.GETA(m, IMAGES, quantize=gt.QuantConfig(activations=True)).calibrate([])),
-    "calibrated by one batch": (InputError, r"batches is one batch", lambda m: gt.GETA(m, IMAGES, quantize=gt.QuantConfig(activations=True)).calibrate(IMAGES)),
-    "not calibrated": (CalibrationError, r"geta\.calibrate", lambda m: gt.GETA(m, IMAGES, quantize=gt.QuantConfig(activations=True)).construct_subnet()),
-}  # fmt: skip
+    "calibrated by nothing": (InputError, r"no batches", lambda m: uncalibrated(m).calibrate([])),
+    "calibrated by one batch": (InputError, r"batches is one batch", lambda m: uncalibrated(m).calibrate(IMAGES)),
+    "not calibrated": (CalibrationError, r"geta\.calibrate", lambda m: uncalibrated(m).construct_subnet()),
+}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -150,6 +202,7 @@ def test_a_model_without_parameters_has_nothing_to_prune_or_train() -> None:
 def test_a_model_without_values_cannot_be_cut() -> None:
     with torch.device("meta"):
         geta = gt.GETA(cnn(), torch.empty(2, 3, 6, 6))
+    assert len(geta.groups) == 16
     for call in (geta.construct_subnet, geta.group_sparsity):
         with pytest.raises(InputError, match=r"(?s)no values.*meta tensor"):
             call()
@@ -162,12 +215,10 @@ def test_a_step_that_is_not_finite_is_refused_and_nothing_is_touched(where: str)
     train(geta.model, optimizer, range(5))  # in the middle of pruning
     geta.model(IMAGES).sum().backward()
     before, progress = snapshot(geta.model), optimizer.progress()
+    if where == "gradient":
+        geta.model[0].bias.grad[1] = float("nan")
     with pytest.raises(NonFiniteError, match=r"(?s)QASSO\.step: .*no weight was changed.*at: .*step 5"):
-        if where == "gradient":
-            geta.model[0].bias.grad[1] = float("nan")
-            optimizer.step()
-        else:
-            optimizer.step(lambda: torch.tensor(float("nan")))
+        optimizer.step((lambda: torch.tensor(float("nan"))) if where == "loss" else None)
     assert_unchanged(geta.model, before)
     assert optimizer.progress() == progress
     train(geta.model, optimizer, range(5, 10))

@@ -99,8 +99,10 @@ def test_a_preview_of_the_groups_that_were_cut_costs_what_the_report_measured(ru
     report = run.geta.report(run.subnet)
     removed = [g.index for g, alive in zip(run.geta.groups, run.optimizer.group_mask, strict=True) if not alive]
     preview = run.geta.preview(BUDGET, groups=removed)
-    assert preview.parameters == report.to_dict()["parameters"]["subnet"] == sum(
-        p.numel() for name, p in run.subnet.named_parameters() if "quantizer" not in name
+    assert (
+        preview.parameters
+        == report.to_dict()["parameters"]["subnet"]
+        == sum(p.numel() for name, p in run.subnet.named_parameters() if "quantizer" not in name)
     )
     assert preview.macs == report.to_dict()["macs"]["subnet"]
     exact = {layer: gt.LayerBudget(bit_range=(b, b), activation_bit_range=(a, a)) for (layer, b), a in

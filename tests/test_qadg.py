@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -23,7 +24,11 @@ QUANTIZE = {"plain": None, "weights and inputs": gt.QuantConfig(activations=True
 
 @pytest.fixture(scope="module", params=[(name, mode) for name in MODELS for mode in QUANTIZE], ids="-".join)
 def geta(request: pytest.FixtureRequest) -> gt.GETA:
-    name, mode = request.param
+    return made(*request.param)
+
+
+@cache
+def made(name: str, mode: str) -> gt.GETA:
     model, inputs = MODELS[name]()
     return gt.GETA(model, inputs, quantize=QUANTIZE[mode])
 
@@ -64,9 +69,8 @@ def test_every_branch_names_raw_nodes(geta: gt.GETA) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_quantizers_change_no_vertex_and_no_edge(name: str) -> None:
     graphs = []
-    for config in QUANTIZE.values():
-        model, inputs = MODELS[name]()
-        qadg = gt.GETA(model, inputs, quantize=config).qadg
+    for mode in QUANTIZE:
+        qadg = made(name, mode).qadg
         position = {v.name: i for i, v in enumerate(qadg.vertices)}
         graphs.append(([(v.operator, v.shape, v.family) for v in qadg.vertices], {(position[a], position[b]) for a, b in qadg.edges}))
     assert graphs[0] == graphs[1]
