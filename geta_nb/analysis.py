@@ -112,6 +112,12 @@ def _branch_layers(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers) -
     return found
 
 
+def _serves(module: fx.GraphModule, branch: Branch, quantizers: Quantizers) -> str:
+    """Whose quantizer a branch of ours is: "inserted" before an input, even where a parameter is that input, or "attached" to a weight."""
+    inputs = {id(parameter) for quantizer in quantizers.activations.values() for parameter in quantizer.parameters()}
+    return "inserted" if any(id(attribute_tensor(module, target)) in inputs for target in branch.parameters) else "attached"
+
+
 def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> None:
     """Take off quantizers, attached just now, whose branch no matrix operator reads, in the model and in the trace."""
     layers = _branch_layers(trace.module, qadg, quantizers)
@@ -119,10 +125,10 @@ def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizer
     useful: dict[str, set[str]] = {"attached": set(quantizers.taken_over), "inserted": set(quantizers.taken_over)}
     for branch in qadg.branches:
         if branch.exit in layers and any(operator_name(user) in COMPUTE for user in readers(nodes[branch.exit])):
-            useful[branch.kind].add(layers[branch.exit])
+            useful[_serves(trace.module, branch, quantizers)].add(layers[branch.exit])
     for branch in qadg.branches:
         layer = layers.get(branch.exit)
-        if layer is not None and layer not in useful[branch.kind]:
+        if layer is not None and layer not in useful[_serves(trace.module, branch, quantizers)]:
             nodes[branch.exit].replace_all_uses_with(nodes[branch.entry])
     _detach(model, trace.module, quantizers, useful)
     _mend_targets(model, trace.module)

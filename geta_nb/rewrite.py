@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from geta_nb.branches import Branch
 from geta_nb.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 from geta_nb.groups import GroupTable
 from geta_nb.labels import Labels
@@ -148,14 +149,20 @@ def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Ma
         if layer is None:
             continue
         entry, last = twins[branch.entry], twins[branch.exit]
-        if branch.kind == "attached":
+        if not _reads_input(branch, layer, quantizers):
             last.replace_all_uses_with(entry)
-        elif layer in quantizers:
+        else:
             inside = [twins[name] for name in branch.nodes]
             with graph.inserting_before(inside[0]):
                 call = graph.call_module(_quantizer_path(layer), (entry,))
             call.meta = dict(last.meta)
             last.replace_all_uses_with(call)
+
+
+def _reads_input(branch: Branch, layer: str, quantizers: Mapping[str, ActivationQuantizer]) -> bool:
+    """Whether a branch belongs to an input quantizer; one on a parameter that feeds a layer starts at a weight and still is one."""
+    owner = f"{_quantizer_path(layer)}."
+    return layer in quantizers and (branch.kind == "inserted" or any(name.startswith(owner) for name in branch.parameters))
 
 
 def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
@@ -228,9 +235,7 @@ def _pick(graph: fx.Graph, twin: fx.Node, axis: int, positions: list[int]) -> No
     """Replace a strided slice, whose steps are no longer even, by its pieces."""
     with graph.inserting_before(twin):
         parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, p, p + 1)) for p in positions]
-        joined = graph.call_function(torch.ops.aten.cat.default, (parts, axis))
-    joined.meta = dict(twin.meta)
-    twin.replace_all_uses_with(joined)
+    twin.target, twin.args, twin.kwargs = torch.ops.aten.cat.default, (parts, axis), {}  # the same node: a branch may start at it
 
 
 def _axis(node: fx.Node, position: int, labels: Labels) -> int:

@@ -84,6 +84,12 @@ def embedding(call: Call) -> Labels:
     return Labels(call.shape, arrays, "data")
 
 
+@rule("gather", "take_along_dim")
+def gather(call: Call) -> Labels:
+    """Elements chosen one by one by data: nothing of them is removable."""
+    return cast(Labels, call.unlabelled("indexed by data"))
+
+
 @rule("index_select")
 def index_select(call: Call) -> Labels:
     """Indices of one axis by data: that axis is fixed."""
@@ -94,6 +100,12 @@ def index_select(call: Call) -> Labels:
     source = sources_of([table, index])
     call.produce([table], source)
     return replace(table, shape=call.shape, source=source)
+
+
+@rule("gather", "take_along_dim")
+def gathered(call: Call) -> Any:
+    """Every element by its own index: nothing keeps its place."""
+    return call.unlabelled("indexed by data")
 
 
 @rule("index")
