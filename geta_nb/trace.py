@@ -98,13 +98,19 @@ def _decompose(exported: Any, understood: Callable[[object], bool]) -> Any:
     """Break up operators without a rule, and those that this brings, as far as torch knows how."""
     tables: Any = torch.export.default_decompositions()
     for _ in range(3):
-        targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
+        targets = {node.target for node in exported.graph.nodes if _has_labels(node)}
         missing = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not understood(t) and t in tables}
         missing = {t for t in missing if t._schema.name.split("::")[-1] not in _STEPWISE}
         if not missing:
             break
         exported = exported.run_decompositions({target: tables[target] for target in missing})
     return exported
+
+
+def _has_labels(node: fx.Node) -> bool:
+    """Whether an operator makes tensors of tensors; a size or a range of numbers needs no rule, and a decomposition costs an export."""
+    makes = isinstance(node.meta.get("val"), (Tensor, list, tuple))
+    return makes and node.op == "call_function" and any(shape_of(item) is not None for item in node.all_input_nodes)
 
 
 @contextmanager
