@@ -14,6 +14,18 @@ from geta_nb.schedule import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
-    "GETA", "QASSO", "Budget", "Family", "GetaError", "Group", "LayerBudget", "Preview", "QuantConfig", "Report", "Schedule", "load", "save",
-]  # fmt: skip
+    "GETA",
+    "QASSO",
+    "Budget",
+    "Family",
+    "GetaError",
+    "Group",
+    "LayerBudget",
+    "Preview",
+    "QuantConfig",
+    "Report",
+    "Schedule",
+    "load",
+    "save",
+]
 del _display

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
 from zoo import randomise
 
 Op = tuple[str | int, ...]

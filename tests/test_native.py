@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-import zoo_nets as nets
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+import zoo_nets as nets
 from geta_nb.native import cut_native
 from zoo import ZOO, randomise
 

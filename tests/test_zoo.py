@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_nets import Random, example_input, random_conv_nets, random_mlps
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
+
+from random_nets import Random, example_input, random_conv_nets, random_mlps
 from zoo import ZOO
 
 pytestmark = [

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import zoo_nets as nets
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
+
+import zoo_nets as nets
 
 Inputs = tuple[Tensor, ...]
 
