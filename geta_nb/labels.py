@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 Ints = NDArray[np.int64]
 REAL, FREE, CONSTANT = 0, 1, 2
+UNSTEADY = 1 << 39  # added to a reason's id where a removed channel gives more than a constant: something that depends on data or position
 NOT_FINITE = 1 << 40  # added to a reason's id where removal gives inf or nan: no later product with zero makes that zero
 
 
@@ -35,8 +36,9 @@ class LabelArray:
 
     Attributes:
         labels: label ids; as many axes as the tensor, each of the tensor's size or 1.
-        spoilers: same shape; 0 where the value is zero once its label is removed, else the id of the :class:`Reason` why it is not,
-            plus ``NOT_FINITE`` where it is not even a number. The larger one is always the worse.
+        spoilers: same shape; 0 where the value is zero once its label is removed, else the id of the :class:`Reason` why it is not:
+            alone where it is a constant then, which a consumer's bias can take over, plus ``UNSTEADY`` where it is none, plus
+            ``NOT_FINITE`` where it is not even a number. The larger one is always the worse.
         origin: REAL for labels of parameters; FREE for an expanded axis or a padding, which follow whatever they meet; CONSTANT for
             a buffer, which gives way to a joint array (rotary frequencies must not decide over heads).
     """
@@ -55,8 +57,17 @@ class LabelArray:
         return LabelArray(change(self.labels), change(self.spoilers), self.origin)
 
     def spoiled(self, reason: int) -> LabelArray:
-        """Return the array of values that are not zero when removed; what is not a number stays so."""
-        return LabelArray(self.labels, np.where(self.spoilers >= NOT_FINITE, self.spoilers, reason), self.origin)
+        """Return the array of values that are not zero when removed, nor constant; what is not a number stays so."""
+        return LabelArray(self.labels, np.where(self.spoilers >= NOT_FINITE, self.spoilers, UNSTEADY + reason), self.origin)
+
+    @property
+    def steady(self) -> NDArray[np.bool_]:
+        """Where the value is a constant, other than zero, once its label is removed."""
+        return np.asarray((self.spoilers > 0) & (self.spoilers < UNSTEADY))
+
+    def unsteady(self) -> LabelArray:
+        """Return the array with no constants: what is not zero when removed may be anything."""
+        return LabelArray(self.labels, self.spoilers + self.steady * UNSTEADY, self.origin) if self.steady.any() else self
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,7 @@ class LabelSpace:
             return None
         first = array.labels.take([0], axis)
         self.union(array.labels, first)
-        return LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin)
+        return LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin).unsteady()
 
     def fix_axes(self, labels: Labels, axes: Iterable[int], reason: int) -> Labels:
         """Return ``labels`` with nothing removable along ``axes``."""

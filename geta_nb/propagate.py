@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,18 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
-from geta_nb.labels import CONSTANT, NOT_FINITE, REAL, Ints, LabelArray, Labels, LabelSpace, single_axis
+from geta_nb.labels import CONSTANT, REAL, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.operators import RULES, Call, Findings
 from geta_nb.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.trace import hint, module_path, operator_name, shape_of
+
+_STEADY = frozenset([
+    "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
+    "split", "split_with_sizes", "chunk", "unbind", "zeros", "ones", "full", "batch_norm", "_native_batch_norm_legit_no_training",
+    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
+    "mean", "amax", "amin",
+])  # fmt: skip
+"""Operators, beside the element-wise ones, that give a constant where a channel is a constant: the same at every position."""
 
 
 @dataclass
@@ -64,6 +72,7 @@ def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str
         folded: exit node of a quantizer branch -> node whose value enters it; such a branch changes no label.
     """
     state = Propagation(LabelSpace(), Findings(), buffers=set(buffers))
+    state.findings.sole = _sole_readers(module, names)
     for node in module.graph.nodes:
         if node in folded:
             state.values[node] = state.values[folded[node]]
@@ -81,6 +90,15 @@ def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str
     return state
 
 
+def _sole_readers(module: fx.GraphModule, names: Mapping[str, str]) -> set[fx.Node]:
+    """Nodes of parameters that are read once, under all their names together."""
+    readers: dict[str, list[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and str(node.target) in names:
+            readers.setdefault(names[str(node.target)], []).extend([node] * len(node.users))
+    return {nodes[0] for nodes in readers.values() if len(nodes) == 1}
+
+
 def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str]) -> Labels:
     shape = shape_of(node) or ()
     name = names.get(str(node.target))
@@ -91,6 +109,8 @@ def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names:
     if name in state.tensors:
         return state.tensors[name]
     mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers else 0
+    if mark and sum(size > 1 for size in shape) > 1:
+        mark += UNSTEADY  # along one axis its numbers differ along the other
     origin = CONSTANT if name in state.buffers else REAL
     arrays = [
         single_axis(shape, axis, state.space.new(size), np.full(size, mark, dtype=np.int64), origin=origin)
@@ -120,7 +140,16 @@ def _apply(state: Propagation, node: fx.Node) -> Any:
         result = known(call)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError):
         return _unknown(call)  # a form of the operator that its rule does not know
-    return result if _fits(call, result) else _unknown(call)
+    if not _fits(call, result):
+        return _unknown(call)
+    return result if operator_name(node) in _STEADY or is_pointwise(node) else _unsteady(result)
+
+
+def _unsteady(value: Any) -> Any:
+    """Labels after an operator that need not carry a constant to a constant, the same at every position."""
+    if isinstance(value, tuple):
+        return tuple(_unsteady(item) for item in value)
+    return replace(value, arrays=tuple(array.unsteady() for array in value.arrays)) if isinstance(value, Labels) else value
 
 
 def understood(target: object) -> bool:
@@ -190,7 +219,7 @@ def removable_classes(state: Propagation, classes: Ints) -> tuple[NDArray[np.boo
         np.minimum.at(blame, classes[labels], reason)
     for labels, spoilers in state.space.checks:
         bad = spoilers > 0
-        np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % NOT_FINITE)
+        np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % UNSTEADY)
     blame[blame == none] = 0
     produced = np.zeros(count, dtype=bool)
     produced[classes[state.produced()]] = True

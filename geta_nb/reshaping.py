@@ -16,7 +16,7 @@ def settle(space: LabelSpace, labels: Labels, reason: int) -> Labels:
         for axis in array.cover:
             first = array.labels.take([0], axis)
             if len(array.cover) > 1 and np.array_equal(np.broadcast_to(first, array.labels.shape), array.labels):
-                array = LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin)
+                array = LabelArray(first, array.spoilers.max(axis, keepdims=True), array.origin).unsteady()
         if array.cover:
             arrays.append(array)
         else:

@@ -22,6 +22,7 @@ from geta_nb.comparison import agree_in_float64, agrees, max_difference, outputs
 from geta_nb.costs import Totals
 from geta_nb.errors import SubnetError
 from geta_nb.extents import BoolArray
+from geta_nb.folding import fold_constants
 from geta_nb.graph_net import GraphNet
 from geta_nb.masking import check_finite
 from geta_nb.native import cut_native
@@ -169,7 +170,9 @@ def build_subnet(
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     cut = Cut(analysis.state, analysis.table, alive).filled()
-    tensors = {**_values(parameters, quantizers), **dict(model.named_buffers(remove_duplicate=False))}
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    tensors = {**_values(parameters, quantizers), **buffers}
+    fold_constants(cut, analysis.trace.module, analysis.names, tensors, {**parameters, **buffers}, (args, kwargs))
     graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     if not (agrees(graph, reference, args, kwargs) or agree_in_float64(graph, model, args, kwargs)):

@@ -125,14 +125,25 @@ def _check_float32(model: nn.Module, subnet: nn.Module, args: tuple[Any, ...], k
 
 @torch.no_grad()
 def _overwrite_consumers(geta: gt.GETA, chosen: list[int]) -> None:
-    """Write noise over the slices that only read the removed groups."""
+    """Write noise over the slices that only read the removed groups; not where they read a constant that the bias takes over."""
     parameters = parameter_tensors(geta.model)
+    read = _weights_that_read_constants(geta)
     noise = torch.Generator().manual_seed(0)
     producing = {(part.parameter, part.axis) for group in geta.groups for part in group.producers}
     for index in chosen:
         for part in geta.groups[index].consumers:
-            if part.parameter in parameters and (part.parameter, part.axis) not in producing:
+            if part.parameter in parameters and (part.parameter, part.axis) not in producing and part.parameter not in read:
                 tensor, rows = parameters[part.parameter], torch.tensor(part.indices)
                 values = tensor.index_select(part.axis, rows)
                 values = torch.randn(values.shape, generator=noise, dtype=values.dtype) * 0.1
                 tensor.index_copy_(part.axis, rows, values)
+
+
+def _weights_that_read_constants(geta: gt.GETA) -> set[str]:
+    """Own names of the weights whose products with constants are folded into a bias."""
+    found, nodes = set(), [fold.node.args[1] for fold in geta._analysis.state.findings.folds]
+    while nodes:
+        node = nodes.pop()
+        found.add(geta._analysis.names.get(str(node.target), ""))
+        nodes += node.all_input_nodes
+    return found

@@ -69,6 +69,23 @@ def images(name: str, groups: int, *layers: Callable[[], nn.Module], blamed: str
     ODD[name] = Odd(lambda: nn.Sequential(*(layer() for layer in layers)), (IMAGE,), groups, blamed)
 
 
+# what a removed channel still gives is a constant: the reader's bias takes it over, where it has one of its own and sees nothing else
+between("buffer_added", 16, lambda s, h: h + s.m, m=lambda: torch.linspace(-1, 1, 16))
+between("scalar_added", 16, lambda s, h: h + s.m, m=lambda: P())
+between("clamped_off_zero", 16, lambda s, h: h.clamp(0.1, 1))
+between("equality", 16, lambda s, h: (h.relu() == s.c(h).relu()).to(h.dtype), c=lambda: L(16, 16))
+between("sigmoid_of_sigmoid", 16, lambda s, h: (2 * h.sigmoid() - 0.3).sigmoid() + h.sigmoid().cos(), shape=SEQUENCE)
+between("sigmoid_read_without_bias", 0, lambda s, h: h.sigmoid(), b=lambda: nn.Linear(16, 4, bias=False), blamed="sigmoid")
+between("sigmoid_read_by_a_shared_layer", 0, lambda s, h: s.c(s.c(h.sigmoid()).relu()), c=lambda: L(16, 16), blamed="sigmoid")
+between("sigmoid_at_some_positions", 0, lambda s, h: torch.cat([h.sigmoid(), h], 1), shape=SEQUENCE, blamed="sigmoid")
+between("sigmoid_summed_over_positions", 0, lambda s, h: h.sigmoid().cumsum(1), shape=SEQUENCE, blamed="sigmoid")
+between("sigmoid_scaled_by_position", 0, lambda s, h: h.sigmoid() * s.p, p=lambda: P(5, 1), shape=SEQUENCE, blamed="sigmoid")
+images("sigmoid_conv", 8, lambda: nn.Conv2d(3, 8, 3), nn.Sigmoid, lambda: nn.MaxPool2d(2), lambda: nn.Conv2d(8, 4, 2))
+images("sigmoid_conv_padded", 0, lambda: nn.Conv2d(3, 8, 3), nn.Sigmoid, lambda: nn.Conv2d(8, 4, 3, padding=1), blamed="sigmoid")
+images("sigmoid_conv_transposed", 0, lambda: nn.Conv2d(3, 8, 3), nn.Sigmoid, lambda: nn.ConvTranspose2d(8, 4, 3), blamed="sigmoid")
+images("sigmoid_flat", 8, lambda: nn.Conv2d(3, 8, 3), nn.Softplus, nn.Flatten, lambda: nn.Linear(8 * 36, 4))
+images("norm_without_scale", 8, lambda: nn.Conv2d(3, 8, 3), lambda: nn.BatchNorm2d(8, affine=False), lambda: nn.Conv2d(8, 4, 3))
+
 # what no rule understands, or what ties a channel to its number or to all others: nothing may go, and the operator is named
 between("fft", 0, lambda s, h: torch.fft.fft(h).real, blamed="_fft_r2c")
 between("sort", 0, lambda s, h: h.sort(-1).values, blamed="sort")
@@ -87,15 +104,11 @@ between("gather", 0, lambda s, h: h.gather(1, s.i.expand(h.shape[0], -1)), width
 between("scatter", 0, lambda s, h: torch.zeros_like(h).scatter(1, s.i.expand(h.shape[0], -1), h), i=lambda: torch.arange(16)[None],
         blamed="scatter")
 between("select", 0, lambda s, h: h + h[:, 3:4] + h[:, 5].unsqueeze(-1), blamed="slice")
-between("buffer_added", 0, lambda s, h: h + s.m, m=lambda: torch.linspace(-1, 1, 16), blamed="buffer")
-between("scalar_added", 0, lambda s, h: h + s.m, m=lambda: P(), blamed="add")
-between("clamped_off_zero", 0, lambda s, h: h.clamp(0.1, 1), blamed="clamp")
 between("zero_over_zero", 0, lambda s, h: h / h.norm(dim=1, keepdim=True), shape=SEQUENCE, blamed="div")
 between("zero_times_infinity", 0, lambda s, h: h * (h.abs() ** -0.5).clamp(max=1e300), blamed="pow")
 between("cosine", 0, lambda s, h: torch.cat([h.sin(), h.cos()], 1), width=32, blamed="cos")
 between("pad_cropped", 0, lambda s, h: F.pad(h, (-2, 3)), width=17, blamed="pad")
 between("pad_ones", 0, lambda s, h: F.pad(h, (2, 0), value=1.0), width=18, blamed="pad")
-between("equality", 0, lambda s, h: (h.relu() == s.c(h).relu()).to(h.dtype), c=lambda: L(16, 16), blamed="eq")
 between("gru", 0, lambda s, h: s.r(h)[0], width=6, shape=SEQUENCE, r=lambda: nn.GRU(16, 6, batch_first=True), blamed="gru")
 odd("einsum_of_three", VECTOR, 0, lambda s, x: s.b(torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.v)),
     lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(10, 6), "b": L(6, 4)}, blamed="einsum")

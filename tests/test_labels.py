@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geta_nb.labels import CONSTANT, NOT_FINITE, LabelArray, Labels, LabelSpace, product_spoilers, single_axis, sources_of
+from geta_nb.labels import CONSTANT, NOT_FINITE, UNSTEADY, LabelArray, Labels, LabelSpace, product_spoilers, single_axis, sources_of
 from geta_nb.reshaping import _blocks, reshape, settle
 
 
@@ -91,10 +91,10 @@ def test_a_joint_array_that_says_nothing_along_an_axis_gives_it_up() -> None:
     space = LabelSpace()
     ids = np.broadcast_to(space.new(3)[:, None], (3, 4))
     spoilers = np.zeros((3, 4), dtype=np.int64)
-    spoilers[1, 2] = 7
+    spoilers[1, 2] = 7  # a constant, as long as it is alone
     settled = settle(space, Labels((3, 4), (LabelArray(ids, spoilers),)), 1)
     assert settled.arrays[0].cover == (0,)
-    assert settled.arrays[0].spoilers.ravel().tolist() == [0, 7, 0]  # one value that is not zero spoils its row
+    assert settled.arrays[0].spoilers.ravel().tolist() == [0, UNSTEADY + 7, 0]  # one value that is not zero spoils its row
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_product_is_zero_where_one_factor_is_and_the_other_a_number(left: int,
 
 def test_what_is_no_number_stays_so_whatever_spoils_it_later() -> None:
     array = LabelArray(np.arange(2), np.array([0, NOT_FINITE + 3])).spoiled(9)
-    assert array.spoilers.tolist() == [9, NOT_FINITE + 3]
+    assert array.spoilers.tolist() == [UNSTEADY + 9, NOT_FINITE + 3]
 
 
 def test_a_value_depends_on_data_as_soon_as_one_operand_does() -> None:

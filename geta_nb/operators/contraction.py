@@ -11,12 +11,14 @@ from torch import fx
 
 from geta_nb.labels import NOT_FINITE, LabelArray, Labels, product_spoilers, sources_of
 from geta_nb.operators.axes import along, drop_axes, insert_axis, pad_left, permute, spoiled
-from geta_nb.operators.registry import Call, MacCount, rule
+from geta_nb.operators.registry import Call, Fold, MacCount, rule
 
 Operands = tuple[fx.Node | None, fx.Node | None]
 
 
-def contract(call: Call, left: Labels, right: Labels, axes: Sequence[int], *, macs: int = 0, operands: Operands | None = None) -> Labels:
+def contract(
+    call: Call, left: Labels, right: Labels, axes: Sequence[int], *, macs: int = 0, operands: Operands | None = None, folds: bool = False
+) -> Labels:
     """Return the labels of sum over ``axes`` of ``left * right``; both have the same number of axes.
 
     Labels that are summed over may go only where a factor is zero; joint labels are united along a summed axis, so that whole heads go.
@@ -24,6 +26,7 @@ def contract(call: Call, left: Labels, right: Labels, axes: Sequence[int], *, ma
     Args:
         macs: a further factor of the multiply-accumulates; 0: do not count them.
         operands: nodes of left and right; default: the first two arguments.
+        folds: whether a bias of the node's own can take over what removed channels give as constants.
     """
     axes = [axis % len(left.shape) for axis in axes]
     shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape, strict=True))
@@ -35,7 +38,7 @@ def contract(call: Call, left: Labels, right: Labels, axes: Sequence[int], *, ma
     for cover in dict.fromkeys(array.cover for labels in pair for array in labels.arrays):
         found = [(labels, array) for labels in pair for array in labels.arrays if array.cover == cover]
         if set(cover) <= set(axes):
-            _sum_over(call, found)
+            _sum_over(call, found, folds)
             continue
         merged = _product([array for _, array in found])
         for axis in set(cover) & set(axes):
@@ -47,8 +50,10 @@ def contract(call: Call, left: Labels, right: Labels, axes: Sequence[int], *, ma
     return drop_axes(Labels(shape, tuple(kept), source), axes)
 
 
-def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]]) -> None:
+def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -> None:
     """Check that what is summed over is zero once removed; a weight's own columns need not be: they are not masked, only finite."""
+    if folds:
+        found = [(labels, _folded(call, array) if labels.source == "data" else array) for labels, array in found]
     values = [array for labels, array in found if labels.source != "param"]
     if not values:  # a product of parameters: the rows of the first are the ones to zero
         values = [found[0][1]]
@@ -56,6 +61,20 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]]) -> None:
     call.space.require_zero(_product(values))
     for _, array in found:
         call.space.require_zero(LabelArray(array.labels, np.where(array.spoilers >= NOT_FINITE, array.spoilers, 0)))
+
+
+def _folded(call: Call, array: LabelArray) -> LabelArray:
+    """Leave constants of removed channels to the bias, and write them down."""
+    if not array.steady.any():
+        return array
+    call.findings.folds.append(Fold(call.node, array.labels.ravel(), array.steady.ravel()))
+    return LabelArray(array.labels, np.where(array.steady, 0, array.spoilers), array.origin)
+
+
+def has_own_bias(call: Call, weight: Labels) -> bool:
+    """Whether a linear or convolution node adds a bias parameter that nothing else reads to a product with parameters."""
+    bias = call.node.args[2] if len(call.node.args) > 2 else call.node.kwargs.get("bias")
+    return weight.source == "param" and isinstance(bias, fx.Node) and bias in call.findings.sole
 
 
 def _product(arrays: Sequence[LabelArray]) -> LabelArray:
@@ -106,7 +125,7 @@ def linear(call: Call) -> Labels:
     data, weight, bias = call.args[0], call.args[1], call.argument(2, "bias")
     if len(weight.shape) == 1:
         return _matmul(call, data, weight, (0, 1))
-    out = contract(call, insert_axis(data, -2), pad_left(weight, len(data.shape) + 1), [-1], macs=1)
+    out = contract(call, insert_axis(data, -2), pad_left(weight, len(data.shape) + 1), [-1], macs=1, folds=has_own_bias(call, weight))
     return add_bias(call, out, bias, len(out.shape) - 1)
 
 

@@ -6,7 +6,7 @@ from math import prod
 
 from geta_nb.labels import Labels
 from geta_nb.operators.axes import drop_axes, insert_axis, permute
-from geta_nb.operators.contraction import add_bias, contract
+from geta_nb.operators.contraction import add_bias, contract, has_own_bias
 from geta_nb.operators.registry import Call, SizeArgument, rule
 from geta_nb.reshaping import reshape
 
@@ -33,7 +33,8 @@ def convolution(call: Call) -> Labels:
         weight = permute(reshape(call.space, weight, (groups, channels // groups, out_channels // groups), reason), [0, 2, 1])
     else:
         weight = reshape(call.space, weight, (groups, out_channels // groups, channels // groups), reason)
-    out = contract(call, insert_axis(data, 2), insert_axis(weight, 0), [3], macs=taps)
+    folds = not transposed and not general and _is_unpadded(call) and has_own_bias(call, weight)
+    out = contract(call, insert_axis(data, 2), insert_axis(weight, 0), [3], macs=taps, folds=folds)
     if not isinstance(call.node.args[position] if position < len(call.node.args) else groups, int):
         out = call.fixed([1], out, "as many groups as there are images")
     elif groups > 1:
@@ -41,3 +42,9 @@ def convolution(call: Call) -> Labels:
     out = reshape(call.space, out, (batch, out_channels), reason)
     arrays = tuple(array.map(lambda values: values.reshape(values.shape + (1,) * len(spatial))) for array in out.arrays)
     return add_bias(call, Labels(call.shape, arrays, out.source), bias, 1)
+
+
+def _is_unpadded(call: Call) -> bool:
+    """Whether every output sees real pixels only, so that a constant channel adds a constant."""
+    padding = call.argument(4, "padding", 0)
+    return padding == "valid" if isinstance(padding, str) else not any(padding if isinstance(padding, (list, tuple)) else [padding])

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from geta_nb.labels import FREE, LabelArray, Labels, single_axis, sources_of
+from geta_nb.labels import FREE, UNSTEADY, LabelArray, Labels, single_axis, sources_of
 from geta_nb.operators.axes import insert_axis, spoiled
 from geta_nb.operators.registry import Call, rule
 
@@ -44,7 +44,7 @@ def _merged(aligned: Sequence[Labels], constant: int) -> list[LabelArray]:
     for cover in dict.fromkeys(array.cover for labels in aligned for array in labels.arrays):
         found = [next((array for array in labels.arrays if array.cover == cover), None) for labels in aligned]
         first = next(array for array in found if array is not None)
-        marks = [array.spoilers if array is not None else np.full_like(first.spoilers, constant) for array in found]
+        marks = [array.spoilers if array is not None else np.full_like(first.spoilers, UNSTEADY + constant) for array in found]
         origin = min(array.origin for array in found if array is not None)
         arrays.append(LabelArray(first.labels, np.maximum.reduce(marks), origin))
     return arrays
@@ -117,7 +117,7 @@ def _padded(call: Call, labels: Labels, axis: int, widths: tuple[int, int], mark
     parts = [array]
     for position, width in zip((0, len(parts) + 1), widths, strict=True):
         if width:
-            marks = np.full(width, mark, dtype=np.int64)
+            marks = np.full(width, UNSTEADY * bool(mark) + mark, dtype=np.int64)
             parts.insert(position, single_axis(labels.shape, axis, call.space.new(width), marks, origin=FREE))
     joined = LabelArray(np.concatenate([p.labels for p in parts], axis), np.concatenate([p.spoilers for p in parts], axis), array.origin)
     return replace(labels, arrays=(*(a for a in labels.arrays if axis not in a.cover), joined))

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from geta_nb.labels import FREE, Labels, single_axis
+from geta_nb.labels import FREE, UNSTEADY, Labels, single_axis
 from geta_nb.operators.axes import drop_axes, insert_axis, pad_left, permute
 from geta_nb.operators.registry import Call, rule
 from geta_nb.reshaping import reshape
@@ -53,7 +53,7 @@ def expand(call: Call) -> Labels:
     arrays = list(labels.arrays)
     for axis, size in enumerate(shape):
         if labels.shape[axis] == 1 and size > 1 and not call.is_dynamic(axis):
-            marks = np.full(size, call.reason("expanded value"), dtype=np.int64)
+            marks = np.full(size, UNSTEADY + call.reason("expanded value"), dtype=np.int64)
             arrays.append(single_axis(shape, axis, call.space.new(size), marks, origin=FREE))
     return Labels(shape, tuple(arrays), labels.source)
 

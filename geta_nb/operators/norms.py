@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from geta_nb.labels import NOT_FINITE, Ints, LabelArray, Labels
+from geta_nb.labels import NOT_FINITE, UNSTEADY, Ints, LabelArray, Labels
 from geta_nb.operators.axes import along, spoiled
 from geta_nb.operators.registry import Call, SizeArgument, rule
 from geta_nb.reshaping import reshape
@@ -33,14 +33,17 @@ def affine(call: Call, data: Labels, vectors: list[Labels | None], *, keeps_zero
         if bias is not None:
             zero = zero & (_marks(bias, array) == 0)
         text = "normalised without a scale that can be zeroed" if weight is None else "normalised"
-        marks = np.where(array.spoilers >= NOT_FINITE, array.spoilers, np.where(zero, 0, call.reason(text)))
+        numbers = [item for item in (weight, bias, *others) if item is not None]
+        constant = np.logical_and.reduce([array.spoilers < UNSTEADY, *(_marks(item, array) < UNSTEADY for item in numbers)])
+        marks = np.where(zero, 0, call.reason(text) + UNSTEADY * ~constant)
+        marks = np.where(array.spoilers >= NOT_FINITE, array.spoilers, marks)
         arrays.append(LabelArray(array.labels, marks, array.origin))
     return replace(data, arrays=tuple(arrays))
 
 
 def _marks(labels: Labels, like: LabelArray) -> Ints:
     found = next((array for array in labels.arrays if array.cover == like.cover), None)
-    return found.spoilers if found is not None else np.ones(like.labels.shape, dtype=np.int64)
+    return found.spoilers if found is not None else np.full(like.labels.shape, UNSTEADY, dtype=np.int64)
 
 
 def _outputs(call: Call, out: Labels) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from geta_nb.labels import NOT_FINITE, LabelArray, Labels, sources_of
+from geta_nb.labels import NOT_FINITE, UNSTEADY, LabelArray, Labels, sources_of
 from geta_nb.operators.axes import along, pad_left
 from geta_nb.operators.registry import Call, rule
 from geta_nb.trace import hint, operator_name
@@ -65,7 +66,10 @@ def _combine(call: Call, operands: list[Labels], cover: tuple[int, ...], table: 
             blame = np.where(blame == 0, array.spoilers, blame)
             worst = np.maximum(worst, array.spoilers)
     result = table[pattern]
-    blame = np.where(blame == 0, call.reason("does not keep zero"), blame)
+    blame = np.where(blame == 0, call.reason("does not keep zero"), blame % UNSTEADY)
+    # constants of constants; an operand without labels here brings its own numbers, which one number alone does not
+    loose = any(array is None and (item.source == "data" or prod(item.shape) > 1) for array, item in zip(found, operands, strict=True))
+    blame = np.where((worst >= UNSTEADY) | loose, UNSTEADY + blame, blame)
     blame = np.where(result == UNDEFINED, NOT_FINITE + call.reason("is no number at zero"), np.where(result == ZERO, 0, blame))
     return LabelArray(present[0].labels, np.where(worst >= NOT_FINITE, worst, blame), min(array.origin for array in present))
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from geta_nb.labels import Ints, LabelArray, Labels, LabelSpace, sources_of
@@ -38,6 +40,21 @@ class SizeArgument:
     axis: int
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A sum that removed channels reach as constants, which its bias takes over when they are cut.
+
+    Attributes:
+        node: linear or convolution node: (data, weight, bias, ...).
+        labels: labels of the data's channels, [channels]; axis 1 of a convolution's input, the last of a linear one's.
+        steady: which of them are constants once removed, [channels].
+    """
+
+    node: fx.Node
+    labels: Ints
+    steady: NDArray[np.bool_]
+
+
 @dataclass
 class Findings:
     """What the rules write down beside the labels.
@@ -50,6 +67,8 @@ class Findings:
         parts: labels of each piece of a split, of which one must stay.
         unknown: (operator, module path) of what no rule understood.
         foreign: names of parameters that are not the model's own to cut.
+        folds: sums whose bias takes over what removed channels still give.
+        sole: nodes of parameters that nothing but one operator reads.
     """
 
     macs: list[MacCount] = field(default_factory=list)
@@ -59,6 +78,8 @@ class Findings:
     parts: list[Ints] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+    sole: set[fx.Node] = field(default_factory=set)
 
 
 @dataclass
