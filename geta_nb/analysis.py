@@ -53,15 +53,21 @@ def analyse(
     *,
     protect: Callable[[str], bool],
     dense: Totals | None = None,
+    approximate_norms: bool = False,
 ) -> Analysis:
     """Return groups, graph and costs of ``model``; quantizers that reach no matrix operator are taken off again."""
     trace = trace_model(model, args, kwargs, understood=understood)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
-        return _read_off(model, trace, quantizers, protect, dense)
+        return _read_off(model, trace, quantizers, protect, dense, approximate_norms)
 
 
 def _read_off(
-    model: nn.Module, trace: Trace, quantizers: Quantizers | None, protect: Callable[[str], bool], dense: Totals | None
+    model: nn.Module,
+    trace: Trace,
+    quantizers: Quantizers | None,
+    protect: Callable[[str], bool],
+    dense: Totals | None,
+    approximate_norms: bool,
 ) -> Analysis:
     if quantizers is not None:
         _drop_idle(model, trace, build_qadg(trace), quantizers)
@@ -70,7 +76,7 @@ def _read_off(
     if quantizers is not None:
         qadg.layers = _branch_layers(trace.module, qadg, quantizers)
     buffers = dict.fromkeys(name for name, _ in model.named_buffers(remove_duplicate=False))
-    state = propagate(trace.module, names, set(buffers), qadg.folded)
+    state = propagate(trace.module, names, set(buffers), qadg.folded, approximate_norms=approximate_norms)
     # the model's own order, whatever order quantizers give the trace: groups get the same numbers with and without them
     order = [name for name in (*parameter_tensors(model), *buffers) if name in state.tensors]
     state.tensors = {name: state.tensors[name] for name in order}

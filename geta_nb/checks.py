@@ -19,11 +19,11 @@ from geta_nb.parametrized import parameter_tensors
 from geta_nb.schedule import Schedule
 
 
-def check_arguments(model: object, quantize: object, approximate_norms: bool) -> None:
+def check_arguments(model: object, quantize: object, approximate_norms: object) -> None:
     """Check the kinds of the façade's arguments.
 
     Raises:
-        ConfigError: no module, no ``QuantConfig``, or an option that is not available.
+        ConfigError: no module, no ``QuantConfig``, or no truth value.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError("GETA: not a model.", expected="a torch.nn.Module", got=type(model).__name__)
@@ -31,8 +31,8 @@ def check_arguments(model: object, quantize: object, approximate_norms: bool) ->
         raise ConfigError(
             "GETA: quantize.", expected="a gt.QuantConfig, or None for pruning only", got=repr(quantize), hint="gt.QuantConfig()"
         )
-    if approximate_norms:
-        raise ConfigError("GETA: approximate_norms is not available yet.", expected="approximate_norms=False", got="True")
+    if not isinstance(approximate_norms, bool):
+        raise ConfigError("GETA: approximate_norms.", expected="True or False", got=repr(approximate_norms))
 
 
 def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -44,7 +44,8 @@ class GETA(Shown):
         example_kwargs: keyword inputs passed along.
         quantize: what to quantize; None: pruning only. Quantizers of an earlier ``GETA`` are taken over: see ``quantizers.taken_over``.
         protect: patterns of parameter or module paths whose groups must stay.
-        approximate_norms: not available yet; must be False.
+        approximate_norms: also remove channels that layer norms run over (a transformer's residual width). Such groups are marked
+            ``exact=False``: a norm over fewer channels has other statistics, so the subnet is near the masked model, not equal to it.
 
     Attributes:
         model: the model.
@@ -70,7 +71,7 @@ class GETA(Shown):
         approximate_norms: bool = False,
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms)
-        self.model, self.config = model, quantize
+        self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
         self.example_inputs, self.example_kwargs = checks.example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
         check_inputs(model, self.example_inputs, self.example_kwargs)
@@ -81,6 +82,7 @@ class GETA(Shown):
             self._analysis: Analysis = analyse(
                 model, self.example_inputs, self.example_kwargs, quantizers,
                 protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model),
+                approximate_norms=approximate_norms,
             )
         except TraceError:
             quantizers.undo()
@@ -254,6 +256,7 @@ class GETA(Shown):
             max_abs_difference=facts.max_abs_difference,
             module_kind=info.kind if info is not None else "graph",
             zero_groups=facts.zero_groups,
+            approximate_groups=int((~self._analysis.table.exact[list(facts.removed)]).sum()),
             target_group_sparsity=target / len(self.groups) if target is not None and len(self.groups) else None,
             metrics=metrics,
         )
@@ -265,6 +268,7 @@ class GETA(Shown):
             "optimizer": self._optimizer.state_dict() if self._optimizer is not None else self._pending,
             "quantize": asdict(self.config) if self.config is not None else None,
             "protect": list(self.protect),
+            "approximate_norms": self.approximate_norms,
             "groups": len(self.groups),
         }
         checkpoint.write(path, state)
@@ -280,8 +284,9 @@ class GETA(Shown):
         """
         state = checkpoint.read(path)
         config = QuantConfig(**state["quantize"]) if state["quantize"] is not None else None
+        options: dict[str, Any] = {"protect": tuple(state["protect"]), "approximate_norms": bool(state.get("approximate_norms", False))}
         try:
-            geta = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, protect=tuple(state["protect"]))
+            geta = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, **options)
         except ConfigError as error:  # the options were right for the model that was saved
             raise CheckpointError("resume: a checkpoint of another model.", at=path, got=error.what) from error
         try:

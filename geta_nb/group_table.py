@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, overload
 
@@ -32,6 +32,7 @@ class Group(Shown):
         producers: slices that are zeroed when the group is masked.
         consumers: slices that only read what the producers wrote, and buffers.
         size: parameter elements removed with it.
+        exact: whether the cut network computes what the masked one does; False where a norm runs over the group.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Group(Shown):
     producers: tuple[Slice, ...]
     consumers: tuple[Slice, ...]
     size: int
+    exact: bool = True
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -53,6 +55,11 @@ class Family(Shown):
     name: str
     module_path: str
     groups: Sequence[Group]
+
+    @property
+    def exact(self) -> bool:
+        """Whether its groups go without a trace: see :class:`Group`."""
+        return self.groups[0].exact
 
 
 class Protected(NamedTuple):
@@ -92,6 +99,7 @@ class GroupTable:
         axis_maps: index maps of every parameter and buffer axis that a group touches.
         group_size: parameter elements of each group, [G].
         label_groups: group of each label, [labels], -1 for none.
+        exact: whether a group goes without a trace, [G]; not where a norm runs over it (``approximate_norms``).
     """
 
     n_groups: int
@@ -101,6 +109,11 @@ class GroupTable:
     axis_maps: list[AxisMap]
     group_size: Ints
     label_groups: Ints
+    exact: NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, dtype=bool))
+
+    def __post_init__(self) -> None:
+        if len(self.exact) != self.n_groups:
+            self.exact = np.ones(self.n_groups, dtype=bool)
 
     def extent(self, const: int, arrays: Sequence[Ints]) -> Extent:
         """Return the extent of axes given by their labels."""
@@ -143,7 +156,7 @@ class GroupList(Sequence[Group], Shown):
             part = Slice(entry.parameter, entry.axis, indices)
             (producers if entry.producing else consumers).append(part)
         family = self.table.family_names[self.table.family_of[index]]
-        return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]))
+        return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]), bool(self.table.exact[index]))
 
     @cached_property
     def _members(self) -> list[list[tuple[int, tuple[int, ...]]]]:

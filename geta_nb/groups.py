@@ -51,7 +51,10 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
         if (groups := label_groups[entry.labels]).max(initial=-1) >= 0
     ]
     sizes = _group_sizes(state, maps, len(family_of))
-    table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups)
+    exact = np.ones(len(family_of) + 1, dtype=bool)
+    for labels in state.space.approximations:
+        exact[label_groups[labels]] = False  # the last entry is that of no group
+    table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups, exact[:-1])
     return table, _protected(state, axes, removable, blame, produced)
 
 

@@ -113,9 +113,14 @@ class Extent:
 
 @dataclass
 class LabelSpace:
-    """All labels of one network: their unions, what is fixed, and what reaches a consumer without being zero."""
+    """All labels of one network: their unions, what is fixed, and what reaches a consumer without being zero.
+
+    ``approximate_norms``: whether what norms run over may go, though their statistics then change; ``approximations`` are such labels.
+    """
 
     size: int = 0
+    approximate_norms: bool = False
+    approximations: list[Ints] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=lambda: [Reason("", "", "")])
     edges: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, int]] = field(default_factory=list)

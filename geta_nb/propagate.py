@@ -62,7 +62,14 @@ class Propagation:
         return marks
 
 
-def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str], folded: Mapping[fx.Node, fx.Node]) -> Propagation:
+def propagate(
+    module: fx.GraphModule,
+    names: Mapping[str, str],
+    buffers: set[str],
+    folded: Mapping[fx.Node, fx.Node],
+    *,
+    approximate_norms: bool = False,
+) -> Propagation:
     """Return the labels of all nodes.
 
     Args:
@@ -70,8 +77,9 @@ def propagate(module: fx.GraphModule, names: Mapping[str, str], buffers: set[str
         names: target of a ``get_attr`` node -> own name of the parameter or buffer; absent: a constant.
         buffers: own names that are buffers.
         folded: exit node of a quantizer branch -> node whose value enters it; such a branch changes no label.
+        approximate_norms: whether channels that norms run over may go.
     """
-    state = Propagation(LabelSpace(), Findings(), buffers=set(buffers))
+    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(), buffers=set(buffers))
     state.findings.sole = _sole_readers(module, names)
     for node in module.graph.nodes:
         if node in folded:

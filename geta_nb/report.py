@@ -36,6 +36,7 @@ class Report(Shown):
         activation_bit_widths: layer -> bits of its inputs.
         max_abs_difference: largest difference between the outputs of masked model and subnet; None: an output is not finite.
         module_kind: ``"native"`` (the model's own classes) or ``"graph"``.
+        approximate_groups: removed groups that a norm runs over (``approximate_norms``); 0: the subnet equals the masked model.
         metrics: what the user measured, plain values; one that is not finite is None, with ``<name>_reason`` beside it.
         versions: package -> version.
     """
@@ -47,6 +48,7 @@ class Report(Shown):
     activation_bit_widths: dict[str, float]
     max_abs_difference: float | None
     module_kind: str
+    approximate_groups: int
     metrics: dict[str, Any]
     versions: dict[str, str]
 
@@ -56,7 +58,10 @@ class Report(Shown):
         return compare_layers(self.costs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON-able values. Sizes in bytes; MACs in the paper's counting, ``_full`` with products of two activations."""
+        """Return plain JSON-able values. Sizes in bytes; MACs in the paper's counting, ``_full`` with products of two activations.
+
+        ``"approximate_groups"`` is there only where norms run over groups that are gone.
+        """
         dense = self.costs.dense
         sides = {
             name: {"dense": _plain(getattr(dense, name)), "subnet": _plain(getattr(self.costs, name))}
@@ -73,6 +78,7 @@ class Report(Shown):
             "relative_bops_full": self.costs.relative_bops_full,
             "max_abs_difference": self.max_abs_difference,
             "module_kind": self.module_kind,
+            **({"approximate_groups": self.approximate_groups} if self.approximate_groups else {}),
             "layers": [{key: _plain(value) for key, value in asdict(row).items()} for row in self.layers],
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
@@ -101,6 +107,7 @@ def build_report(
     module_kind: str,
     zero_groups: int | None = None,
     target_group_sparsity: float | None = None,
+    approximate_groups: int = 0,
     metrics: Mapping[str, Any] | None = None,
 ) -> Report:
     """Return the report of a subnet.
@@ -114,6 +121,7 @@ def build_report(
         module_kind: ``"native"`` or ``"graph"``.
         zero_groups: zero groups, where rounding kept some of them; None: those that do not live.
         target_group_sparsity: what the budget asked for.
+        approximate_groups: removed groups that did not go exactly.
         metrics: name -> number, text, or a mapping or list of such.
 
     Raises:
@@ -130,6 +138,7 @@ def build_report(
         activation_bit_widths={layer: _plain(float(bits)) for layer, bits in activation_bits.items()},
         max_abs_difference=_finite(max_abs_difference),
         module_kind=module_kind,
+        approximate_groups=approximate_groups,
         metrics=_plain_metrics(metrics or {}, at="metrics"),
         versions=find_versions(),
     )

@@ -174,6 +174,11 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
         _rewrite_sizes(cut, node, twin, out)
     elif not isinstance(source, Labels):
         return
+    elif name in {"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"}:
+        normalised: Any = node.args[1]
+        for old, new in zip(normalised, kept := cut.shape(source)[-len(normalised) :], strict=True):
+            cut.note(module_path(node), old, new)
+        twin.update_arg(1, list(kept))
     elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple):
         _rewrite_split(cut, node, twin, source, out)
     elif isinstance(out, Labels) and name in {"slice", "narrow"}:

@@ -71,7 +71,7 @@ CALLS: dict[str, tuple[type[gt.GetaError], str, Callable[[nn.Module], Any]]] = {
     "keywords that are none": (InputError, r"example_kwargs.*got: +list", lambda m: gt.GETA(m, IMAGES, example_kwargs=[1])),
     "an empty batch": (InputError, r"example input is empty.*shape \(0, 3, 6, 6\)", lambda m: gt.GETA(m, IMAGES[:0])),
     "quantize=True": (ConfigError, r"quantize.*QuantConfig, or None.*got: +True", lambda m: gt.GETA(m, IMAGES, quantize=True)),
-    "approximate norms": (ConfigError, "approximate_norms is not available", lambda m: gt.GETA(m, IMAGES, approximate_norms=True)),
+    "approximate norms": (ConfigError, r"approximate_norms.*True or False.*got: +'y'", lambda m: gt.GETA(m, IMAGES, approximate_norms="y")),
     "protect a misspelt layer": (
         ConfigError,
         r"matches nothing.*at: +3\.weigth.*did you mean '3\.weight'\?",

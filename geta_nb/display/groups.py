@@ -25,7 +25,13 @@ def group_html(group: Any) -> str:
     rows = _slice_rows(group)
     head = ("parameter", "axis", "indices", "count", "role")
     title = f"Group {count(group.index)} of family {shorten(group.family, 80)}"
-    return fragment(title, table(head, rows, label="slices"), note(f"{plural(group.size, 'element')} leave the network with it."))
+    return fragment(title, table(head, rows, label="slices"), note(_leaves(group)))
+
+
+def _leaves(group: Any) -> str:
+    """How many elements go, and whether that shows."""
+    loose = "" if getattr(group, "exact", True) else " A norm runs over them, so that the cut is not exact."
+    return f"{plural(group.size, 'element')} leave the network with it.{loose}"
 
 
 def _slice_rows(group: Any) -> list[tuple[Any, ...]]:
@@ -102,12 +108,14 @@ def groups_html(groups: Any) -> str:
         for (title, module, inside), many in zip(families, elements, strict=True)
     ]
     head = ("family", "module", "groups", "elements", "producers", "consumers")
+    loose = [title for title, _, inside in families if len(inside) and not getattr(inside[0], "exact", True)]
+    remark = note(f"Not exact, norms run over them: {', '.join(shorten(title, 60) for title in loose[:_SHOWN_NAMES])}") if loose else ""
     numbers = [
         ("groups", count(len(groups)), "each may be removed alone"),
         ("families", count(len(families)), "groups of one pattern"),
         ("elements", count(sum(elements)), "in all groups"),
     ]
-    return fragment("Groups", cards(numbers), table(head, rows, label="families"))
+    return fragment("Groups", cards(numbers), table(head, rows, label="families"), remark)
 
 
 def _ends(groups: Sequence[Any]) -> tuple[Prose, Prose]:

@@ -11,7 +11,7 @@ from typing import Any
 from geta_nb.display.cost import CAPTION, headline, headline_table
 from geta_nb.display.layers import layers_picture, layers_table
 from geta_nb.display.markup import Cell, Number, cards, details, facts, figure, fragment, table
-from geta_nb.display.wording import MISSING, clean, count, number, percent, shorten, size
+from geta_nb.display.wording import MISSING, clean, count, number, percent, plural, shorten, size
 
 
 def report_text(report: Any) -> str:
@@ -84,8 +84,10 @@ def _checks(facts_: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     difference = facts_.get("max_abs_difference")
     kinds = {"native": "the original classes, smaller", "graph": "a graph module: the classes could not be made smaller"}
     kind = facts_.get("module_kind")
+    loose = facts_.get("approximate_groups") or 0
+    remark = f" (not exact: norms run over {plural(loose, 'group')} that are gone)" if loose else ""
     return [
-        ("masked model against subnet, largest difference", MISSING if difference is None else f"{float(difference):.3g}"),
+        ("masked model against subnet, largest difference", (MISSING if difference is None else f"{float(difference):.3g}") + remark),
         ("kind of module", f"{clean(kind)}: {kinds[kind]}" if kind in kinds else clean(kind)),
     ]
 

@@ -1,13 +1,14 @@
 """Rules for operators, one file per kind; importing this fills the table."""
 
 from geta_nb.operators import attention, contraction, convolution, indexing, joining, layout, norms, pointwise, reduction
-from geta_nb.operators.registry import RULES, Call, Findings, MacCount, SizeArgument, rule
+from geta_nb.operators.registry import RULES, Call, Findings, MacCount, Rescale, SizeArgument, rule
 
 __all__ = [
     "RULES",
     "Call",
     "Findings",
     "MacCount",
+    "Rescale",
     "SizeArgument",
     "attention",
     "contraction",

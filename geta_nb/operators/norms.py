@@ -13,14 +13,14 @@ from geta_nb.operators.registry import Call, SizeArgument, rule
 from geta_nb.reshaping import reshape
 
 
-def affine(call: Call, data: Labels, vectors: list[Labels | None], *, keeps_zero: bool) -> Labels:
+def affine(call: Call, data: Labels, vectors: list[Labels | None], *, keeps_zero: bool, axis: int = 1) -> Labels:
     """Return a normalised value times scale plus shift; zero when both are, or when a zero input passes unshifted.
 
     Args:
-        vectors: scale, shift, and further statistics along axis 1; None where there is none.
+        vectors: scale, shift, and further statistics along ``axis``; None where there is none.
         keeps_zero: whether a zero input is normalised to zero.
     """
-    shaped = [along(vector, len(data.shape), 1) if vector is not None else None for vector in vectors]
+    shaped = [along(vector, len(data.shape), axis) if vector is not None else None for vector in vectors]
     aligned = iter(call.space.align([data, *(item for item in shaped if item is not None)], call.reason("aligned with a fixed axis")))
     data = next(aligned)
     weight, bias, *others = [None if item is None else next(aligned) for item in shaped]
@@ -98,9 +98,11 @@ def _by_group(call: Call, labels: Labels, groups: int, position: int | None = No
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def layer_norm(call: Call) -> Any:
-    """Normalised over the last axes: they are fixed; scale and shift with them. A zero elsewhere becomes the shift."""
+    """Normalised over the last axes: fixed, unless approximate; scale and shift with them. A zero elsewhere becomes the shift."""
     data, dims = call.args[0], len(call.args[1])
     weight, bias = call.argument(2, "weight"), None if "rms" in call.name else call.argument(3, "bias")
+    if dims == 1 and weight is not None and call.approximate(data, len(data.shape) - 1):
+        return _outputs(call, affine(call, data, [weight, bias], keeps_zero="rms" in call.name, axis=len(data.shape) - 1))
     out = call.fixed(range(len(data.shape) - dims, len(data.shape)), data, "normalised over")
     for item in (weight, bias):
         if isinstance(item, Labels):

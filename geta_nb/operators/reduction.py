@@ -29,7 +29,7 @@ def reduce_axes(call: Call) -> Any:
         return pointwise(call)
     ndim = len(labels.shape)
     axes = list(range(ndim)) if dims is None or dims == [] else [d % max(ndim, 1) for d in ([dims] if isinstance(dims, int) else dims)]
-    labels = _summed(call, labels, axes) if call.name == "sum" else call.fixed(axes, labels, f"reduced over by {call.name}")
+    labels = _summed(call, labels, axes) if _skips_zeros(call, labels, axes) else call.fixed(axes, labels, f"reduced over by {call.name}")
     if call.name not in _KEEPS_ZERO:
         labels = spoiled(labels, call.reason("does not keep zero"))
     if len(call.shape) == ndim:
@@ -37,6 +37,16 @@ def reduce_axes(call: Call) -> Any:
     else:
         out = drop_axes(labels, axes)
     return (out,) * len(call.shapes) if call.several else out
+
+
+def _skips_zeros(call: Call, labels: Labels, axes: Sequence[int]) -> bool:
+    """Whether indices that are zero change nothing: in a sum or a norm; in a mean, kept for what it divides, approximately."""
+    if call.name in {"linalg_vector_norm", "norm"}:
+        order = call.argument(1, "ord" if "vector" in call.name else "p", 2)
+        return order is None or (isinstance(order, (int, float)) and order > 0)
+    if call.name == "mean" and len(axes) == 1 and call.argument(2, "keepdim", False):
+        return call.approximate(labels, axes[0])
+    return call.name == "sum"
 
 
 def _summed(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:

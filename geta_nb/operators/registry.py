@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from geta_nb.labels import Ints, LabelArray, Labels, LabelSpace, sources_of
+from geta_nb.labels import REAL, Ints, LabelArray, Labels, LabelSpace, sources_of
 from geta_nb.reshaping import settle
 from geta_nb.trace import hint, module_path, operator_name
 
@@ -55,6 +55,19 @@ class Fold:
     steady: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Rescale:
+    """A root mean square over removable channels: without some of them it is larger, which the scale behind it can make up for.
+
+    Attributes:
+        node: the norm, or the mean in it.
+        labels: labels of the channels it runs over, [channels].
+    """
+
+    node: fx.Node
+    labels: Ints
+
+
 @dataclass
 class Findings:
     """What the rules write down beside the labels.
@@ -69,6 +82,7 @@ class Findings:
         foreign: names of parameters that are not the model's own to cut.
         folds: sums whose bias takes over what removed channels still give.
         sole: nodes of parameters that nothing but one operator reads.
+        rescales: norms that run over removable channels, with ``approximate_norms`` only.
     """
 
     macs: list[MacCount] = field(default_factory=list)
@@ -80,6 +94,7 @@ class Findings:
     foreign: list[str] = field(default_factory=list)
     folds: list[Fold] = field(default_factory=list)
     sole: set[fx.Node] = field(default_factory=set)
+    rescales: list[Rescale] = field(default_factory=list)
 
 
 @dataclass
@@ -144,6 +159,15 @@ class Call:
     def fixed(self, axes: Sequence[int], labels: Labels, text: str) -> Labels:
         """Return ``labels`` with nothing removable along ``axes``."""
         return self.space.fix_axes(labels, axes, self.reason(text))
+
+    def approximate(self, labels: Labels, axis: int) -> bool:
+        """Whether the channels along an axis that a norm runs over may go; then it is written down that this is not exact."""
+        array = labels.covering(axis)
+        if not self.space.approximate_norms or array is None or array.cover != (axis,) or array.origin != REAL:
+            return False
+        self.space.approximations.append(array.labels.ravel())
+        self.findings.rescales.append(Rescale(self.node, array.labels.ravel()))
+        return True
 
     def settle(self, labels: Labels) -> Labels:
         """Return ``labels`` in canonical form."""
