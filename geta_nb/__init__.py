@@ -7,6 +7,7 @@ from geta_nb.errors import GetaError
 from geta_nb.export import load, save
 from geta_nb.geta import GETA
 from geta_nb.groups import Family, Group
+from geta_nb.operators import register_rule
 from geta_nb.optimizer import QASSO
 from geta_nb.preview import Preview
 from geta_nb.report import Report
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "Schedule",
     "load",
+    "register_rule",
     "save",
 ]
 del _display

@@ -142,5 +142,6 @@ def _protected(
     for name in dict.fromkeys(state.findings.foreign):
         entries[Protected(name, "a parameter that a foreign parametrization computes with", "parametrization")] = None
     for name, path in dict.fromkeys(state.findings.unknown):
-        entries[Protected(path or "(root)", "an operator without a rule: all it touches is protected", name)] = None
+        teach = f"an operator without a rule: all it touches is protected; gt.register_rule({name!r}, ...) can teach it"
+        entries[Protected(path or "(root)", teach, name)] = None
     return ProtectedList(entries)

@@ -34,8 +34,14 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return tuple(hint(size) for size in value.shape) if isinstance(value, Tensor) else None
 
 
+def overload_name(target: torch._ops.OpOverload) -> str:
+    """Return the name that an operator has here: short for torch's own (``conv2d``), with its library for others (``mylib::conv2d``)."""
+    library, _, name = target._schema.name.partition("::")
+    return name if library in {"aten", "prims"} else target._schema.name
+
+
 def operator_name(node: fx.Node) -> str:
-    """Return the short operator name of a node: ``conv2d`` for ``aten.conv2d.default``."""
+    """Return the operator name of a node: ``conv2d`` for ``aten.conv2d.default``."""
     if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.name.split("::")[-1]
+        return overload_name(node.target)
     return getattr(node.target, "__name__", str(node.target)) if node.op == "call_function" else node.op

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
 from geta_nb.labels import CONSTANT, REAL, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
+from geta_nb.nodes import overload_name
 from geta_nb.operators import RULES, Call, Findings
 from geta_nb.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.trace import hint, module_path, operator_name, shape_of
@@ -162,7 +163,7 @@ def _unsteady(value: Any) -> Any:
 
 def understood(target: object) -> bool:
     """Whether there is a rule for an operator."""
-    return isinstance(target, torch._ops.OpOverload) and (target._schema.name.split("::")[-1] in RULES or tagged_pointwise(target))
+    return isinstance(target, torch._ops.OpOverload) and (overload_name(target) in RULES or tagged_pointwise(target))
 
 
 def _fits(call: Call, result: Any) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError, TraceError
-from geta_nb.nodes import hint, module_path, operator_name, shape_of
+from geta_nb.nodes import hint, module_path, operator_name, overload_name, shape_of
 from geta_nb.tidy import tidy
 from geta_nb.views import Shown
 
@@ -100,7 +100,7 @@ def _decompose(exported: Any, understood: Callable[[object], bool]) -> Any:
     for _ in range(3):
         targets = {node.target for node in exported.graph.nodes if _has_labels(node)}
         missing = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not understood(t) and t in tables}
-        missing = {t for t in missing if t._schema.name.split("::")[-1] not in _STEPWISE}
+        missing = {t for t in missing if overload_name(t) not in _STEPWISE}
         if not missing:
             break
         exported = exported.run_decompositions({target: tables[target] for target in missing})

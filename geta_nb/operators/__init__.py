@@ -1,7 +1,7 @@
 """Rules for operators, one file per kind; importing this fills the table."""
 
 from geta_nb.operators import attention, contraction, convolution, indexing, joining, layout, norms, pointwise, reduction
-from geta_nb.operators.registry import RULES, Call, Findings, MacCount, Rescale, SizeArgument, rule
+from geta_nb.operators.registry import RULES, Call, Findings, MacCount, Rescale, SizeArgument, register_rule, rule
 
 __all__ = [
     "RULES",
@@ -19,5 +19,6 @@ __all__ = [
     "norms",
     "pointwise",
     "reduction",
+    "register_rule",
     "rule",
 ]

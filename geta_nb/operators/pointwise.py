@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from geta_nb.labels import NOT_FINITE, UNSTEADY, LabelArray, Labels, sources_of
+from geta_nb.nodes import overload_name
 from geta_nb.operators.axes import along, pad_left
 from geta_nb.operators.registry import Call, rule
 from geta_nb.trace import hint, operator_name
@@ -37,7 +38,7 @@ def is_pointwise(node: fx.Node) -> bool:
 
 def tagged_pointwise(target: torch._ops.OpOverload) -> bool:
     """Whether an ATen operator works element by element."""
-    return torch.Tag.pointwise in target.tags or target._schema.name.split("::")[-1] in _UNTAGGED
+    return torch.Tag.pointwise in target.tags or overload_name(target) in _UNTAGGED
 
 
 @rule(*_UNTAGGED)

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from geta_nb.errors import ConfigError
 from geta_nb.labels import REAL, Ints, LabelArray, Labels, LabelSpace, sources_of
+from geta_nb.nodes import overload_name
 from geta_nb.reshaping import settle
 from geta_nb.trace import hint, module_path, operator_name
 
@@ -219,3 +221,44 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
+
+
+def register_rule(operator: str | torch._ops.OpOverload | torch._ops.OpOverloadPacket, how: Rule | str | None = None) -> Any:
+    """Say how an operator that geta-nb does not know treats channels, so that what it touches can be pruned.
+
+    Args:
+        operator: ``torch.ops.mylib.gate``, or its name as ``geta.protected`` shows it: ``"mylib::gate"``, ``"special_op"`` for torch's own.
+        how: ``"elementwise"`` (whatever stands at one place lives and dies together; whether zero stays zero is measured by running it),
+            or a function that turns a :class:`Call` into the :class:`Labels` of the output, one for each of several; None: a decorator.
+
+    Returns:
+        The function, or a decorator for it.
+
+    Raises:
+        ConfigError: no such operator, or neither a function nor ``"elementwise"``.
+
+    A rule is trusted in its labels and checked in its shapes; what the cut network computes is compared with the masked one, so that a
+    wrong rule ends in a ``SubnetError``. For an operator made of known ones, call their rules:
+
+    >>> import geta_nb as gt
+    >>> from geta_nb.operators import RULES
+    >>> @gt.register_rule("mylib::linear_gelu")
+    ... def linear_gelu(call):
+    ...     return RULES["linear"](call)
+    """
+    if isinstance(operator, torch._ops.OpOverload):
+        name = overload_name(operator)
+    elif isinstance(operator, torch._ops.OpOverloadPacket):
+        name = overload_name(getattr(operator, operator.overloads()[0]))
+    else:
+        name = operator.removeprefix("aten::") if isinstance(operator, str) else ""
+    if not name:
+        raise ConfigError("register_rule: not an operator.", expected='torch.ops.mylib.gate or "mylib::gate"', got=repr(operator))
+    if how is None:
+        return lambda function: register_rule(name, function)
+    if how == "elementwise":
+        how = RULES["clone"]
+    if not callable(how):
+        raise ConfigError("register_rule: no rule.", at=name, expected='"elementwise" or a function of a Call', got=repr(how))
+    RULES[name] = how
+    return how
