@@ -213,7 +213,9 @@ def _repeats(trace: Trace) -> int:
 
 
 def _is_dynamic(node: fx.Node) -> bool:
-    return any(not isinstance(size, int) for size in node.meta["val"].shape)
+    value = node.meta["val"]
+    first = value[0] if isinstance(value, (list, tuple)) else value
+    return any(not isinstance(size, int) for size in first.shape)
 
 
 def _extent(labels: Labels, table: GroupTable) -> Extent:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geta_nb.group_table import AxisMap, Family, Group, GroupList, GroupTable, Protected, ProtectedList, Slice
-from geta_nb.labels import Ints
+from geta_nb.labels import Ints, Reason
 from geta_nb.propagate import Propagation, removable_classes
 
 __all__ = ["AxisMap", "Family", "Group", "GroupList", "GroupTable", "Protected", "ProtectedList", "Slice", "find_groups"]
@@ -137,11 +137,29 @@ def _protected(
         owners = state.classes[entry.labels[produced[entry.labels]]]
         for reason_id in np.unique(blame[owners[~removable[owners]]]):
             reason = state.space.reasons[int(reason_id)]
-            place = f" in {reason.module_path}" if reason.module_path else ""
-            entries[Protected(f"{entry.name}[axis {entry.axis}]", reason.text + place, reason.operator)] = None
+            entries[Protected(f"{entry.name}[axis {entry.axis}]", reason.text + _place(reason), reason.operator)] = None
+    for entry in _unmentioned(axes, entries, removable, state.classes):
+        reason = state.space.reasons[int(blame[state.classes[entry.labels]].max(initial=0))]
+        if reason.text:
+            entries[Protected(f"{entry.name}[axis {entry.axis}]", reason.text + _place(reason), reason.operator)] = None
     for name in dict.fromkeys(state.findings.foreign):
         entries[Protected(name, "a parameter that a foreign parametrization computes with", "parametrization")] = None
     for name, path in dict.fromkeys(state.findings.unknown):
         teach = f"an operator without a rule: all it touches is protected; gt.register_rule({name!r}, ...) can teach it"
         entries[Protected(path or "(root)", teach, name)] = None
     return ProtectedList(entries)
+
+
+def _place(reason: Reason) -> str:
+    return f" in {reason.module_path}" if reason.module_path else ""
+
+
+def _unmentioned(axes: list[_AxisLabels], entries: Iterable[Protected], removable: Marks, classes: Ints) -> list[_AxisLabels]:
+    """First axis of each parameter that nothing was said of: it brings no channel, and none of its own can go."""
+    said = {entry.path.partition("[")[0] for entry in entries}
+    said |= {entry.name for entry in axes if removable[classes[entry.labels]].any()}
+    first: dict[str, _AxisLabels] = {}
+    for entry in axes:
+        if not entry.buffer and entry.name not in said:
+            first.setdefault(entry.name, entry)
+    return list(first.values())

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
 from geta_nb.prepare import parameter_tensors
@@ -102,6 +103,44 @@ def check_exact_removal(geta: gt.GETA, chosen: list[int]) -> nn.Module:
         _overwrite_consumers(geta, chosen)
         assert_same(masked, outputs(model, args, kwargs), RTOL)
     return subnet
+
+
+def check_preview(geta: gt.GETA, subnet: nn.Module) -> None:
+    """What ``preview`` says of a choice of groups is what the cut network has: its own parameters, and the products it really makes."""
+    info = subnet.geta_info
+    promised = geta.preview(gt.Budget(group_sparsity=0.0), groups=info.facts.removed)
+    count = sum(p.numel() for name, p in subnet.named_parameters() if "input_quantizer" not in name)
+    assert promised.parameters == count
+    if geta.quantizers is None:
+        assert promised.size_bytes == sum(p.numel() * p.element_size() for p in subnet.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), fast_paths(False):
+        subnet(*geta.example_inputs, **geta.example_kwargs)
+    if not _has_fused_attention(geta):  # torch counts no products inside the CPU's fused attention
+        assert 2 * promised.macs_full == counter.get_total_flops()
+
+
+@contextmanager
+def fast_paths(enabled: bool) -> Iterator[None]:
+    """Let encoder layers take their fused path, or not: fused products are not counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _has_fused_attention(geta: gt.GETA) -> bool:
+    return any(node.operator == "scaled_dot_product_attention" for node in geta.trace.nodes)
+
+
+def check_second_compression(geta: gt.GETA, subnet: nn.Module) -> None:
+    """A subnet can be compressed again: it has exactly the groups that were left, and they go as exactly."""
+    mode = next(name for name, config in MODES.items() if config == geta.config)
+    again = geta_of(subnet, geta.example_inputs, geta.example_kwargs, mode)
+    assert len(again.groups) == len(geta.groups) - len(subnet.geta_info.facts.removed)
+    check_partition(again)
+    check_exact_removal(again, some_groups(again, seed=2))
 
 
 def _other_batch(inputs: Any, batch: int) -> Any:

@@ -109,7 +109,8 @@ between("zero_times_infinity", 0, lambda s, h: h * (h.abs() ** -0.5).clamp(max=1
 between("cosine", 0, lambda s, h: torch.cat([h.sin(), h.cos()], 1), width=32, blamed="cos")
 between("pad_cropped", 0, lambda s, h: F.pad(h, (-2, 3)), width=17, blamed="pad")
 between("pad_ones", 0, lambda s, h: F.pad(h, (2, 0), value=1.0), width=18, blamed="pad")
-between("gru", 0, lambda s, h: s.r(h)[0], width=6, shape=SEQUENCE, r=lambda: nn.GRU(16, 6, batch_first=True), blamed="gru")
+between("lstm_projected", 0, lambda s, h: s.r(h)[0], width=3, shape=SEQUENCE, r=lambda: nn.LSTM(16, 6, proj_size=3, batch_first=True),
+        blamed="lstm")
 odd("einsum_of_three", VECTOR, 0, lambda s, x: s.b(torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.v)),
     lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(10, 6), "b": L(6, 4)}, blamed="einsum")
 odd("gram", SEQUENCE, 0, lambda s, x: s.b((s.a(x).transpose(1, 2) @ s.a(x)).flatten(1)),

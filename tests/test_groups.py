@@ -94,12 +94,25 @@ def test_protected_axes_say_parameter_reason_operator_and_module() -> None:
     assert ("2.weight[axis 0]", "an output of the network", "output") in [tuple(entry) for entry in geta.protected]
 
 
+class Spectrum(nn.Module):
+    """An operator that no rule understands."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft(x).real
+
+
 def test_what_has_no_rule_is_listed_by_operator_and_module_path() -> None:
-    net = nn.Sequential(nn.Linear(4, 6), nn.GRU(6, 5, batch_first=True))
-    geta = plain(net, 3, 4)
-    listed = [entry for entry in geta.protected if entry.operator == "gru"]
-    assert ("1", "an operator without a rule: all it touches is protected", "gru") in [tuple(entry) for entry in listed]
+    geta = plain(nn.Sequential(nn.Linear(4, 6), Spectrum(), nn.Linear(6, 2)), 3, 4)
+    listed = [entry for entry in geta.protected if entry.operator == "_fft_r2c"]
+    assert [entry.path for entry in listed if entry.reason.startswith("an operator without a rule: all it touches is protected")] == ["1"]
     assert any(entry.path == "0.weight[axis 0]" for entry in listed)
+
+
+def test_a_parameter_that_brings_no_channel_and_cannot_be_cut_is_listed_too() -> None:
+    geta = plain(nn.LSTM(6, 8, proj_size=4, batch_first=True), 5, 6)
+    assert len(geta.groups) == 0
+    named = {entry.path.partition("[")[0] for entry in geta.protected}
+    assert named == {name for name, _ in geta.model.named_parameters()}
 
 
 def test_parameters_of_a_foreign_parametrization_are_listed() -> None:

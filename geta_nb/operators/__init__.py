@@ -1,6 +1,6 @@
 """Rules for operators, one file per kind; importing this fills the table."""
 
-from geta_nb.operators import attention, contraction, convolution, indexing, joining, layout, norms, pointwise, reduction
+from geta_nb.operators import attention, contraction, convolution, indexing, joining, layout, norms, pointwise, recurrent, reduction
 from geta_nb.operators.registry import RULES, Call, Findings, MacCount, Rescale, SizeArgument, register_rule, rule
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "layout",
     "norms",
     "pointwise",
+    "recurrent",
     "reduction",
     "register_rule",
     "rule",
