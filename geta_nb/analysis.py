@@ -21,6 +21,7 @@ from geta_nb.propagate import Propagation, attribute_tensor, propagate, understo
 from geta_nb.qadg import QADG, build_qadg
 from geta_nb.trace import Trace, module_path, operator_name, shape_of, trace_model
 
+_PICKS = frozenset({"index", "index_select"})
 _IDLE = "no matrix operator reads what it would give out"
 
 
@@ -228,6 +229,8 @@ def _operator_cost(
     macs: MacCount, qadg: QADG, exits: dict[str, Branch], state: Propagation, table: GroupTable, taken: dict[str, int]
 ) -> OperatorCost:
     path, name = module_path(macs.node), operator_name(macs.node)
+    if macs.weight is not None and not _is_parameter(macs.weight, exits) and macs.data is not None and _is_parameter(macs.data, exits):
+        macs = replace(macs, weight=macs.data, data=macs.weight)  # a matrix that data picks from a stack, on the left
     weight = _operand_layer(macs.weight, qadg, exits, "attached")
     data = _operand_layer(macs.data, qadg, exits, "inserted")
     attention = macs.weight is not None and not _is_parameter(macs.weight, exits)
@@ -262,12 +265,14 @@ def _operand_layer(node: fx.Node | None, qadg: QADG, exits: dict[str, Branch], k
         if branch is not None:
             return qadg.layers.get(branch.exit) if branch.kind == kind else None
         inputs = node.all_input_nodes
-        node = inputs[0] if node.op == "call_function" and len(inputs) == 1 else None
+        node = inputs[0] if node.op == "call_function" and (len(inputs) == 1 or operator_name(node) in _PICKS) else None
     return None
 
 
 def _is_parameter(node: fx.Node, exits: dict[str, Branch]) -> bool:
-    """Whether an operand is made of parameters only."""
+    """Whether an operand is made of parameters only, or of those that data picks from a stack."""
+    if operator_name(node) in _PICKS:
+        return _is_parameter(node.all_input_nodes[0], exits)
     if node.op == "get_attr" or (node.name in exits and exits[node.name].kind == "attached"):
         return True
     return node.op == "call_function" and bool(node.all_input_nodes) and all(_is_parameter(item, exits) for item in node.all_input_nodes)

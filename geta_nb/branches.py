@@ -23,12 +23,13 @@ COMPUTE = frozenset(
     (
         "linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "mv", "einsum", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
         "conv_transpose2d", "conv_transpose3d", "convolution", "embedding", "embedding_bag", "scaled_dot_product_attention",
+        "_grouped_mm", "transformers::grouped_mm_fallback",
     )
 )  # fmt: skip
 _LAYOUT = frozenset(
     (
         "view", "reshape", "_unsafe_view", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "flatten", "clone", "contiguous",
-        "_to_copy", "slice", "select", "getitem",
+        "_to_copy", "slice", "select", "getitem", "index", "index_select",
     )
 )  # fmt: skip
 _ARITHMETIC = frozenset(("mul", "div", "add", "sub", "rsub", "true_divide", "clamp", "clamp_min", "clamp_max", "minimum", "maximum", "pow"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from geta_nb.trace import eval_mode
+from geta_nb.trace import eval_mode, operator_name
 
 # n summands in another order differ by about n eps: these leave three to four orders of magnitude for depth
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -40,12 +41,28 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().masked_fill(same, 0).nan_to_num(math.inf, math.inf).max())
 
 
-def agrees(module: nn.Module, reference: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a module gives the reference outputs, up to the rounding of another order of summation."""
+def agrees(
+    module: nn.Module, reference: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], *, inside: Iterable[torch.dtype] = ()
+) -> bool:
+    """Whether a module gives the reference outputs, up to the rounding of another order of summation.
+
+    Args:
+        module: what to run.
+        reference: expected outputs.
+        args, kwargs: inputs.
+        inside: dtypes that the network computes in on the way; the coarsest one rounds.
+    """
     finite = [item[item.isfinite()] for item in reference if item.is_floating_point()]
     scale = max((float(item.abs().max()) for item in finite if item.numel()), default=1.0)
-    tolerance = max((_TOLERANCE.get(item.dtype, 1e-4) for item in reference if item.is_floating_point()), default=0.0)
+    dtypes = {*inside, *(item.dtype for item in reference)}
+    tolerance = max((_TOLERANCE.get(dtype.to_real(), 1e-4) for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0.0)
     return max_difference(outputs_of(module, args, kwargs), reference) <= tolerance * max(scale, 1e-3)
+
+
+def computed_dtypes(module: fx.GraphModule) -> set[torch.dtype]:
+    """Return the dtypes in which a traced network does more than cast: an operator of a float64 network may sum in float32."""
+    values = [node.meta.get("val") for node in module.graph.nodes if node.op == "call_function" and operator_name(node) != "_to_copy"]
+    return {value.dtype for value in values if isinstance(value, Tensor)}
 
 
 def agree_in_float64(module: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -7,10 +7,12 @@ A plain GraphModule loses unused parameters, non-persistent buffers and attribut
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from geta_nb.errors import ArtifactError
 from geta_nb.program import check_path, decode_program, encode_program
@@ -88,6 +90,18 @@ class GraphNet(fx.GraphModule):
                 raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])
         return cls.build(graph, table.values(), quantizers)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
+        """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
+        tensors = [*self.parameters(), *self.buffers()]
+        before = [tensor.dtype for tensor in tensors]
+        super()._apply(fn, recurse)
+        after = [tensor.dtype for tensor in (*self.parameters(), *self.buffers())]
+        changed = {old: new for old, new in zip(before, after, strict=True) if old != new and old.is_floating_point}
+        if changed:
+            follow_dtypes(self.graph, changed)
+            self.recompile()
+        return self
+
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphNet:
         net = GraphNet(nn.Module(), fx.Graph())
         memo[id(self)] = net
@@ -107,6 +121,21 @@ def copy_graph(graph: fx.Graph) -> fx.Graph:
     # fx copies the signature only by a deepcopy that warns about torch's own classes; it is never changed in place
     new.set_codegen(graph._codegen)
     return new
+
+
+def follow_dtypes(graph: fx.Graph, changed: Mapping[torch.dtype, torch.dtype]) -> None:
+    """Let casts to an old dtype be casts to the new one, and a limit of its range (what a mask is filled with) the limit of the other's."""
+    pairs = [(torch.finfo(old), torch.finfo(new)) for old, new in changed.items() if new.is_floating_point]
+    limits = {getattr(old, end): getattr(new, end) for old, new in pairs for end in ("min", "max")}
+
+    def change(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return changed.get(value, value)
+        return limits.get(value, value) if type(value) is float else value
+
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args, node.kwargs = pytree.tree_map(change, (node.args, dict(node.kwargs)))
 
 
 def find_module(root: nn.Module, path: str) -> nn.Module | None:

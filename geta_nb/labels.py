@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 Ints = NDArray[np.int64]
 REAL, FREE, CONSTANT = 0, 1, 2
+SHARED = 1 << 38  # added, with UNSTEADY, where no row makes the value (one value head for all heads): the reader's columns are zeroed
 UNSTEADY = 1 << 39  # added to a reason's id where a removed channel gives more than a constant: something that depends on data or position
 NOT_FINITE = 1 << 40  # added to a reason's id where removal gives inf or nan: no later product with zero makes that zero
 
@@ -125,10 +126,13 @@ class LabelSpace:
     edges: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, int]] = field(default_factory=list)
     checks: list[tuple[Ints, Ints]] = field(default_factory=list)
+    _never: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1024, dtype=bool))
 
     def new(self, count: int) -> Ints:
         """Return ``count`` labels that nothing else has."""
         self.size += count
+        if self.size > len(self._never):
+            self._never = np.concatenate([self._never, np.zeros(2 * self.size - len(self._never), dtype=bool)])
         return np.arange(self.size - count, self.size, dtype=np.int64)
 
     def reason(self, text: str, operator: str, module_path: str) -> int:
@@ -148,6 +152,18 @@ class LabelSpace:
     def fix(self, labels: Ints, reason: int) -> None:
         """Say that these labels can never be removed."""
         self.fixed.append((labels.ravel(), reason))
+        self._never[labels] = True
+
+    def is_fixed(self, array: LabelArray) -> bool:
+        """Whether every label of an array has been fixed itself (not only one that it was united with)."""
+        labels = array.labels
+        return labels.size > 0 and bool(self._never[labels.flat[0]]) and bool(self._never[labels].all())
+
+    def trimmed(self, labels: Labels) -> Labels:
+        """Return ``labels`` without arrays that are fixed, so that they decide nothing about the arrays they would meet."""
+        if any(self.is_fixed(array) for array in labels.arrays):
+            return replace(labels, arrays=tuple(array for array in labels.arrays if not self.is_fixed(array)))
+        return labels
 
     def require_zero(self, array: LabelArray) -> None:
         """Say that a consumer sums over these labels: they may go only if their values are zero then."""

@@ -172,8 +172,12 @@ def _buildable(module: nn.Module, now: Attributes, combinations: list[Attributes
     """Return the combinations from which the module's own constructor makes tensors of the new shapes.
 
     Attributes that the constructor derives (a head size) are taken from what it made. Empty where the constructor cannot be called
-    with what the module remembers of its arguments.
+    with what the module remembers of its arguments, or takes none of these attributes (a configuration in their place) and so knows
+    nothing of their new values.
     """
+    taken = list(inspect.signature(type(module).__init__).parameters)
+    if not any(name in taken for combination in combinations for name in combination):
+        return []
     original = _rebuild(module, {})
     if original is None or _shapes(original) != before:
         return []

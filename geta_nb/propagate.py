@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
-from geta_nb.labels import CONSTANT, REAL, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
+from geta_nb.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.nodes import overload_name
 from geta_nb.operators import RULES, Call, Findings
 from geta_nb.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
@@ -190,8 +190,9 @@ def _unknown(call: Call) -> Any:
 
 def _arguments(state: Propagation, node: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     def value_of(item: fx.Node) -> Any:
-        if item in state.values and state.values[item] is not None:
-            return state.values[item]
+        known = state.values.get(item)
+        if known is not None:
+            return state.space.trimmed(known) if isinstance(known, Labels) else known
         value = item.meta.get("val")
         return hint(value) if isinstance(value, (int, torch.SymInt)) else value
 
@@ -228,7 +229,7 @@ def removable_classes(state: Propagation, classes: Ints) -> tuple[NDArray[np.boo
         np.minimum.at(blame, classes[labels], reason)
     for labels, spoilers in state.space.checks:
         bad = spoilers > 0
-        np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % UNSTEADY)
+        np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % SHARED)
     blame[blame == none] = 0
     produced = np.zeros(count, dtype=bool)
     produced[classes[state.produced()]] = True

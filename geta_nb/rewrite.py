@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -62,9 +63,9 @@ class Cut:
         found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
         tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
         for labels in tensors:  # one pass does: a group that comes back takes no index away
-            for axis, size in enumerate(labels.shape):
+            for axis in range(len(labels.shape)):
                 array = labels.covering(axis)
-                if size and array is not None and not cut.kept(labels, axis).any():
+                if array is not None and array.labels.size and not cut.kept(labels, axis).any():
                     groups = self.table.label_groups[array.labels]
                     alive[groups.min()] = True
         return cut
@@ -171,7 +172,9 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     source = cut.state.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
     name = operator_name(node)
     if isinstance(out, Labels) and name in _SIZE_LIST:
-        _rewrite_sizes(cut, node, twin, out)
+        _rewrite_sizes(cut, graph, node, twin, out)
+    elif isinstance(out, Labels) and name == "arange":
+        _rewrite_range(cut, graph, node, twin, out)
     elif not isinstance(source, Labels):
         return
     elif name in {"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"}:
@@ -185,14 +188,29 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
         _rewrite_slice(cut, graph, node, twin, source)
     elif isinstance(out, Labels) and name in {"constant_pad_nd", "pad"}:
         _rewrite_padding(cut, node, twin, source, out)
+    elif isinstance(out, Labels) and name == "slice_scatter":
+        _rewrite_written(cut, node, twin, source, out)
     elif isinstance(out, Labels):
+        if name == "repeat_interleave" and node.kwargs.get("output_size") is not None:
+            twin.kwargs = {key: value for key, value in node.kwargs.items() if key != "output_size"}  # a hint that only saves a wait
         for labels in (source, out):
             for axis, size in enumerate(labels.shape):
                 if labels.covering(axis) is not None:
                     cut.note(module_path(node), size, int(cut.kept(labels, axis).sum()))
 
 
-def _rewrite_sizes(cut: Cut, node: fx.Node, twin: fx.Node, out: Labels) -> None:
+def _rewrite_range(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
+    """Leave out the numbers of indices that go."""
+    kept = cut.kept(out, 0) if out.arrays else np.ones(1, dtype=bool)
+    if kept.all():
+        return
+    with graph.inserting_before(twin):
+        whole = graph.node_copy(node, lambda item: twin.all_input_nodes[node.all_input_nodes.index(item)])
+    twin.args, twin.kwargs = (whole,), {}
+    _pick(graph, twin, 0, [int(index) for index in np.flatnonzero(kept)])
+
+
+def _rewrite_sizes(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
     """Give an operator that carries a whole shape the new one; symbolic sizes stay."""
     position, new = _SIZE_LIST[operator_name(node)], cut.shape(out)
     sizes = list(node.args[position])  # type: ignore[arg-type]
@@ -202,16 +220,25 @@ def _rewrite_sizes(cut: Cut, node: fx.Node, twin: fx.Node, out: Labels) -> None:
         if isinstance(size, int) and size != -1:
             cut.note(module_path(node), size, new[axis])
             sizes[axis] = new[axis]
-    twin.update_arg(position, _twinned(sizes, twin, position, out if operator_name(node) in _VIEWS else None))
+    if operator_name(node) in {"view", "_unsafe_view"}:  # another size may make a kernel lay its result out in another way
+        twin.target = torch.ops.aten.reshape.default
+    with graph.inserting_before(twin):
+        twin.update_arg(position, _twinned(cut, graph, sizes, twin, position, out, operator_name(node) in _VIEWS))
 
 
-def _twinned(sizes: list[Any], twin: fx.Node, position: int, viewed: Labels | None) -> list[Any]:
-    """Take symbolic sizes from the copied node, numbers from the rewritten list; a view finds a symbolic size that a cut changes itself."""
+def _twinned(cut: Cut, graph: fx.Graph, sizes: list[Any], twin: fx.Node, position: int, out: Labels, viewed: bool) -> list[Any]:
+    """Take symbolic sizes from the copied node, numbers from the rewritten list; a symbolic size that holds a cut one follows it."""
     old = list(twin.args[position])  # type: ignore[arg-type]
     result = [old[i] if isinstance(old[i], fx.Node) else size for i, size in enumerate(sizes)]
-    cut = [i for i, size in enumerate(result) if isinstance(size, fx.Node) and viewed is not None and viewed.covering(i) is not None]
-    if len(cut) == 1 and -1 not in result:  # batch times heads: the product is of traced heads
-        result[cut[0]] = -1
+    changed = [i for i, size in enumerate(result) if isinstance(size, fx.Node) and out.covering(i) is not None]
+    if viewed and len(changed) == 1 and -1 not in result:  # batch times heads: the product is of traced heads
+        result[changed[0]] = -1
+        return result
+    for i in changed:
+        kept = cut.kept(out, i)
+        if not kept.all():
+            times = graph.call_function(operator.mul, (result[i], int(kept.sum())))
+            result[i] = graph.call_function(operator.floordiv, (times, len(kept)))
     return result
 
 
@@ -236,10 +263,25 @@ def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sour
         _pick(graph, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
 
 
+def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    """Give an assignment to a run of indices the run that is left of it."""
+    axis = _axis(node, 2, source)
+    if out.covering(axis) is None:
+        return
+    start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (3, 4))
+    begin, stop, _ = slice(start, end).indices(out.shape[axis])
+    before = np.cumsum(np.append(0, cut.kept(out, axis)))
+    cut.note(module_path(node), begin, int(before[begin]))
+    cut.note(module_path(node), stop - begin, int(before[stop] - before[begin]))
+    twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
+
+
 def _pick(graph: fx.Graph, twin: fx.Node, axis: int, positions: list[int]) -> None:
-    """Replace a strided slice, whose steps are no longer even, by its pieces."""
+    """Replace a choice of indices along an axis, which is no longer even, by its consecutive pieces."""
+    starts = [p for p in positions if p - 1 not in positions]
+    ends = [p + 1 for p in positions if p + 1 not in positions]
     with graph.inserting_before(twin):
-        parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, p, p + 1)) for p in positions]
+        parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, a, b)) for a, b in zip(starts, ends, strict=True)]
     twin.target, twin.args, twin.kwargs = torch.ops.aten.cat.default, (parts, axis), {}  # the same node: a branch may start at it
 
 

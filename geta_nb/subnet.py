@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from geta_nb.comparison import agree_in_float64, agrees, max_difference, outputs_of
+from geta_nb.comparison import agree_in_float64, agrees, computed_dtypes, max_difference, outputs_of
 from geta_nb.costs import Totals
 from geta_nb.errors import SubnetError
 from geta_nb.extents import BoolArray
@@ -178,7 +178,8 @@ def build_subnet(
     graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
-    if exact and not (agrees(graph, reference, args, kwargs) or agree_in_float64(graph, model, args, kwargs)):
+    inside = computed_dtypes(analysis.trace.module)
+    if exact and not (agrees(graph, reference, args, kwargs, inside=inside) or agree_in_float64(graph, model, args, kwargs)):
         raise SubnetError(
             "construct_subnet: the cut graph does not compute what the masked model computes.",
             at=type(model).__name__, expected="equal outputs on the example inputs",

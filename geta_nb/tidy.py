@@ -19,6 +19,8 @@ def tidy(module: fx.GraphModule) -> None:
     _inline_regions(module)
     _make_scales_explicit(module)
     _make_squeezes_explicit(module)
+    _make_picks_explicit(module)
+    _free_layouts(module)
     _drop_assertions(module)
     module.graph.eliminate_dead_code()
     module.recompile()
@@ -92,3 +94,42 @@ def _make_squeezes_explicit(module: fx.GraphModule) -> None:
             assert shape is not None
             node.target = torch.ops.aten.squeeze.dims
             node.args = (node.args[0], [axis for axis, size in enumerate(shape) if size == 1])
+
+
+def _make_picks_explicit(module: fx.GraphModule) -> None:
+    """Write indexing by consecutive numbers of the code's own (``x[:, [-2]]``) as a slice, which tells where each index comes from."""
+    for node in list(module.graph.nodes):
+        if node.target is not torch.ops.aten.index.Tensor:
+            continue
+        given = [(axis, item) for axis, item in enumerate(node.args[1]) if item is not None]
+        numbers = _numbers(module, given[0][1]) if len(given) == 1 else None
+        shape = node.args[0].meta["val"].shape
+        if not numbers or not isinstance(shape[given[0][0]], int):
+            continue
+        axis, start = given[0][0], numbers[0] % shape[given[0][0]]
+        if [number % shape[axis] for number in numbers] == list(range(start, start + len(numbers))):
+            node.target, node.args = torch.ops.aten.slice.Tensor, (node.args[0], axis, start, start + len(numbers))
+
+
+def _free_layouts(module: fx.GraphModule) -> None:
+    """Let a view of what attention gives out be a reshape: another kernel, chosen by sizes at run time, lays it out in another way."""
+    loose: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        moved = source in loose and operator_name(node) in {"transpose", "permute"}
+        if moved or operator_name(node) == "scaled_dot_product_attention":
+            loose.add(node)
+        elif source in loose and node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+
+
+def _numbers(module: fx.GraphModule, node: fx.Node) -> list[int] | None:
+    """Return the numbers of a vector that is written into the code, None for anything else."""
+    while node.op == "call_function" and operator_name(node) in {"clone", "alias", "detach", "lift_fresh_copy", "_to_copy"}:
+        node = node.args[0]  # type: ignore[assignment]
+    if node.op != "get_attr" or "lifted_tensor" not in str(node.target):
+        return None
+    value: Any = module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value.tolist() if value.dim() == 1 and not value.is_floating_point() and value.dtype != torch.bool else None

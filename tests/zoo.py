@@ -176,7 +176,7 @@ add(
 add("lstm", nets.Recurrent, (5, 6))
 
 
-def _hugging_face(model_class: str, config_class: str, **options: Any) -> nn.Module:
+def hugging_face(model_class: str, config_class: str, **options: Any) -> nn.Module:
     """Build a transformers net from a configuration; imported here because the import takes seconds."""
     with warnings.catch_warnings():
         # the import, not the net: third-party modules touched by transformers' lazy import deprecate their own names
@@ -261,7 +261,7 @@ def _add_hugging_face(name: str, attention: str) -> None:
     }.get(name)
     add(
         f"{name}_{attention}",
-        lambda: _hugging_face(model, config, attn_implementation=attention, **options),
+        lambda: hugging_face(model, config, attn_implementation=attention, **options),
         (3, 16, 16) if name == "vit" else (7,),
         kwargs=kwargs,
         vocabulary=0 if name == "vit" else 90,
@@ -271,3 +271,5 @@ def _add_hugging_face(name: str, attention: str) -> None:
 for _name in _HUGGING_FACE:
     for _attention in ("eager",) if _name == "t5" else ("eager", "sdpa"):
         _add_hugging_face(_name, _attention)
+
+import zoo_text  # noqa: E402, F401  (it registers its nets here)

@@ -1,6 +1,19 @@
 """Rules for operators, one file per kind; importing this fills the table."""
 
-from geta_nb.operators import attention, contraction, convolution, indexing, joining, layout, norms, pointwise, recurrent, reduction
+from geta_nb.operators import (
+    attention,
+    contraction,
+    convolution,
+    indexing,
+    joining,
+    layout,
+    norms,
+    pointwise,
+    recurrent,
+    reduction,
+    scatter,
+    transforms,
+)
 from geta_nb.operators.registry import RULES, Call, Findings, MacCount, Rescale, SizeArgument, register_rule, rule
 
 __all__ = [
@@ -22,4 +35,6 @@ __all__ = [
     "reduction",
     "register_rule",
     "rule",
+    "scatter",
+    "transforms",
 ]

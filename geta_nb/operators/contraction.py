@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from geta_nb.labels import NOT_FINITE, LabelArray, Labels, product_spoilers, sources_of
+from geta_nb.labels import FREE, NOT_FINITE, SHARED, UNSTEADY, LabelArray, Labels, product_spoilers, sources_of
 from geta_nb.operators.axes import along, drop_axes, insert_axis, pad_left, permute, spoiled
 from geta_nb.operators.registry import Call, Fold, MacCount, rule
 
@@ -30,6 +30,8 @@ def contract(
     """
     axes = [axis % len(left.shape) for axis in axes]
     shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape, strict=True))
+    if left.source == right.source == "data":
+        left, right = _whole_units(call, left, right, axes), _whole_units(call, right, left, axes)
     pair = call.space.align([left, right], call.reason("aligned with a fixed axis"))
     if macs:
         _count(call, pair, shape, macs, operands or (_node(call, 0), _node(call, 1)))
@@ -41,6 +43,8 @@ def contract(
             _sum_over(call, found, folds)
             continue
         merged = _product([array for _, array in found])
+        if left.source == right.source == "data" and (len(found) == 1 or any(array.origin == FREE for _, array in found)):
+            merged = _shared(merged)
         for axis in set(cover) & set(axes):
             reduced = call.space.reduce(merged, axis, call.reason("summed over together with a removable axis"))
             assert reduced is not None
@@ -48,6 +52,15 @@ def contract(
         kept.append(merged)
         call.produce([Labels(labels.shape, (array,), labels.source) for labels, array in found], source)
     return drop_axes(Labels(shape, tuple(kept), source), axes)
+
+
+def _whole_units(call: Call, labels: Labels, other: Labels, axes: Sequence[int]) -> Labels:
+    """Unite what is summed over where the other factor lacks the axes that stay (one key for all heads): whole heads go."""
+    for axis in axes:
+        array, partner = labels.covering(axis), other.covering(axis)
+        if array is not None and not set(array.cover) <= set(axes) and (partner is None or partner.cover != array.cover):
+            labels = call.fixed([axis], labels, "summed over together with a removable axis")
+    return labels
 
 
 def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -> None:
@@ -58,7 +71,13 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -
     if not values:  # a product of parameters: the rows of the first are the ones to zero
         values = [found[0][1]]
         call.findings.produced.append(values[0].labels.ravel())
-    call.space.require_zero(_product(values))
+    product = _product(values)
+    shared = (product.spoilers & SHARED > 0) & (product.spoilers < NOT_FINITE)
+    columns = [array for labels, array in found if labels.source == "param"]
+    if columns and shared.any():
+        call.findings.produced += [array.labels[shared] for array in columns]
+        product = LabelArray(product.labels, np.where(shared, 0, product.spoilers), product.origin)
+    call.space.require_zero(product)
     for _, array in found:
         call.space.require_zero(LabelArray(array.labels, np.where(array.spoilers >= NOT_FINITE, array.spoilers, 0)))
 
@@ -75,6 +94,13 @@ def has_own_bias(call: Call, weight: Labels) -> bool:
     """Whether a linear or convolution node adds a bias parameter that nothing else reads to a product with parameters."""
     bias = call.node.args[2] if len(call.node.args) > 2 else call.node.kwargs.get("bias")
     return weight.source == "param" and isinstance(bias, fx.Node) and bias in call.findings.sole
+
+
+def _shared(array: LabelArray) -> LabelArray:
+    """Mark what is not zero where the other factor is the same for every index: one value head for all, so nothing of it can be zeroed."""
+    loose = (array.spoilers > 0) & (array.spoilers < NOT_FINITE)
+    marks = np.where(loose, array.spoilers | UNSTEADY | SHARED, array.spoilers)
+    return LabelArray(array.labels, marks, array.origin)
 
 
 def _product(arrays: Sequence[LabelArray]) -> LabelArray:
@@ -181,3 +207,16 @@ def addmm(call: Call) -> Labels:
     source = sources_of(aligned)
     call.produce(aligned, source)
     return spoiled(Labels(out.shape, aligned[0].arrays, source), reason)
+
+
+@rule("_grouped_mm", "transformers::grouped_mm_fallback")
+def grouped_matmul(call: Call) -> Labels:
+    """y[s, n] = sum_k a[s, k] b[e, k, n], rows by rows with another matrix e: which one is up to data, so that axis is fixed."""
+    rows, stack, ends = call.args[:3]
+    if (len(rows.shape), len(stack.shape)) != (2, 3) or call.argument(3, "bias") is not None:
+        result: Labels = call.unlabelled("a form of a grouped product without a rule")
+        return result
+    reason = call.reason("indexed by data")
+    call.space.fix_all(ends, reason)
+    matrix = drop_axes(call.space.fix_axes(stack, [0], reason), [0])
+    return contract(call, insert_axis(rows, -2), pad_left(permute(matrix, [1, 0]), 3), [-1], macs=1)

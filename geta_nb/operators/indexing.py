@@ -84,10 +84,24 @@ def embedding(call: Call) -> Labels:
     return Labels(call.shape, arrays, "data")
 
 
-@rule("gather", "take_along_dim")
+@rule("gather")
 def gather(call: Call) -> Labels:
-    """Elements chosen one by one by data: nothing of them is removable."""
-    return cast(Labels, call.unlabelled("indexed by data"))
+    """Elements of one axis by data: that axis is fixed; along the others table and index are aligned, zero where the table is."""
+    table, axis, index = call.args[0], call.axis(1, "dim", 0, call.args[0]), call.args[2]
+    reason = call.reason("indexed by data")
+    shorter = [other for other in range(len(table.shape)) if other == axis or table.shape[other] != index.shape[other]]
+    table, index = (call.space.fix_axes(labels, shorter, reason) for labels in (table, index))
+    rows = tuple(1 if other in shorter else size for other, size in enumerate(table.shape))
+    aligned = call.space.align([replace(labels, shape=rows) for labels in (table, index)], reason)
+    source = sources_of(aligned)
+    call.produce(aligned, source)
+    return Labels(call.shape, aligned[0].arrays, source)
+
+
+@rule("take_along_dim", "take")
+def taken(call: Call) -> Any:
+    """Every element by its own index: nothing keeps its place."""
+    return call.unlabelled("indexed by data")
 
 
 @rule("index_select")
@@ -100,12 +114,6 @@ def index_select(call: Call) -> Labels:
     source = sources_of([table, index])
     call.produce([table], source)
     return replace(table, shape=call.shape, source=source)
-
-
-@rule("gather", "take_along_dim")
-def gathered(call: Call) -> Any:
-    """Every element by its own index: nothing keeps its place."""
-    return call.unlabelled("indexed by data")
 
 
 @rule("index")

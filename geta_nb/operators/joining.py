@@ -15,8 +15,13 @@ from geta_nb.operators.registry import Call, rule
 @rule("cat", "concat")
 def cat(call: Call) -> Labels:
     """Join along an axis: its labels stand side by side, all other axes are aligned."""
-    tensors = [labels for labels in call.args[0] if labels.shape != (0,)]
     axis = int(call.argument(1, "dim", 0)) % len(call.shape)
+    tensors = [labels for labels in call.args[0] if labels.shape != (0,) and labels.shape[axis] > 0]
+    return join(call, tensors or call.args[0][:1], axis, call.shape)
+
+
+def join(call: Call, tensors: list[Labels], axis: int, shape: tuple[int, ...]) -> Labels:
+    """Return the labels, of ``shape``, of tensors put side by side along ``axis``; other axes agree."""
     reason = call.reason("concatenated with a fixed axis")
     tensors = _agree(call, tensors, axis, reason)
     along = [labels.covering(axis) for labels in tensors]
@@ -29,7 +34,7 @@ def cat(call: Call) -> Labels:
         arrays.append(_joined(call, tensors, along, axis))
         if source == "data":
             call.produce([Labels(t.shape, (a,), t.source) for t, a in zip(tensors, along, strict=True) if a is not None], source)
-    return call.settle(Labels(call.shape, tuple(arrays), source))
+    return call.settle(Labels(shape, tuple(arrays), source))
 
 
 def _without(labels: Labels, axis: int) -> Labels:

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from geta_nb.labels import FREE, UNSTEADY, Labels, single_axis
+from geta_nb.labels import CONSTANT, FREE, UNSTEADY, Labels, single_axis
 from geta_nb.operators.axes import drop_axes, insert_axis, pad_left, permute
 from geta_nb.operators.registry import Call, rule
 from geta_nb.reshaping import reshape
@@ -52,7 +52,7 @@ def expand(call: Call) -> Labels:
     labels = pad_left(call.args[0], len(shape))
     arrays = list(labels.arrays)
     for axis, size in enumerate(shape):
-        if labels.shape[axis] == 1 and size > 1 and not call.is_dynamic(axis):
+        if labels.shape[axis] == 1 and size > 1 and not call.is_batch(axis):
             marks = np.full(size, UNSTEADY + call.reason("expanded value"), dtype=np.int64)
             arrays.append(single_axis(shape, axis, call.space.new(size), marks, origin=FREE))
     return Labels(shape, tuple(arrays), labels.source)
@@ -67,9 +67,18 @@ def filled(call: Call) -> Labels:
     arrays = [
         single_axis(shape, axis, call.space.new(size), np.full(size, mark, dtype=np.int64), origin=FREE)
         for axis, size in enumerate(shape)
-        if size > 1 and not call.is_dynamic(axis)
+        if size > 1 and not call.is_batch(axis)
     ]
     return Labels(shape, tuple(arrays), "const")
+
+
+@rule("arange")
+def counted(call: Call) -> Labels:
+    """Numbers in a row: each index has a number of its own, which is left out when the index is (one slope for each head)."""
+    if call.is_dynamic(0) or call.shape[0] < 2:
+        return Labels(call.shape, (), "const")
+    marks = np.full(call.shape[0], call.reason("a constant that is not zero"), dtype=np.int64)
+    return Labels(call.shape, (single_axis(call.shape, 0, call.space.new(call.shape[0]), marks, origin=CONSTANT),), "const")
 
 
 @rule("repeat", "tile")

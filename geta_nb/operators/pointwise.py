@@ -28,6 +28,7 @@ _UNTAGGED = [
     "__xor__", "__lshift__", "__rshift__", "nan_to_num", "logical_and", "logical_or", "logical_not", "logical_xor",
     "prims_convert_element_type", "convert_element_type", "softshrink", "hardshrink", "tanhshrink", "softsign", "floor_divide",
     "true_divide", "float_power", "square", "isnan", "isinf", "_conj", "real", "imag", "bitwise_and", "bitwise_or", "bitwise_not",
+    "polar", "complex",
 ]  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def tagged_pointwise(target: torch._ops.OpOverload) -> bool:
 def pointwise(call: Call) -> Labels:
     """Align all tensor operands; a removed index is zero afterwards exactly when the operator makes it so."""
     shape = call.shape
-    operands = [pad_left(labels, len(shape)) for labels in call.all_tensors()]
+    tensors = call.all_tensors()[:1] if call.name == "type_as" else call.all_tensors()  # of the second only the dtype is read
+    operands = [pad_left(labels, len(shape)) for labels in tensors]
     if not operands:
         return Labels(shape, (), "const")
     aligned = call.space.align(operands, call.reason("aligned with a fixed axis"))

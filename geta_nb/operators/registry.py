@@ -153,6 +153,11 @@ class Call:
         """Whether the size of an output axis is only known at run time."""
         return not isinstance(self.node.meta["val"].shape[axis], int)
 
+    def is_batch(self, axis: int) -> bool:
+        """Whether the size of an output axis is one that only the inputs decide, not times something of the network (heads) as well."""
+        size = self.node.meta["val"].shape[axis]
+        return not isinstance(size, int) and bool(size.node.expr.is_Symbol)
+
     def input_dtype(self, index: int) -> torch.dtype | None:
         """Return the dtype of the ``index``-th input node, None when it is no tensor."""
         value = self.node.all_input_nodes[index].meta.get("val")
