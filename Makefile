@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits venv clean
+.PHONY: help run test lint lab bench-digits zoo venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -26,6 +26,9 @@ lab: $(STAMP)   ## JupyterLab on the notebooks
 
 bench-digits: $(STAMP)  ## the README's benchmark table (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.digits_table --output runs/bench_digits
+
+zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
+	$(BIN)/python tests/zoo_table.py
 
 venv: $(STAMP)  ## the environment alone
 

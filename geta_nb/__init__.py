@@ -1,5 +1,6 @@
 """geta-nb: joint structured pruning and quantization-aware training for any PyTorch network, seen and steered in notebooks."""
 
+from geta_nb import _extra
 from geta_nb import display as _display  # fills the registry of views
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
@@ -12,6 +13,8 @@ from geta_nb.optimizer import QASSO
 from geta_nb.preview import Preview
 from geta_nb.report import Report
 from geta_nb.schedule import Schedule
+
+_LAZY: dict[str, str] = {}  # name -> module of widgets and exports that want the extra "notebook"
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,3 +34,10 @@ __all__ = [
     "save",
 ]
 del _display
+
+
+def __getattr__(name: str) -> object:
+    """Import a widget when it is first asked for: the core needs no notebook packages."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_extra.load(_LAZY[name], "notebook"), name)
