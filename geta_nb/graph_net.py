@@ -94,7 +94,7 @@ class GraphNet(fx.GraphModule):
         """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
         tensors = [*self.parameters(), *self.buffers()]
         before = [tensor.dtype for tensor in tensors]
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         after = [tensor.dtype for tensor in (*self.parameters(), *self.buffers())]
         changed = {old: new for old, new in zip(before, after, strict=True) if old != new and old.is_floating_point}
         if changed:
