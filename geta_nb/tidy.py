@@ -16,7 +16,7 @@ _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 def tidy(module: fx.GraphModule) -> None:
     """Leave only operators that compute something."""
-    _inline_regions(module)
+    inline_regions(module)
     _make_scales_explicit(module)
     _make_squeezes_explicit(module)
     _make_picks_explicit(module)
@@ -26,7 +26,7 @@ def tidy(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _inline_regions(module: fx.GraphModule) -> None:
+def inline_regions(module: fx.GraphModule) -> None:
     """Replace grad-mode and autocast regions, which compute nothing themselves, by their contents."""
     for node in list(module.graph.nodes):
         if node.op == "call_function" and getattr(node.target, "__name__", "") in _INLINED:

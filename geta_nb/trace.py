@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError, TraceError
+from geta_nb.lower import is_lowerable, lower
 from geta_nb.nodes import hint, module_path, operator_name, overload_name, shape_of
-from geta_nb.tidy import tidy
+from geta_nb.tidy import inline_regions, tidy
 from geta_nb.views import Shown
 
 __all__ = ["Trace", "TraceNode", "check_inputs", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
@@ -85,26 +86,46 @@ def trace_model(
         exported, dynamic = _export(model, args, kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
-        exported = exported.run_decompositions({})
-        if understood is not None:
-            exported = _decompose(exported, understood)
-        module = exported.module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
+        module = _functional(exported, understood)
     tidy(module)
     return Trace(module, args, kwargs, dynamic)
 
 
-def _decompose(exported: Any, understood: Callable[[object], bool]) -> Any:
-    """Break up operators without a rule, and those that this brings, as far as torch knows how."""
-    tables: Any = torch.export.default_decompositions()
+def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
+    """Return the exported graph with functional operators alone, and those without a rule decomposed.
+
+    Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
+    """
+    light = is_lowerable(exported.graph_module) and (understood is None or not _missing(exported, understood))
+    if not light:
+        exported = _decompose(exported, understood)
+    module = exported.module(check_guards=False)
+    assert isinstance(module, fx.GraphModule)
+    if light:
+        inline_regions(module)
+        lower(module)
+    return module
+
+
+def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
+    """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
+    table = _missing(exported, understood) if understood is not None else {}
+    exported = exported.run_decompositions(table)
     for _ in range(3):
-        targets = {node.target for node in exported.graph.nodes if _has_labels(node)}
-        missing = {t for t in targets if isinstance(t, torch._ops.OpOverload) and not understood(t) and t in tables}
-        missing = {t for t in missing if overload_name(t) not in _STEPWISE}
-        if not missing:
+        table = _missing(exported, understood) if understood is not None else {}
+        if not table:
             break
-        exported = exported.run_decompositions({target: tables[target] for target in missing})
+        exported = exported.run_decompositions(table)
     return exported
+
+
+def _missing(exported: Any, understood: Callable[[object], bool]) -> dict[Any, Any]:
+    """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
+    targets = {node.target for node in exported.graph.nodes if _has_labels(node)}
+    unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
+    unknown = {t for t in unknown if overload_name(t) not in _STEPWISE and not t._schema.is_mutable}
+    tables: Any = torch.export.default_decompositions() if unknown else {}
+    return {target: tables[target] for target in unknown if target in tables}
 
 
 def _has_labels(node: fx.Node) -> bool:
