@@ -151,24 +151,28 @@ class GroupList(Sequence[Group], Shown):
     def _build(self, index: int) -> Group:
         producers: list[Slice] = []
         consumers: list[Slice] = []
-        for position, indices in self._members[index]:
+        bounds, positions, indices = self._members
+        run = slice(bounds[index], bounds[index + 1])
+        parts: dict[int, list[int]] = {}
+        for position, place in zip(positions[run].tolist(), indices[run].tolist(), strict=True):
+            parts.setdefault(position, []).append(place)
+        for position, places in parts.items():
             entry = self.table.axis_maps[position]
-            part = Slice(entry.parameter, entry.axis, indices)
-            (producers if entry.producing else consumers).append(part)
+            (producers if entry.producing else consumers).append(Slice(entry.parameter, entry.axis, tuple(places)))
         family = self.table.family_names[self.table.family_of[index]]
         return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]), bool(self.table.exact[index]))
 
     @cached_property
-    def _members(self) -> list[list[tuple[int, tuple[int, ...]]]]:
-        members: list[list[tuple[int, tuple[int, ...]]]] = [[] for _ in range(len(self))]
-        for position, entry in enumerate(self.table.axis_maps):
-            order = np.argsort(entry.group_of_index, kind="stable")
-            owners = entry.group_of_index[order]
-            start = int(np.searchsorted(owners, 0))
-            cuts = np.flatnonzero(np.diff(owners[start:])) + 1
-            for run in np.split(order[start:], cuts) if start < len(owners) else ():
-                members[int(entry.group_of_index[run[0]])].append((position, tuple(int(i) for i in run)))
-        return members
+    def _members(self) -> tuple[Ints, Ints, Ints]:
+        """Where the members of each group begin, [G + 1], and of all members, group by group, the axis map and the index along it."""
+        maps = self.table.axis_maps
+        nothing = np.zeros(0, dtype=np.int64)
+        owners = np.concatenate([nothing, *(entry.group_of_index for entry in maps)])
+        positions = np.repeat(np.arange(len(maps)), [len(entry.group_of_index) for entry in maps])
+        indices = np.concatenate([nothing, *(np.arange(len(entry.group_of_index)) for entry in maps)])
+        order = np.argsort(owners, kind="stable")
+        order = order[np.searchsorted(owners[order], 0) :]  # what belongs to no group comes first
+        return np.searchsorted(owners[order], np.arange(len(self) + 1)), positions[order], indices[order]
 
     @cached_property
     def families(self) -> tuple[Family, ...]:

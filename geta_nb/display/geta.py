@@ -8,6 +8,7 @@ from geta_nb.display.groups import families_of
 from geta_nb.display.markup import Number, cards, details, fragment, name, note, table
 from geta_nb.display.optimizer import bits_svg
 from geta_nb.display.wording import bits, clean, count, percent, plural
+from geta_nb.errors import InputError
 
 
 def geta_text(geta: Any) -> str:
@@ -30,7 +31,7 @@ def geta_html(geta: Any) -> str:
     mean = sum(map(float, weights.values())) / len(weights) if weights else None
     head = [
         ("groups", count(len(geta.groups)), f"in {plural(len(geta.families), 'family')}"),
-        ("group sparsity", percent(geta.group_sparsity()), "zero groups now"),
+        ("group sparsity", _sparsity(geta), "zero groups now"),
         ("protected", count(len(geta.protected)), "parameters and modules"),
         ("weight quantizers", count(len(weights)), f"{bits(mean)} bits on average"),
         ("input quantizers", count(len(inputs)), "activations"),
@@ -41,6 +42,13 @@ def geta_html(geta: Any) -> str:
     return fragment(
         f"GETA on {clean(type(geta.model).__name__)}", cards(head), _families(geta), _protected(geta), _bits(geta), note(remark)
     )
+
+
+def _sparsity(geta: Any) -> str:
+    try:
+        return percent(geta.group_sparsity())
+    except InputError:  # a model on the meta device: nothing is zero, nothing is not
+        return "no values"
 
 
 def _families(geta: Any) -> str:
