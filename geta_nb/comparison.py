@@ -52,11 +52,16 @@ def agrees(
         args, kwargs: inputs.
         inside: dtypes that the network computes in on the way; the coarsest one rounds.
     """
+    return are_close(outputs_of(module, args, kwargs), reference, inside=inside)
+
+
+def are_close(found: list[Tensor], reference: list[Tensor], *, inside: Iterable[torch.dtype] = ()) -> bool:
+    """Whether outputs are the reference, up to the rounding of another order of summation; ``inside`` as for :func:`agrees`."""
     finite = [item[item.isfinite()] for item in reference if item.is_floating_point()]
     scale = max((float(item.abs().max()) for item in finite if item.numel()), default=1.0)
     dtypes = {*inside, *(item.dtype for item in reference)}
     tolerance = max((_TOLERANCE.get(dtype.to_real(), 1e-4) for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0.0)
-    return max_difference(outputs_of(module, args, kwargs), reference) <= tolerance * max(scale, 1e-3)
+    return max_difference(found, reference) <= tolerance * max(scale, 1e-3)
 
 
 def computed_dtypes(module: fx.GraphModule) -> set[torch.dtype]:

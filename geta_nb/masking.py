@@ -80,6 +80,11 @@ def _no_values(name: str) -> InputError:
     return InputError("GETA: the model has no values.", at=name, got="a meta tensor", hint="load the weights first")
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    # one pass without a second tensor: a sum is finite only of finite numbers; one that overflows proves nothing
+    return math.isfinite(float(tensor.sum())) or bool(tensor.isfinite().all())
+
+
 def check_finite(parameters: Mapping[str, Tensor], quantizers: Mapping[str, Quantizer]) -> None:
     """Check that no weight is NaN or infinite, and that every quantizer has a bit width.
 
@@ -90,7 +95,7 @@ def check_finite(parameters: Mapping[str, Tensor], quantizers: Mapping[str, Quan
     for name, tensor in parameters.items():
         if tensor.is_meta:
             raise _no_values(name)
-        if tensor.is_floating_point() and not bool(tensor.detach().isfinite().all()):
+        if tensor.is_floating_point() and not _is_finite(tensor.detach()):
             raise NonFiniteError("construct_subnet: a weight is not finite.", at=name, expected="finite numbers", got="NaN or infinity")
     for layer, quantizer in quantizers.items():
         if not math.isfinite(float(quantizer.bit_width())):

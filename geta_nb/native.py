@@ -55,7 +55,8 @@ def cut_native(
     Args:
         model: dense model without parametrizations; not changed. Activation quantizers (submodules, hooks) stay where they are.
         new_tensors: parameter or buffer name -> its new values, already sliced. A tied tensor may be given under any of its names and
-            stays tied; what is not named stays as it is.
+            stays tied; what is not named stays as it is. An ``nn.Parameter`` given for a parameter is taken over as the object it is,
+            anything else is copied.
         size_changes: module path -> (old, new) pairs of the integers in the nodes that this module's own forward ran (views, splits,
             expands, groups, ...). Give unchanged ones too, (8, 8): they tell what must stay. For nodes with a weight, the channel sizes
             of input and output as well. The axes of the module's own tensors are added here.
@@ -70,14 +71,13 @@ def cut_native(
     >>> cut_native(net, new_tensors=new, size_changes={}, check=lambda m: m(torch.ones(1, 4)).shape == (1, 2))[0]
     Linear(in_features=4, out_features=5, bias=True)
     """
-    copy = _deep_copy(model)
-    if copy is None or not all(_has_tensor(copy, name) for name in new_tensors):
+    if not all(_has_tensor(model, name) for name in new_tensors):
+        return None
+    copy = _deep_copy(model, new_tensors)
+    if copy is None:
         return None
     modules = {id(module): module for module in copy.modules()}
-    before = {key: _shapes(module) for key, module in modules.items()}
-    for name, tensor in new_tensors.items():
-        # the same tensor object with new data: ties, hooks and lists of weights that a module keeps aside stay true
-        _tensor(copy, name).data = tensor.detach().clone()
+    before = {id(module): _shapes(model.get_submodule(path)) for path, module in copy.named_modules()}
     pairs: dict[int, Pairs] = {key: _axis_pairs(before[key], _shapes(module)) for key, module in modules.items()}
     for path, found in size_changes.items():
         pairs.setdefault(id(_submodule(copy, path)), set()).update(found)
@@ -95,11 +95,30 @@ def cut_native(
     return None
 
 
-def _deep_copy(model: nn.Module) -> nn.Module | None:
+def _deep_copy(model: nn.Module, new_tensors: Mapping[str, Tensor]) -> nn.Module | None:
+    """Return a deep copy in which the new tensors stand wherever the old ones did: ties and lists of weights kept aside stay true."""
+    new: dict[int, Any] = {}
+    for name, tensor in new_tensors.items():
+        old = _tensor(model, name)
+        if id(old) not in new:
+            new[id(old)] = tensor if type(tensor) is type(old) is nn.Parameter else _like(old, tensor)
     try:
-        return deepcopy(model)
+        copy = deepcopy(model, dict(new))
+        if copy.__dict__.keys() != model.__dict__.keys() or [path for path, _ in copy.named_modules()] != [p for p, _ in model.named_modules()]:
+            return None
     except (TypeError, RuntimeError, NotImplementedError):
         return None  # holds what Python or torch cannot copy: a lock, a tensor of a graph
+    for name in new_tensors:
+        wanted, found = new[id(_tensor(model, name))], _tensor(copy, name)
+        if found is not wanted:  # a class that copies itself in its own way
+            found.data = wanted.detach().clone()
+    return copy
+
+
+def _like(old: Tensor, new: Tensor) -> Tensor:
+    """Return a copy of ``new`` that is what ``old`` is: a parameter, of its class, or a buffer."""
+    value = new.detach().clone()
+    return type(old)(value, old.requires_grad) if isinstance(old, nn.Parameter) else value  # type: ignore[call-arg]
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module | None:

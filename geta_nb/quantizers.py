@@ -64,12 +64,16 @@ class Quantizer(Shown, nn.Module):
         self.step_size.copy_(step_size(self.initial_bits if bits is None else bits, self.clip_max, self.exponent))
 
     def _is_uniform(self) -> bool:
-        """Whether t is fixed at 1. Its value is read again only after an in-place change, so an ordinary call never waits.
+        """Whether t is fixed at 1, or simply is 1 where no gradient is asked for and reading it costs nothing.
+
+        Its value is read again only after an in-place change, so an ordinary call never waits.
 
         A write through ``.data`` goes unseen by autograd's version counter and so by this one: write under ``torch.no_grad()``.
         """
         t = self.exponent
-        if t.requires_grad or type(t) is not nn.Parameter or t.is_meta or t.is_inference():
+        if t.requires_grad and (torch.is_grad_enabled() or t.device.type != "cpu"):
+            return False
+        if type(t) is not nn.Parameter or t.is_meta or t.is_inference():
             return False
         if self._exponent_seen != (id(t), t._version):
             self._exponent_seen, self._exponent_is_one = (id(t), t._version), bool(t == 1)

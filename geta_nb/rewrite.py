@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -75,14 +75,14 @@ class Cut:
         return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the indices of a parameter or buffer that stay."""
+        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do."""
         labels = self.state.tensors.get(name)
         for axis in range(tensor.dim()) if labels is not None else ():
             assert labels is not None
             kept = self.kept(labels, axis)
             if not kept.all():
                 tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
-        return tensor.clone()
+        return tensor
 
     def note(self, path: str, old: int, new: int) -> None:
         """Write down that an integer of this module's forward became another (or stayed)."""
@@ -90,7 +90,13 @@ class Cut:
 
 
 def cut_graph(
-    cut: Cut, qadg: QADG, names: Mapping[str, str], tensors: Mapping[str, Tensor], quantizers: Mapping[str, ActivationQuantizer]
+    cut: Cut,
+    qadg: QADG,
+    names: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    quantizers: Mapping[str, ActivationQuantizer],
+    *,
+    finish: Callable[[str, Tensor], Tensor] = lambda name, value: value,
 ) -> GraphNet:
     """Return the graph with the dead groups removed, weights materialised and input quantizers as modules.
 
@@ -98,8 +104,9 @@ def cut_graph(
         cut: labels, groups and what stays.
         qadg: trace and branches.
         names: get_attr target -> own name.
-        tensors: own name -> value, already quantized and not yet sliced; parameters are ``nn.Parameter``.
+        tensors: own name -> value, not yet sliced; parameters are ``nn.Parameter``. They are not changed.
         quantizers: layer -> input quantizer of ours.
+        finish: (name, slice) -> what the network uses; quantizes what ``tensors`` does not hold quantized.
     """
     module = qadg.trace.module
     graph = copy_graph(module.graph)
@@ -118,7 +125,7 @@ def cut_graph(
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
     modules = {_quantizer_path(layer): quantizer for layer, quantizer in quantizers.items()}
-    return GraphNet.build(graph, _entries(cut, module, graph, tensors, quantizers), modules)
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, quantizers, finish), modules)
 
 
 def _quantizer_path(layer: str) -> str:
@@ -126,13 +133,20 @@ def _quantizer_path(layer: str) -> str:
 
 
 def _entries(
-    cut: Cut, module: fx.GraphModule, graph: fx.Graph, tensors: Mapping[str, Tensor], quantizers: Mapping[str, ActivationQuantizer]
+    cut: Cut,
+    module: fx.GraphModule,
+    graph: fx.Graph,
+    tensors: Mapping[str, Tensor],
+    quantizers: Mapping[str, ActivationQuantizer],
+    finish: Callable[[str, Tensor], Tensor],
 ) -> Iterable[Entry]:
     """Named tensors of the cut net, tied ones tied: the model's own, the quantizers', and loose constants of the graph."""
     made: dict[int, Tensor] = {}
     for name, tensor in tensors.items():
         if id(tensor) not in made:
-            value = cut.slice(name, tensor.detach())
+            whole = tensor.detach()
+            value = finish(name, cut.slice(name, whole))
+            value = value.clone() if value is whole else value
             made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
         yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
     for layer, quantizer in quantizers.items():

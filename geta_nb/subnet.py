@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from geta_nb.comparison import agree_in_float64, agrees, computed_dtypes, max_difference, outputs_of
+from geta_nb.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of
 from geta_nb.costs import Totals
 from geta_nb.errors import SubnetError
 from geta_nb.extents import BoolArray
@@ -30,6 +30,7 @@ from geta_nb.parametrized import computed, parameter_tensors, unregister
 from geta_nb.quantizers import Quantizer, WeightQuantizer
 from geta_nb.rescaling import rescale_norms
 from geta_nb.rewrite import Cut, cut_graph
+from geta_nb.values import Values
 from geta_nb.views import Shown
 
 if TYPE_CHECKING:
@@ -172,24 +173,30 @@ def build_subnet(
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     cut = Cut(analysis.state, analysis.table, alive).filled()
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    tensors = {**_values(parameters, quantizers), **buffers}
-    fold_constants(cut, analysis.trace.module, analysis.names, tensors, {**parameters, **buffers}, (args, kwargs))
-    rescale_norms(cut, analysis.names, tensors)
-    graph = cut_graph(cut, analysis.qadg, analysis.names, tensors, {layer: copy.deepcopy(q) for layer, q in inputs.items()})
+    values = Values(parameters, buffers, partial(_quantized, quantizers))
+    fold_constants(cut, analysis.trace.module, analysis.names, values, {**parameters, **buffers}, (args, kwargs))
+    rescale_norms(cut, analysis.names, values)
+    twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
+    graph = cut_graph(cut, analysis.qadg, analysis.names, values.sources, twins, finish=values.finish)
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
     inside = computed_dtypes(analysis.trace.module)
-    if exact and not (agrees(graph, reference, args, kwargs, inside=inside) or agree_in_float64(graph, model, args, kwargs)):
+    if exact and not (are_close(found, reference, inside=inside) or agree_in_float64(graph, model, args, kwargs)):
         raise SubnetError(
             "construct_subnet: the cut graph does not compute what the masked model computes.",
             at=type(model).__name__, expected="equal outputs on the example inputs",
             got=f"a difference of {max_difference(found, reference):.3g}", hint="please report the model; nothing was changed",
         )
-    same = partial(agrees, reference=found, args=args, kwargs=kwargs)
+    outputs = [found]
+
+    def same(candidate: nn.Module) -> bool:
+        outputs.append(outputs_of(candidate, args, kwargs))
+        return are_close(outputs[-1], found)
+
     native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
     result: nn.Module = graph.train(model.training) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
-    difference = max_difference(outputs_of(result, args, kwargs), reference)
+    difference = max_difference(found if native is None else outputs[-1], reference)
     for module in result.modules():
         if isinstance(module, Quantizer):  # its numbers are in the formats: a subnet that is tuned on must not move them
             module.requires_grad_(False)
@@ -206,21 +213,16 @@ def build_subnet(
     return result
 
 
-def _values(parameters: Mapping[str, nn.Parameter], quantizers: Quantizers | None) -> dict[str, Tensor]:
-    """Own name -> value as the network uses it: x^Q for quantized parameters; tied names share one object."""
-    made: dict[int, nn.Parameter] = {}
-    for name, parameter in parameters.items():
-        if id(parameter) not in made:
-            layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
-            with torch.no_grad():
-                value = quantizers.weights[layer](parameter) if quantizers is not None and layer is not None else parameter
-            made[id(parameter)] = nn.Parameter(value.detach().clone(), parameter.requires_grad)
-    return {name: made[id(parameter)] for name, parameter in parameters.items()}
+def _quantized(quantizers: Quantizers | None, name: str, value: Tensor) -> Tensor:
+    """Return x^Q of a parameter, or of a part of one; what has no quantizer as it is."""
+    layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
+    return value if quantizers is None or layer is None else quantizers.weights[layer](value)
 
 
-def dense_copy(model: nn.Module) -> nn.Module:
-    """Return a deep copy of the model with plain parameters where it had quantized ones; their values are the latent ones."""
-    twin = copy.deepcopy(model)
+def dense_twin(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with plain parameters where it had quantized ones. Its tensors are those of the model, not copies."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, dict(shared))
     for module in list(twin.modules()):
         for name, tensors in computed(module).items():
             if any(isinstance(item, WeightQuantizer) for item in tensors):
@@ -231,15 +233,14 @@ def dense_copy(model: nn.Module) -> nn.Module:
 def native_subnet(
     model: nn.Module, graph: nn.Module, sizes: Mapping[str, set[tuple[int, int]]], same: Callable[[nn.Module], bool]
 ) -> nn.Module | None:
-    """Return the model's own classes cut to the tensors of ``graph``, or None when they cannot compute the same."""
+    """Return the model's own classes around the parameters of ``graph``, or None when they cannot compute the same."""
     try:
-        dense = dense_copy(model)
+        dense = dense_twin(model)
     except (RuntimeError, TypeError):
         return None  # a model that cannot be copied keeps its classes to itself
     values = {**dict(graph.named_parameters(remove_duplicate=False)), **dict(graph.named_buffers(remove_duplicate=False))}
     own = {name for name, _ in (*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False))}
-    tensors = {name: value.detach().clone() for name, value in values.items() if name in own}
-    return cut_native(dense, new_tensors=tensors, size_changes=sizes, check=same)
+    return cut_native(dense, new_tensors={name: value for name, value in values.items() if name in own}, size_changes=sizes, check=same)
 
 
 def share_tensors(graph: GraphNet, native: nn.Module) -> GraphNet:
