@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits zoo venv clean
+.PHONY: help run test lint lab bench-digits bench-speed zoo venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -29,6 +29,9 @@ bench-digits: $(STAMP)  ## the README's benchmark table (resumes where it was st
 
 zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
 	$(BIN)/python tests/zoo_table.py
+
+bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.speed_table --output runs/bench_speed
 
 venv: $(STAMP)  ## the environment alone
 
