@@ -70,9 +70,9 @@ def _read_off(
     dense: Totals | None,
     approximate_norms: bool,
 ) -> Analysis:
-    if quantizers is not None:
-        _drop_idle(model, trace, build_qadg(trace), quantizers)
     qadg = build_qadg(trace)
+    if quantizers is not None and _drop_idle(model, trace, qadg, quantizers):
+        qadg = build_qadg(trace)
     names = _own_names(model, trace.module)
     if quantizers is not None:
         qadg.layers = _branch_layers(trace.module, qadg, quantizers)
@@ -125,14 +125,16 @@ def _serves(module: fx.GraphModule, branch: Branch, quantizers: Quantizers) -> s
     return "inserted" if any(id(attribute_tensor(module, target)) in inputs for target in branch.parameters) else "attached"
 
 
-def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> None:
-    """Take off quantizers, attached just now, whose branch no matrix operator reads, in the model and in the trace."""
+def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> bool:
+    """Take off quantizers, attached just now, whose branch no matrix operator reads, in the model and in the trace; say if there were any."""
     layers = _branch_layers(trace.module, qadg, quantizers)
     nodes = {node.name: node for node in trace.module.graph.nodes}
     useful: dict[str, set[str]] = {"attached": set(quantizers.taken_over), "inserted": set(quantizers.taken_over)}
     for branch in qadg.branches:
         if branch.exit in layers and any(operator_name(user) in COMPUTE for user in readers(nodes[branch.exit])):
             useful[_serves(trace.module, branch, quantizers)].add(layers[branch.exit])
+    if useful["attached"] >= quantizers.weights.keys() and useful["inserted"] >= quantizers.activations.keys():
+        return False
     for branch in qadg.branches:
         layer = layers.get(branch.exit)
         if layer is not None and layer not in useful[_serves(trace.module, branch, quantizers)]:
@@ -141,6 +143,7 @@ def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizer
     _mend_targets(model, trace.module)
     trace.module.graph.eliminate_dead_code()
     trace.module.recompile()
+    return True
 
 
 def _detach(model: nn.Module, module: fx.GraphModule, quantizers: Quantizers, useful: dict[str, set[str]]) -> None:

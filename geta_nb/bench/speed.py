@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb import analysis, geta
+from geta_nb import analysis, geta, subnet
 from geta_nb.bench.speed_nets import NETS, imported, llama, tokens
 from geta_nb.extents import IntArray
 from geta_nb.groups import GroupTable
@@ -27,8 +27,9 @@ from geta_nb.parametrized import parameter_tensors
 
 SHARE = 0.3
 MODES = ("pruning only", "quantized")
-PHASES = ("exporter", "lowering", "inputs", "quantizers", "branches", "labels", "groups", "costs", "choose", "cut")
-"""Phases of ours. Torch's own work is ``exporter``: torch.export.export and, where a network needs it, run_decompositions."""
+PHASES = ("exporter", "lowering", "quantizers", "branches", "labels", "groups", "costs", "choose", "cut", "runs")
+"""Phases of ours. Torch's own work is ``exporter``: torch.export.export, module() and, where a network needs it, run_decompositions; the
+forward passes on the example inputs are ``runs``: one that checks these inputs, and those of masked, cut graph and cut module."""
 
 
 class Stopwatch:
@@ -66,7 +67,8 @@ class Stopwatch:
         """Count the stages of the pipeline while they run."""
         stages: list[tuple[Any, str, str]] = [
             (torch.export, "export", "exporter"), (torch.export.ExportedProgram, "run_decompositions", "exporter"),
-            (analysis, "trace_model", "lowering"), (geta, "check_inputs", "inputs"), (geta, "attach_quantizers", "quantizers"),
+            (torch.export.ExportedProgram, "module", "exporter"), (analysis, "trace_model", "lowering"), (geta, "check_inputs", "runs"),
+            (subnet, "outputs_of", "runs"), (geta, "attach_quantizers", "quantizers"),
             (analysis, "build_qadg", "branches"), (analysis, "_drop_idle", "branches"), (analysis, "propagate", "labels"),
             (analysis, "find_groups", "groups"), (analysis, "_cost_model", "costs"),
         ]  # fmt: skip
@@ -101,12 +103,12 @@ def run_ours(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> dict[st
         found = gt.GETA(model, inputs, quantize=None if mode == "pruning only" else gt.QuantConfig())
     with watch.phase("choose"):
         found.mask([int(i) for i in weakest(found.groups.table, parameter_tensors(model))])
-    with watch.phase("cut"):
-        subnet = found.construct_subnet()
+    with watch.watching(), watch.phase("cut"):
+        small = found.construct_subnet()
     facts = {"seconds": time.process_time() - start, "wall": time.perf_counter() - clock, "phases": watch.seconds}
-    names = dict(parameter_tensors(subnet))
+    names = dict(parameter_tensors(small))
     kept = sum({id(p): p.numel() for p in names.values()}.values()) / dense
-    return facts | {"groups": len(found.groups), "kept": kept, "runs": _runs(subnet, inputs)}
+    return facts | {"groups": len(found.groups), "kept": kept, "runs": _runs(small, inputs)}
 
 
 def run_torch_pruning(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
