@@ -197,7 +197,8 @@ def _cost_model(
     exits = {branch.exit: branch for branch in qadg.branches}
     repeats = _repeats(qadg.trace)
     counted = [replace(macs, const=macs.const // repeats) if _is_dynamic(macs.node) else macs for macs in state.findings.macs]
-    operators = [_operator_cost(macs, qadg, exits, state, table, taken) for macs in counted]
+    static = _of_parameters(qadg.trace.module.graph, exits)
+    operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
     parameters, seen = [], set()
     for name, tensor in parameter_tensors(model).items():
@@ -229,14 +230,20 @@ def _extent(labels: Labels, table: GroupTable) -> Extent:
 
 
 def _operator_cost(
-    macs: MacCount, qadg: QADG, exits: dict[str, Branch], state: Propagation, table: GroupTable, taken: dict[str, int]
+    macs: MacCount,
+    qadg: QADG,
+    exits: dict[str, Branch],
+    static: set[fx.Node],
+    state: Propagation,
+    table: GroupTable,
+    taken: dict[str, int],
 ) -> OperatorCost:
     path, name = module_path(macs.node), operator_name(macs.node)
-    if macs.weight is not None and not _is_parameter(macs.weight, exits) and macs.data is not None and _is_parameter(macs.data, exits):
+    if macs.weight is not None and macs.weight not in static and macs.data in static:
         macs = replace(macs, weight=macs.data, data=macs.weight)  # a matrix that data picks from a stack, on the left
     weight = _operand_layer(macs.weight, qadg, exits, "attached")
     data = _operand_layer(macs.data, qadg, exits, "inserted")
-    attention = macs.weight is not None and not _is_parameter(macs.weight, exits)
+    attention = macs.weight is not None and macs.weight not in static
     base = weight or path or macs.node.name
     taken[base] = taken.get(base, 0) + 1
     unique = base if taken[base] == 1 else f"{base}@{taken[base]}"
@@ -272,10 +279,16 @@ def _operand_layer(node: fx.Node | None, qadg: QADG, exits: dict[str, Branch], k
     return None
 
 
-def _is_parameter(node: fx.Node, exits: dict[str, Branch]) -> bool:
-    """Whether an operand is made of parameters only, or of those that data picks from a stack."""
-    if operator_name(node) in _PICKS:
-        return _is_parameter(node.all_input_nodes[0], exits)
-    if node.op == "get_attr" or (node.name in exits and exits[node.name].kind == "attached"):
-        return True
-    return node.op == "call_function" and bool(node.all_input_nodes) and all(_is_parameter(item, exits) for item in node.all_input_nodes)
+def _of_parameters(graph: fx.Graph, exits: dict[str, Branch]) -> set[fx.Node]:
+    """Nodes made of parameters only, or of those that data picks from a stack.
+
+    Found in order of execution: a chain of operators may be longer than Python likes to recurse.
+    """
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        inputs = inputs[:1] if operator_name(node) in _PICKS else inputs
+        made = node.op == "call_function" and bool(inputs) and all(item in found for item in inputs)
+        if node.op == "get_attr" or made or (node.name in exits and exits[node.name].kind == "attached"):
+            found.add(node)
+    return found

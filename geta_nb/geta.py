@@ -223,9 +223,9 @@ class GETA(Shown):
             NonFiniteError: a weight is NaN or infinite.
         """
         checks.check_round_to(round_to)
-        _check_calibrated(self.quantizers.activations if self.quantizers else {})
         table = self._analysis.table
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
+        _check_calibrated(self.quantizers.activations if self.quantizers else {})
         alive = round_up(table, masking.keep_one(table, nonzero), round_to=round_to)
         return build_subnet(
             self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs, zero_groups=int((~nonzero).sum())

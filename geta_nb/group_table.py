@@ -203,6 +203,11 @@ class _Selection(Sequence[Group]):
             return [self._groups[int(i)] for i in self._indices[index]]
         return self._groups[int(self._indices[index])]
 
+    @property
+    def elements(self) -> int:
+        """Parameter elements of all of them together."""
+        return int(self._groups.table.group_size[self._indices].sum())
+
     def __repr__(self) -> str:
         return f"{len(self)} groups"
 

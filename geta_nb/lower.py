@@ -5,7 +5,8 @@ Where a graph holds nothing but operators that are functional already, and the f
 
     dropout, detach_, a cast to the same type    nothing
     contiguous                                   nothing, or a copy
-    reshape, flatten                             view, with a copy before it where the memory asks for one
+    chunk                                        split
+    reshape, flatten, unflatten                  view, with a copy before it where the memory asks for one
     batch_norm                                   its form for inference
     an operator that writes to its first input   its functional form, where no view of that input exists
 """
@@ -180,7 +181,7 @@ def _batch_norm(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _view(graph: fx.Graph, node: fx.Node) -> None:
-    """Write a reshape or flatten as a view, behind a copy where the memory of its input does not allow one."""
+    """Write a reshape, flatten or unflatten as a view, behind a copy where the memory of its input does not allow one."""
     source: Any = node.args[0]
     sizes: Any = node.args[1] if node.target is aten.reshape.default else _flat_sizes(graph, node)
     with graph.inserting_before(node):
@@ -195,7 +196,7 @@ def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
     source: Any = node.args[0]
     sizes: list[Any] = []
     for axis, size in enumerate(node.meta["val"].shape):
-        if not isinstance(size, int):  # one that was not flattened, and stands where it stood: _flattens checked that
+        if not isinstance(size, int):  # before those that change, so it stands where it stood: _changes_whole_sizes checked that
             with graph.inserting_before(node):
                 item = graph.call_function(aten.sym_size.int, (source, axis))
             item.meta = {**node.meta, "val": size}
@@ -204,14 +205,30 @@ def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
     return sizes
 
 
-def _flattens(node: fx.Node) -> bool:
-    """Whether the axes before those that are flattened are the only symbolic ones."""
+def _changes_whole_sizes(node: fx.Node) -> bool:
+    """Whether only axes before those that a flatten or unflatten changes are symbolic."""
     source, value = (item.meta.get("val") if isinstance(item, fx.Node) else None for item in (node.args[0], node))
     if not isinstance(source, Tensor) or not isinstance(value, Tensor) or not source.dim():
         return False
     start: Any = node.args[1] if len(node.args) > 1 else 0
     start = start % source.dim() if isinstance(start, int) else 0
     return all(isinstance(size, int) for size in value.shape[start:])
+
+
+def _chunk(graph: fx.Graph, node: fx.Node) -> None:
+    source, (count, axis) = _chunks(node)
+    node.target, node.args, node.kwargs = aten.split.Tensor, (source, -(-source.meta["val"].shape[axis] // count), axis), {}
+
+
+def _chunks(node: fx.Node) -> tuple[Any, tuple[Any, Any]]:
+    """Return what is split, in how many parts and along which axis."""
+    return node.args[0], (node.args[1], node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0))
+
+
+def _splits_whole_size(node: fx.Node) -> bool:
+    source, (count, axis) = _chunks(node)
+    value = source.meta.get("val")
+    return isinstance(value, Tensor) and isinstance(count, int) and isinstance(value.shape[axis], int) and value.shape[axis] > 0
 
 
 def _is_viewable(source: Tensor, result: Tensor) -> bool:
@@ -241,9 +258,11 @@ def _runs_on_statistics(node: fx.Node) -> bool:
 _CASTS = tuple(aten.to.__getattr__(name) for name in ("dtype", "device", "dtype_layout", "other"))
 _CHANGES: dict[Any, Callable[[fx.Graph, fx.Node], None]] = {
     aten.dropout.default: _drop, aten.detach_.default: _drop, aten.reshape.default: _view, aten.flatten.using_ints: _view,
+    aten.unflatten.int: _view, aten.chunk.default: _chunk,
     aten.batch_norm.default: _batch_norm, aten.contiguous.default: _contiguous, aten.type_as.default: _cast, **dict.fromkeys(_CASTS, _cast),
 }  # fmt: skip
 _FITS: dict[Any, Callable[[fx.Node], bool]] = {
-    aten.dropout.default: _is_off(2), aten.detach_.default: _always, aten.reshape.default: _always, aten.flatten.using_ints: _flattens,
+    aten.dropout.default: _is_off(2), aten.detach_.default: _always, aten.reshape.default: _always, aten.flatten.using_ints: _changes_whole_sizes,
+    aten.unflatten.int: _changes_whole_sizes, aten.chunk.default: _splits_whole_size,
     aten.batch_norm.default: _runs_on_statistics, aten.contiguous.default: _is_plain, aten.type_as.default: _casts_only, **dict.fromkeys(_CASTS, _casts_only),
 }  # fmt: skip

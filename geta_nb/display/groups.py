@@ -72,7 +72,8 @@ def family_html(family: Any) -> str:
 
 
 def _elements(groups: Iterable[Any]) -> int:
-    return sum(int(group.size) for group in groups)
+    known = getattr(groups, "elements", None)  # a family of a large network has too many groups to build each
+    return sum(int(group.size) for group in groups) if known is None else int(known)
 
 
 def families_of(groups: Any) -> list[tuple[str, str, Sequence[Any]]]:
