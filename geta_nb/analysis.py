@@ -126,7 +126,7 @@ def _serves(module: fx.GraphModule, branch: Branch, quantizers: Quantizers) -> s
 
 
 def _drop_idle(model: nn.Module, trace: Trace, qadg: QADG, quantizers: Quantizers) -> bool:
-    """Take off quantizers, attached just now, whose branch no matrix operator reads, in the model and in the trace; say if there were any."""
+    """Take off quantizers, attached just now, whose branch no matrix operator reads, in model and trace; say if there were any."""
     layers = _branch_layers(trace.module, qadg, quantizers)
     nodes = {node.name: node for node in trace.module.graph.nodes}
     useful: dict[str, set[str]] = {"attached": set(quantizers.taken_over), "inserted": set(quantizers.taken_over)}

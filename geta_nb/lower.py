@@ -31,9 +31,8 @@ def lower(module: fx.GraphModule) -> None:
     """Rewrite ``module``, for which :func:`is_lowerable` said yes; regions must be inlined already."""
     for node in list(module.graph.nodes):
         if isinstance(node.target, torch._ops.OpOverload) and not _is_functional(node.target):
-            change = _CHANGES.get(node.target)
-            if change is not None:
-                change(module.graph, node)
+            if node.target in _KNOWN:
+                _KNOWN[node.target][1](module.graph, node)
             else:
                 _functionalise(node)
 
@@ -54,8 +53,7 @@ def _is_known(node: fx.Node) -> bool:
         return (name in _REGIONS and not (name == _REGIONS[1] and _casts(node))) if opaque else True
     if _is_functional(target):
         return True
-    fits = _FITS.get(target)
-    return fits(node) if fits is not None else target not in _CHANGES and _is_private_write(node)
+    return _KNOWN[target][0](node) if target in _KNOWN else _is_private_write(node)
 
 
 def _casts(node: fx.Node) -> bool:
@@ -67,7 +65,7 @@ def _casts(node: fx.Node) -> bool:
 @lru_cache(maxsize=4096)
 def _is_functional(target: torch._ops.OpOverload) -> bool:
     """Whether ``run_decompositions({})`` leaves an operator as it is."""
-    if target._schema.is_mutable or target in _CHANGES:
+    if target._schema.is_mutable or target in _KNOWN:
         return False
     composite = torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), torch._C.DispatchKey.CompositeImplicitAutograd)
     aliases = any(argument.alias_info is not None for argument in target._schema.arguments)
@@ -256,13 +254,16 @@ def _runs_on_statistics(node: fx.Node) -> bool:
 
 
 _CASTS = tuple(aten.to.__getattr__(name) for name in ("dtype", "device", "dtype_layout", "other"))
-_CHANGES: dict[Any, Callable[[fx.Graph, fx.Node], None]] = {
-    aten.dropout.default: _drop, aten.detach_.default: _drop, aten.reshape.default: _view, aten.flatten.using_ints: _view,
-    aten.unflatten.int: _view, aten.chunk.default: _chunk,
-    aten.batch_norm.default: _batch_norm, aten.contiguous.default: _contiguous, aten.type_as.default: _cast, **dict.fromkeys(_CASTS, _cast),
-}  # fmt: skip
-_FITS: dict[Any, Callable[[fx.Node], bool]] = {
-    aten.dropout.default: _is_off(2), aten.detach_.default: _always, aten.reshape.default: _always, aten.flatten.using_ints: _changes_whole_sizes,
-    aten.unflatten.int: _changes_whole_sizes, aten.chunk.default: _splits_whole_size,
-    aten.batch_norm.default: _runs_on_statistics, aten.contiguous.default: _is_plain, aten.type_as.default: _casts_only, **dict.fromkeys(_CASTS, _casts_only),
-}  # fmt: skip
+_KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node], None]]] = {
+    aten.dropout.default: (_is_off(2), _drop),
+    aten.detach_.default: (_always, _drop),
+    aten.reshape.default: (_always, _view),
+    aten.flatten.using_ints: (_changes_whole_sizes, _view),
+    aten.unflatten.int: (_changes_whole_sizes, _view),
+    aten.chunk.default: (_splits_whole_size, _chunk),
+    aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
+    aten.contiguous.default: (_is_plain, _contiguous),
+    aten.type_as.default: (_casts_only, _cast),
+    **dict.fromkeys(_CASTS, (_casts_only, _cast)),
+}
+"""Operator -> whether a node is of a form that is known here, and what writes it as functional operators."""

@@ -104,10 +104,10 @@ def _deep_copy(model: nn.Module, new_tensors: Mapping[str, Tensor]) -> nn.Module
             new[id(old)] = tensor if type(tensor) is type(old) is nn.Parameter else _like(old, tensor)
     try:
         copy = deepcopy(model, dict(new))
-        if copy.__dict__.keys() != model.__dict__.keys() or [path for path, _ in copy.named_modules()] != [p for p, _ in model.named_modules()]:
-            return None
     except (TypeError, RuntimeError, NotImplementedError):
         return None  # holds what Python or torch cannot copy: a lock, a tensor of a graph
+    if [path for path, _ in copy.named_modules()] != [path for path, _ in model.named_modules()]:
+        return None
     for name in new_tensors:
         wanted, found = new[id(_tensor(model, name))], _tensor(copy, name)
         if found is not wanted:  # a class that copies itself in its own way

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from geta_nb.bench import digits, digits_rows, digits_table, jobs
+from geta_nb import GETA
+from geta_nb.bench import digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table
 from geta_nb.budget import Budget
 from geta_nb.errors import InputError
 
@@ -147,3 +148,51 @@ def test_every_row_of_the_table_is_run_for_every_seed_and_target():
     assert len(names) == 3 * (1 + 3 + 4 + 4 + 2 * len(digits_rows.ABLATION))
     for row in ("dense-1.0", "dense-0.25", "ours-0.083", "ours-0.008", "paper-0.016", "saliency-0.016", "schedule-0.032"):
         assert {f"{row}-s{seed}" for seed in range(3)} <= set(names)
+
+
+def test_speed_nets_are_the_published_ones():
+    # parameters of torchvision's models of the same names
+    known = {"resnet50": 25557032, "vgg16": 138357544, "densenet121": 7978856, "mobilenet_v2": 3504872}
+    with torch.device("meta"):
+        assert {name: sum(p.numel() for p in speed_nets.NETS[name].build().parameters()) for name in known} == known
+
+
+def test_a_missing_library_names_the_extra_that_brings_it():
+    with pytest.raises(InputError, match=r"(?s)no_such_library is not installed.*pip install 'geta-nb\[bench\]'"):
+        speed_nets.imported("no_such_library")
+
+
+def test_speed_is_measured_by_phase_and_the_phases_add_up():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3)).eval(), (torch.rand(2, 6),)
+    run = speed.run_ours(model, x, "quantized")
+    assert run["runs"] and run["groups"] == 10
+    # 3 of 10 hidden units go: 7 * 6 + 7 + 7 * 3 + 3 of 103 parameters are left
+    assert run["kept"] == 73 / 103
+    assert 0 < run["phases"]["exporter"] < run["seconds"]
+    # what lies between the phases is names looked up and the groups numbered; a clock ticks in hundredths at worst
+    assert 0.8 * run["seconds"] < sum(run["phases"].values()) < run["seconds"] + 0.01
+
+
+def test_the_weakest_share_of_each_family_goes():
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 7, bias=False), nn.ReLU(), nn.Linear(7, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([3.0, 1.0, 2.0, 4.0])[:, None].expand(4, 3))
+        model[2].weight.copy_(torch.tensor([9.0, 8.0, 1.0, 7.0, 6.0, 2.0, 5.0])[:, None].expand(7, 4))
+    geta = GETA(model, torch.rand(2, 3), quantize=None)
+    gone = [geta.groups[int(i)].producers[0] for i in speed.weakest(geta.groups.table, dict(model.named_parameters()))]
+    assert [(part.parameter, part.indices) for part in gone] == [("0.weight", (1,)), ("2.weight", (2,)), ("2.weight", (5,))]
+
+
+def test_speed_tables_say_what_was_measured():
+    def run(seconds: float, phases: dict[str, float]) -> dict[str, object]:
+        return {"seconds": seconds, "wall": 2 * seconds, "phases": phases, "kept": 0.5, "runs": False}
+
+    ours = dict.fromkeys(speed.PHASES, 0.0) | {"exporter": 1.0, "runs": 0.25}
+    rounds = {mode: [run(1.5, ours)] for mode in speed.MODES} | {"torch-pruning": [run(0.75, {"build": 0.25, "prune": 0.5})]}
+    row = speed_table.summary({"label": "a net", "parameters": 5, "rounds": rounds})
+    line = speed_table.totals([row]).splitlines()[-1]
+    mode = "1.00 | 0.50 | 50 % (25 %) | 1.50 | 50 %"
+    assert line == f"| a net | {mode} | {mode} | 0.25 | 0.50 | 0.75 | 50 % | **no** | 2.00 |"
+    deep = [speed_table.summary({"layers": n, "rounds": {"quantized": [run(n / 4, ours)]}}) for n in (4, 8)]
+    assert speed_table.depths(deep).splitlines()[-1] == "| 8 | 1.00 | 1.00 | 2.00 | 250 ms | 1.00 |"

@@ -161,6 +161,7 @@ def measure(build: Callable[[], nn.Module], inputs: Callable[[], tuple[Tensor, .
 
 def warm_up() -> None:
     """Run every system once on a small network: what is imported on first use is not measured."""
+
     def small() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
 

@@ -69,8 +69,9 @@ def totals(rows: Rows) -> str:
 
 def phases(rows: Rows, mode: str) -> str:
     """Return the table of phases of one mode as markdown."""
-    lines = [[row["label"], *(_s(row[mode]["phases"][name]) for name in PHASES), _s(row[mode]["seconds"]), _s(row[mode]["wall"])] for row in rows]
-    return _table([mode, *PHASES, "total", "clock"], lines)
+    ours = [row[mode] for row in rows]
+    seconds = [[*(found["phases"][name] for name in PHASES), found["seconds"], found["wall"]] for found in ours]
+    return _table([mode, *PHASES, "total", "clock"], [[row["label"], *map(_s, line)] for row, line in zip(rows, seconds, strict=True)])
 
 
 def depths(rows: Rows) -> str:
