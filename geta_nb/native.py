@@ -118,7 +118,7 @@ def _deep_copy(model: nn.Module, new_tensors: Mapping[str, Tensor]) -> nn.Module
 def _like(old: Tensor, new: Tensor) -> Tensor:
     """Return a copy of ``new`` that is what ``old`` is: a parameter, of its class, or a buffer."""
     value = new.detach().clone()
-    return type(old)(value, old.requires_grad) if isinstance(old, nn.Parameter) else value  # type: ignore[call-arg]
+    return type(old)(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
 
 
 def _submodule(model: nn.Module, path: str) -> nn.Module | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -96,32 +96,30 @@ def _functional(exported: Any, understood: Callable[[object], bool] | None) -> f
 
     Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
     """
-    light = is_lowerable(exported.graph_module) and (understood is None or not _missing(exported, understood))
-    if not light:
-        exported = _decompose(exported, understood)
-    module = exported.module(check_guards=False)
-    assert isinstance(module, fx.GraphModule)
-    if light:
+    if is_lowerable(exported.graph_module) and (understood is None or not _missing(exported.graph, understood)):
+        module = exported.module(check_guards=False)
         inline_regions(module)
         lower(module)
-    return module
+        if understood is None or not _missing(module.graph, understood):
+            return cast(fx.GraphModule, module)
+    return cast(fx.GraphModule, _decompose(exported, understood).module(check_guards=False))
 
 
 def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
     """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
-    table = _missing(exported, understood) if understood is not None else {}
+    table = _missing(exported.graph, understood) if understood is not None else {}
     exported = exported.run_decompositions(table)
     for _ in range(3):
-        table = _missing(exported, understood) if understood is not None else {}
+        table = _missing(exported.graph, understood) if understood is not None else {}
         if not table:
             break
         exported = exported.run_decompositions(table)
     return exported
 
 
-def _missing(exported: Any, understood: Callable[[object], bool]) -> dict[Any, Any]:
+def _missing(graph: fx.Graph, understood: Callable[[object], bool]) -> dict[Any, Any]:
     """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
-    targets = {node.target for node in exported.graph.nodes if _has_labels(node)}
+    targets = {node.target for node in graph.nodes if _has_labels(node)}
     unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
     unknown = {t for t in unknown if overload_name(t) not in _STEPWISE and not t._schema.is_mutable}
     tables: Any = torch.export.default_decompositions() if unknown else {}
