@@ -96,19 +96,18 @@ def _functional(exported: Any, understood: Callable[[object], bool] | None) -> f
 
     Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
     """
-    if is_lowerable(exported.graph_module) and (understood is None or not _missing(exported.graph, understood)):
+    if is_lowerable(exported.graph_module) and (understood is None or not _unknown(exported.graph, understood)):
         module = exported.module(check_guards=False)
         inline_regions(module)
         lower(module)
-        if understood is None or not _missing(module.graph, understood):
+        if understood is None or not _unknown(module.graph, understood):
             return cast(fx.GraphModule, module)
     return cast(fx.GraphModule, _decompose(exported, understood).module(check_guards=False))
 
 
 def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
     """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
-    table = _missing(exported.graph, understood) if understood is not None else {}
-    exported = exported.run_decompositions(table)
+    exported = exported.run_decompositions({})
     for _ in range(3):
         table = _missing(exported.graph, understood) if understood is not None else {}
         if not table:
@@ -119,11 +118,16 @@ def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> An
 
 def _missing(graph: fx.Graph, understood: Callable[[object], bool]) -> dict[Any, Any]:
     """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
-    targets = {node.target for node in graph.nodes if _has_labels(node)}
-    unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
-    unknown = {t for t in unknown if overload_name(t) not in _STEPWISE and not t._schema.is_mutable}
+    unknown = _unknown(graph, understood)
     tables: Any = torch.export.default_decompositions() if unknown else {}
     return {target: tables[target] for target in unknown if target in tables}
+
+
+def _unknown(graph: fx.Graph, understood: Callable[[object], bool]) -> set[torch._ops.OpOverload]:
+    """Operators of a graph that no rule understands; those that write are made functional before, those that go step by step are kept."""
+    targets = {node.target for node in graph.nodes if _has_labels(node)}
+    unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
+    return {target for target in unknown if overload_name(target) not in _STEPWISE and not target._schema.is_mutable}
 
 
 def _has_labels(node: fx.Node) -> bool:
