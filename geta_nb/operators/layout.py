@@ -62,7 +62,7 @@ def expand(call: Call) -> Labels:
 def filled(call: Call) -> Labels:
     """A constant: every index is like every other and follows what it meets."""
     shape = call.shape
-    value = 0 if "zeros" in call.name else call.args[-1] if "full" in call.name else 1
+    value = 0 if "zeros" in call.name or "empty" in call.name else call.args[-1] if "full" in call.name else 1
     mark = 0 if value == 0 else call.reason("a constant that is not zero")
     arrays = [
         single_axis(shape, axis, call.space.new(size), np.full(size, mark, dtype=np.int64), origin=FREE)

@@ -99,7 +99,7 @@ def zero_table(node: fx.Node) -> list[int]:
 
         return node.target(*_map(args, fill), **_map(kwargs, fill))  # type: ignore[operator, no-any-return]
 
-    if operator_name(node) == "zeros_like":
+    if operator_name(node) in {"zeros_like", "empty_like"}:  # nobody reads what was never written
         return [ZERO, ZERO]
     return [_at_zero(run, dtypes, subset) if subset else OTHER for subset in range(1 << len(dtypes))]
 
