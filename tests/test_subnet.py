@@ -15,6 +15,7 @@ import geta_nb as gt
 from geta_nb.comparison import agree_in_float64, agrees, max_difference
 from geta_nb.errors import ArtifactError, NonFiniteError
 from geta_nb.subnet import SubnetInfo, weight_format
+from odd_nets import Net
 from small_nets import IMAGES, ROWS, Literal, assert_same, assert_unchanged, cnn, evaluate, every_third, snapshot, train
 
 KINDS = {"native": (cnn, IMAGES), "graph": (Literal, ROWS)}
@@ -251,3 +252,23 @@ def test_differences_treat_equal_infinities_as_equal_and_lost_numbers_as_infinit
     assert max_difference([torch.ones(2)], [torch.ones(3)]) == inf
     assert max_difference([torch.ones(2, dtype=torch.complex64)], [torch.ones(2, dtype=torch.complex64) * (1 + 1j)]) == 1
     assert max_difference([torch.tensor([True])], [torch.tensor([False])]) == 1
+
+
+def test_casts_and_limits_of_a_graph_subnet_follow_its_dtype() -> None:
+    def run(s: Any, x: Tensor) -> Tensor:
+        h = torch.relu(s.a(x)).float().to(x.dtype).view(-1, 4, 4)  # a literal size: no class can be cut
+        weights = h.masked_fill(x[:, :1, None] > 0.5, torch.finfo(x.dtype).min).softmax(1) * h
+        return s.b(weights.sum(1))
+
+    net = Net(run, {"a": nn.Linear(8, 16), "b": nn.Linear(4, 3)}).double().eval()
+    inputs = torch.randn(6, 8, dtype=torch.float64)
+    geta = gt.GETA(net, (inputs,), quantize=None)
+    geta.mask([geta.groups[0].index])
+    subnet = geta.construct_subnet()
+    assert subnet.geta_info.kind == "graph"
+    for dtype, close in ((torch.float32, 1e-5), (torch.float16, 1e-2)):  # some ten terms of size one: 10 * 1.2e-7 and 10 * 1e-3
+        expected = copy.deepcopy(net).to(dtype)(inputs.to(dtype))
+        got = copy.deepcopy(subnet).to(dtype)(inputs.to(dtype))
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, expected, rtol=0, atol=close)
+    assert subnet(inputs).dtype == torch.float64  # the copies were cast, not this one
