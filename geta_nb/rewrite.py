@@ -40,12 +40,14 @@ class Cut:
         table: groups.
         alive: [G], which groups stay.
         sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
+        constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
     """
 
     state: Propagation
     table: GroupTable
     alive: NDArray[np.bool_]
     sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
 
     def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
         """Return which indices of an axis stay, [size]."""
@@ -152,7 +154,9 @@ def _entries(
     for layer, quantizer in quantizers.items():
         for name, parameter in quantizer.named_parameters():
             yield Entry(f"{_quantizer_path(layer)}.{name}", PARAMETER, parameter)
-    loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors)
+    for name, tensor in cut.constants.items():
+        yield Entry(name, SCRATCH, tensor)
+    loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors) - set(cut.constants)
     for target in sorted(loose):
         yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
 
@@ -218,10 +222,15 @@ def _rewrite_range(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out:
     kept = cut.kept(out, 0) if out.arrays else np.ones(1, dtype=bool)
     if kept.all():
         return
+    name = f"numbers.{node.name}"
+    while name in cut.state.tensors:  # of an earlier cut
+        name += "_"
+    cut.constants[name] = node.target(*node.args, **node.kwargs)[torch.from_numpy(kept)]
     with graph.inserting_before(twin):
-        whole = graph.node_copy(node, lambda item: twin.all_input_nodes[node.all_input_nodes.index(item)])
-    twin.args, twin.kwargs = (whole,), {}
-    _pick(graph, twin, 0, [int(index) for index in np.flatnonzero(kept)])
+        numbers = graph.get_attr(name)
+    numbers.meta = dict(node.meta)
+    twin.replace_all_uses_with(numbers)
+    graph.erase_node(twin)
 
 
 def _rewrite_sizes(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
