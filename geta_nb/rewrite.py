@@ -17,6 +17,7 @@ from geta_nb.branches import Branch
 from geta_nb.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 from geta_nb.groups import GroupTable
 from geta_nb.labels import Labels
+from geta_nb.operators.indexing import NUMBERS, written_numbers
 from geta_nb.operators.registry import SizeArgument
 from geta_nb.propagate import Propagation, attribute_tensor
 from geta_nb.qadg import QADG
@@ -206,6 +207,8 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
         _rewrite_slice(cut, graph, node, twin, source)
     elif isinstance(out, Labels) and name in {"constant_pad_nd", "pad"}:
         _rewrite_padding(cut, node, twin, source, out)
+    elif isinstance(out, Labels) and name == "index_select":
+        _rewrite_choice(cut, graph, node, twin, source)
     elif isinstance(out, Labels) and name == "slice_scatter":
         _rewrite_written(cut, node, twin, source, out)
     elif isinstance(out, Labels):
@@ -222,13 +225,7 @@ def _rewrite_range(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out:
     kept = cut.kept(out, 0) if out.arrays else np.ones(1, dtype=bool)
     if kept.all():
         return
-    name = f"numbers.{node.name}"
-    while name in cut.state.tensors:  # of an earlier cut
-        name += "_"
-    cut.constants[name] = node.target(*node.args, **node.kwargs)[torch.from_numpy(kept)]
-    with graph.inserting_before(twin):
-        numbers = graph.get_attr(name)
-    numbers.meta = dict(node.meta)
+    numbers = _constant(cut, graph, node, twin, node.target(*node.args, **node.kwargs)[torch.from_numpy(kept)])
     twin.replace_all_uses_with(numbers)
     graph.erase_node(twin)
 
@@ -283,7 +280,7 @@ def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sour
         new = (int(before[begin]), int(before[max(stop, begin)]))
         twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if narrow else (twin.args[0], axis, *new)
     elif not kept.all():
-        _pick(graph, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
+        _pick(cut, graph, node, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
 
 
 def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
@@ -299,13 +296,31 @@ def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out
     twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
 
 
-def _pick(graph: fx.Graph, twin: fx.Node, axis: int, positions: list[int]) -> None:
-    """Replace a choice of indices along an axis, which is no longer even, by its consecutive pieces."""
-    starts = [p for p in positions if p - 1 not in positions]
-    ends = [p + 1 for p in positions if p + 1 not in positions]
+def _pick(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, axis: int, positions: list[int]) -> None:
+    """Replace a choice of indices along an axis, whose steps are no longer even, by one by numbers."""
+    numbers = _constant(cut, graph, node, twin, torch.tensor(positions))
+    twin.target, twin.args, twin.kwargs = torch.ops.aten.index_select.default, (twin.args[0], axis, numbers), {}  # a branch may start at it
+
+
+def _constant(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, value: Tensor) -> fx.Node:
+    """Return a node that reads new numbers, in front of ``twin``."""
+    name = f"{NUMBERS}{node.name}"
+    while name in cut.state.tensors:  # of an earlier cut
+        name += "_"
+    cut.constants[name] = value.to(node.meta["val"].device)
     with graph.inserting_before(twin):
-        parts = [graph.call_function(torch.ops.aten.slice.Tensor, (twin.args[0], axis, a, b)) for a, b in zip(starts, ends, strict=True)]
-    twin.target, twin.args, twin.kwargs = torch.ops.aten.cat.default, (parts, axis), {}  # the same node: a branch may start at it
+        made = graph.get_attr(name)
+    made.meta = dict(node.meta)
+    return made
+
+
+def _rewrite_choice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:
+    """Let a choice by written numbers be of what is left."""
+    numbers, axis = written_numbers(node.args[2]), _axis(node, 1, source)
+    if numbers is not None and source.covering(axis) is not None:
+        kept = cut.kept(source, axis)
+        before = np.cumsum(np.append(0, kept))
+        _pick(cut, graph, node, twin, axis, [int(before[number]) for number in numbers if kept[number]])
 
 
 def _axis(node: fx.Node, position: int, labels: Labels) -> int:

@@ -12,8 +12,21 @@ from geta_nb.labels import Labels, sources_of
 from geta_nb.operators.axes import drop_axes
 from geta_nb.operators.registry import Call, rule
 
+NUMBERS = "numbers."
+"""Module path of the numbers that a cut wrote into its graph: choices of indices that were even steps before."""
 
-def take(call: Call, labels: Labels, axis: int, index: slice, size: int) -> Labels:
+
+def written_numbers(node: Any) -> list[int] | None:
+    """Return the numbers that a node reads if a cut wrote them, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or not str(node.target).startswith(NUMBERS):
+        return None
+    value: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return cast("list[int]", value.tolist())
+
+
+def take(call: Call, labels: Labels, axis: int, index: slice | list[int], size: int) -> Labels:
     """Return the labels of the indices ``index`` along ``axis``."""
     key = tuple(index if i == axis else slice(None) for i in range(len(labels.shape)))
     arrays = tuple(array.map(lambda v: v[key] if v.shape[axis] > 1 else v) for array in labels.arrays)
@@ -108,6 +121,9 @@ def taken(call: Call) -> Any:
 def index_select(call: Call) -> Labels:
     """Indices of one axis by data: that axis is fixed."""
     table, axis, index = call.args[0], call.axis(1, "dim", 0, call.args[0]), call.argument(2, "index")
+    numbers = written_numbers(call.node.args[2])
+    if numbers is not None and not call.is_dynamic(axis):
+        return take(call, table, axis, numbers, len(numbers))
     reason = call.reason("indexed by data")
     call.space.fix_all(index, reason)
     table = call.space.fix_axes(table, [axis], reason)
