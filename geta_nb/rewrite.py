@@ -225,7 +225,8 @@ def _rewrite_range(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out:
     kept = cut.kept(out, 0) if out.arrays else np.ones(1, dtype=bool)
     if kept.all():
         return
-    numbers = _constant(cut, graph, node, twin, node.target(*node.args, **node.kwargs)[torch.from_numpy(kept)])
+    count: Any = node.target
+    numbers = _constant(cut, graph, node, twin, count(*node.args, **node.kwargs)[torch.from_numpy(kept)])
     twin.replace_all_uses_with(numbers)
     graph.erase_node(twin)
 

@@ -11,8 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import geta_nb as gt
+import laws
 from geta_nb.rewrite import Cut, cut_graph
+from odd_nets import ODD
 from small_nets import assert_same, evaluate, leaves
+from zoo import randomise
 
 X = torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -116,3 +119,13 @@ def test_sizes_that_changed_are_noted_for_the_native_cut() -> None:
     cut = Cut(analysis.state, analysis.table, np.arange(12) > 2)
     cut_graph(cut, geta.qadg, analysis.names, dict(geta.model.named_parameters()), {})
     assert (12, 9) in cut.sizes[""] and (12, 9) in cut.sizes["first"] | cut.sizes["last"]
+
+
+@pytest.mark.parametrize("name", ["stride_two", "stride_with_bounds", "numbered_by_code", "heads_with_slopes"])
+def test_numbers_that_a_cut_writes_down_are_cut_again(name: str) -> None:
+    torch.manual_seed(0)
+    geta = laws.geta_of(randomise(ODD[name].build()).double().eval(), (torch.randn(2, *ODD[name].shapes[0], dtype=torch.float64),))
+    with laws.weights_restored(geta.model):
+        geta.mask(laws.some_groups(geta, seed=3))
+        subnet = geta.construct_subnet()
+    laws.check_second_compression(geta, subnet)
