@@ -121,6 +121,7 @@ def _free_layouts(module: fx.GraphModule) -> None:
             loose.add(node)
         elif source in loose and node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
+            loose.add(node)
 
 
 def _numbers(module: fx.GraphModule, node: fx.Node) -> list[int] | None:

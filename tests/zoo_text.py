@@ -42,6 +42,7 @@ _T5: Options = _BASE | {
     "num_heads": 4,
     "use_cache": False,
     "decoder_start_token_id": 0,
+    "attn_implementation": "eager",  # the other exports to a view that its own kernel's result refuses
 }
 _BATCHED: Options = {"experts_implementation": "batched_mm"}  # the default for float32 only; the laws run in float64
 _ROUTED: Options = _BATCHED | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
