@@ -226,6 +226,10 @@ odd("linear_by_group", VECTOR, 4, lambda s, x: s.b(torch.einsum("bgi,goi->bgo", 
 odd("recurrence_unrolled", SEQUENCE, 10, lambda s, x: s.b(s.c(s.a(x[:, 1]) + s.c(s.a(x[:, 0])).tanh()).tanh()),
     lambda: {"a": L(8, 10), "c": L(10, 10), "b": L(10, 4)})
 
+odd("dimensions_where_heads_stay", SEQUENCE, 8,
+    lambda s, x: (lambda q, k, v, gate: s.b(((q @ k.mT * gate).softmax(-1) @ v).transpose(1, 2).flatten(2)))(
+        *(layer(x).view(-1, 5, 4, 4).transpose(1, 2) for layer in (s.q, s.k, s.v)), x.view(-1, 5, 4, 2).sum(-1).transpose(1, 2)[..., None]),
+    lambda: {"q": L(8, 16), "k": L(8, 16), "v": L(8, 16), "b": L(16, 4)})  # fmt: skip
 odd("gru", SEQUENCE, 22, lambda s, x: s.b(s.r(s.a(x))[0]), lambda: {"a": L(8, 16), "r": nn.GRU(16, 6, batch_first=True), "b": L(6, 4)})
 odd("lstm_of_two_layers_both_ways", SEQUENCE, 22, lambda s, x: s.b(s.r(s.a(x))[0]),
     lambda: {"a": L(8, 16), "r": nn.LSTM(16, 6, 2, bidirectional=True, bias=False), "b": L(12, 4)})

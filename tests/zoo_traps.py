@@ -338,7 +338,8 @@ class WaveNet(nn.Module):
         super().__init__()
         self.stem, self.out = nn.Conv1d(2, 8, 1), seq(nn.ReLU(), nn.Conv1d(6, 7, 1), nn.ReLU(), nn.Conv1d(7, 3, 1))
         self.gates = nn.ModuleList(nn.Conv1d(8, 20, 2, dilation=d, padding=d) for d in (1, 2, 4))
-        self.residual, self.skip = nn.ModuleList(nn.Conv1d(10, 8, 1) for _ in range(3)), nn.ModuleList(nn.Conv1d(10, 6, 1) for _ in range(3))
+        self.residual = nn.ModuleList(nn.Conv1d(10, 8, 1) for _ in range(3))
+        self.skip = nn.ModuleList(nn.Conv1d(10, 6, 1) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         x, skips = self.stem(x), []

@@ -30,8 +30,11 @@ def contract(
     """
     axes = [axis % len(left.shape) for axis in axes]
     shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape, strict=True))
+    choice, call.products = (call.node, call.products), call.products + 1
     if left.source == right.source == "data":
         left, right = _whole_units(call, left, right, axes), _whole_units(call, right, left, axes)
+        if choice in call.findings.inner:
+            left, right = _inner_units(call, left, axes), _inner_units(call, right, axes)
     pair = call.space.align([left, right], call.reason("aligned with a fixed axis"))
     if macs:
         _count(call, pair, shape, macs, operands or (_node(call, 0), _node(call, 1)))
@@ -45,6 +48,8 @@ def contract(
         merged = _product([array for _, array in found])
         if left.source == right.source == "data" and (len(found) == 1 or any(array.origin == FREE for _, array in found)):
             merged = _shared(merged)
+        if left.source == right.source == "data" and len(found) == 2 and not set(cover).isdisjoint(axes):
+            call.findings.choices.append((choice, merged.labels.ravel()))
         for axis in set(cover) & set(axes):
             reduced = call.space.reduce(merged, axis, call.reason("summed over together with a removable axis"))
             assert reduced is not None
@@ -60,6 +65,15 @@ def _whole_units(call: Call, labels: Labels, other: Labels, axes: Sequence[int])
         array, partner = labels.covering(axis), other.covering(axis)
         if array is not None and not set(array.cover) <= set(axes) and (partner is None or partner.cover != array.cover):
             labels = call.fixed([axis], labels, "summed over together with a removable axis")
+    return labels
+
+
+def _inner_units(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:
+    """Unite along the axes that stay what is summed over too: where no head may go, a dimension of all heads may."""
+    for array in labels.arrays:
+        outer = [axis for axis in array.cover if axis not in axes]
+        if len(outer) < len(array.cover):
+            labels = call.fixed(outer, labels, "summed over together with an axis that stays")
     return labels
 
 
