@@ -82,17 +82,20 @@ def cut_native(
     for path, found in size_changes.items():
         pairs.setdefault(id(_submodule(copy, path)), set()).update(found)
     changed = {key: _integers(modules[key]) for key in modules if any(old != new for old, new in pairs[key])}
-    tries = 0
+    tried: set[str] = set()
     for staying in (False, True):
         if staying and not any(_coincide(now, pairs[key]) for key, now in changed.items()):
             break
         for key, now in changed.items():  # as they were, whatever was tried before
             _set(modules[key], now)
         choices = [_Choice(modules[key], _options(modules[key], pairs[key], before[key], staying=staying)) for key in changed]
-        for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries - tries):
-            tries += 1
+        for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries - len(tried)):
             for module, values in attributes:
                 _set(module, values)
+            state = repr([_integers(modules[key]) for key in changed])
+            if state in tried:
+                continue
+            tried.add(state)
             if _passes(check, copy):
                 return copy
     return None
