@@ -16,6 +16,7 @@ from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
 from geta_nb.groups import GroupTable, ProtectedList, find_groups
 from geta_nb.labels import Extent, Labels
 from geta_nb.operators.registry import MacCount
+from geta_nb.parametrized import foreign_parameters
 from geta_nb.prepare import Quantizers, canonical_name, parameter_tensors
 from geta_nb.propagate import Propagation, attribute_tensor, propagate, understood
 from geta_nb.qadg import QADG, build_qadg
@@ -201,7 +202,7 @@ def _cost_model(
     operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
     parameters, seen = [], set()
-    for name, tensor in parameter_tensors(model).items():
+    for name, tensor in (*parameter_tensors(model).items(), *foreign_parameters(model).items()):
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))

@@ -81,18 +81,29 @@ def cut_native(
     pairs: dict[int, Pairs] = {key: _axis_pairs(before[key], _shapes(module)) for key, module in modules.items()}
     for path, found in size_changes.items():
         pairs.setdefault(id(_submodule(copy, path)), set()).update(found)
-    choices = [
-        _Choice(modules[key], _options(modules[key], pairs[key], before[key]))
-        for key in modules
-        if any(old != new for old, new in pairs[key])
-    ]
-    for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries):
-        for module, values in attributes:
-            for name, value in values.items():
-                setattr(module, name, value)
-        if _passes(check, copy):
-            return copy
+    changed = {key: _integers(modules[key]) for key in modules if any(old != new for old, new in pairs[key])}
+    tried: set[str] = set()
+    for staying in (False, True):
+        if staying and not any(_coincide(now, pairs[key]) for key, now in changed.items()):
+            break
+        for key, now in changed.items():  # as they were, whatever was tried before
+            _set(modules[key], now)
+        choices = [_Choice(modules[key], _options(modules[key], pairs[key], before[key], staying=staying)) for key in changed]
+        for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries - len(tried)):
+            for module, values in attributes:
+                _set(module, values)
+            state = repr([_integers(modules[key]) for key in changed])
+            if state in tried:
+                continue
+            tried.add(state)
+            if _passes(check, copy):
+                return copy
     return None
+
+
+def _set(module: nn.Module, values: Attributes) -> None:
+    for name, value in values.items():
+        setattr(module, name, value)
 
 
 def _deep_copy(model: nn.Module, new_tensors: Mapping[str, Tensor]) -> nn.Module | None:
@@ -169,10 +180,23 @@ def _alternatives(value: Any, pairs: Pairs) -> list[Any]:
     return [type(value)(items) for items in islice(product(*(_alternatives(item, pairs) for item in value)), _MAX_LOCAL)]
 
 
-def _options(module: nn.Module, pairs: Pairs, before: dict[str, tuple[int, ...]]) -> list[Attributes]:
-    """Return the possible values of a module's attributes, those with the fewest changes first."""
+def _coincide(now: Attributes, pairs: Pairs) -> list[str]:
+    """Return the attributes that share a number, which a cut changes, with another one: one of them may mean something else."""
+    numbers = {name: set(value) if isinstance(value, (tuple, list)) else {value} for name, value in now.items()}
+    shared = [number for number in {old for old, new in pairs if old != new} if sum(number in held for held in numbers.values()) > 1]
+    return [name for name, held in numbers.items() if not held.isdisjoint(shared)]
+
+
+def _options(module: nn.Module, pairs: Pairs, before: dict[str, tuple[int, ...]], *, staying: bool = False) -> list[Attributes]:
+    """Return the possible values of a module's attributes, those with the fewest changes first.
+
+    Args:
+        staying: whether of attributes that have the same value by chance some may stay as they are (a number of heads, a stride).
+    """
     now = _integers(module)
     candidates = {name: alternatives for name, value in now.items() if (alternatives := _alternatives(value, pairs)) != [value]}
+    for name in _coincide(now, pairs) if staying else ():
+        candidates[name] = [*candidates[name], now[name]]
     combinations = [dict(zip(candidates, values, strict=True)) for values in islice(product(*candidates.values()), _MAX_LOCAL)]
     if before and len(combinations) > 1:
         combinations = _buildable(module, now, combinations, before) or combinations

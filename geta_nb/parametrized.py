@@ -149,6 +149,13 @@ def parameter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
     return {f"{path}.{name}" if path else name: p for path, m in original_modules(model) for name, p in own_parameters(m).items()}
 
 
+def foreign_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what :func:`parameter_tensors` leaves out and no quantizer owns: the tensors that foreign parametrizations compute with."""
+    known = {id(p) for p in parameter_tensors(model).values()}
+    known |= {id(p) for module in model.modules() if isinstance(module, Quantizer) for p in module.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) not in known}
+
+
 def canonical_name(model: nn.Module, raw_name: str) -> str:
     """Return the original name of a parameter: ``"c.parametrizations.weight.original"`` gives ``"c.weight"``, others stay.
 

@@ -18,6 +18,7 @@ from geta_nb.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, L
 from geta_nb.nodes import overload_name
 from geta_nb.operators import RULES, Call, Findings
 from geta_nb.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
+from geta_nb.operators.registry import Choice
 from geta_nb.trace import hint, module_path, operator_name, shape_of
 
 _STEADY = frozenset([
@@ -80,7 +81,29 @@ def propagate(
         folded: exit node of a quantizer branch -> node whose value enters it; such a branch changes no label.
         approximate_norms: whether channels that norms run over may go.
     """
-    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(), buffers=set(buffers))
+    state = _walk(module, names, buffers, folded, approximate_norms, frozenset())
+    inner = _without_outer(state)
+    return _walk(module, names, buffers, folded, approximate_norms, inner) if inner else state
+
+
+def _without_outer(state: Propagation) -> frozenset[Choice]:
+    """Products in which whole heads were kept removable, and none of which may go: what fixes a head may come after its product."""
+    if not state.findings.choices:
+        return frozenset()
+    removable, _ = removable_classes(state, state.classes)
+    return frozenset(choice for choice, labels in state.findings.choices if not removable[state.classes[labels]].any())
+
+
+def _walk(
+    module: fx.GraphModule,
+    names: Mapping[str, str],
+    buffers: set[str],
+    folded: Mapping[fx.Node, fx.Node],
+    approximate_norms: bool,
+    inner: frozenset[Choice],
+) -> Propagation:
+    """Run the rules once; ``inner``: products that keep dimensions removable in place of heads."""
+    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers))
     state.findings.sole = _sole_readers(module, names)
     for node in module.graph.nodes:
         if node in folded:

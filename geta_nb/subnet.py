@@ -26,7 +26,7 @@ from geta_nb.folding import fold_constants
 from geta_nb.graph_net import GraphNet
 from geta_nb.masking import check_finite
 from geta_nb.native import cut_native
-from geta_nb.parametrized import computed, parameter_tensors, unregister
+from geta_nb.parametrized import computed, foreign_parameters, parameter_tensors, unregister
 from geta_nb.quantizers import Quantizer, WeightQuantizer
 from geta_nb.rescaling import rescale_norms
 from geta_nb.rewrite import Cut, cut_graph
@@ -173,7 +173,7 @@ def build_subnet(
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     cut = Cut(analysis.state, analysis.table, alive).filled()
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    values = Values(parameters, buffers, partial(_quantized, quantizers))
+    values = Values({**parameters, **foreign_parameters(model)}, buffers, partial(_quantized, quantizers))
     fold_constants(cut, analysis.trace.module, analysis.names, values, {**parameters, **buffers}, (args, kwargs))
     rescale_norms(cut, analysis.names, values)
     twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}

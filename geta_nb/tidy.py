@@ -11,6 +11,9 @@ from torch import fx
 from geta_nb.errors import TraceError
 from geta_nb.nodes import module_path, operator_name, shape_of
 
+_LAYOUT_KEPT = frozenset((
+    "transpose", "permute", "reshape", "squeeze", "unsqueeze", "slice", "select", "expand", "clone", "alias", "detach", "_to_copy",
+))  # fmt: skip
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
@@ -116,12 +119,17 @@ def _free_layouts(module: fx.GraphModule) -> None:
     loose: set[fx.Node] = set()
     for node in module.graph.nodes:
         source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        moved = source in loose and operator_name(node) in {"transpose", "permute"}
-        if moved or operator_name(node) == "scaled_dot_product_attention":
-            loose.add(node)
-        elif source in loose and node.target is torch.ops.aten.view.default:
+        if source in loose and node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
             loose.add(node)
+        if operator_name(node) == "scaled_dot_product_attention" or (not loose.isdisjoint(node.all_input_nodes) and _keeps_layout(node)):
+            loose.add(node)
+
+
+def _keeps_layout(node: fx.Node) -> bool:
+    """Whether the memory of a result is laid out as that of what goes in."""
+    pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+    return pointwise or operator_name(node) in _LAYOUT_KEPT
 
 
 def _numbers(module: fx.GraphModule, node: fx.Node) -> list[int] | None:

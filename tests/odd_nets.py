@@ -111,8 +111,6 @@ between("pad_cropped", 0, lambda s, h: F.pad(h, (-2, 3)), width=17, blamed="pad"
 between("pad_ones", 0, lambda s, h: F.pad(h, (2, 0), value=1.0), width=18, blamed="pad")
 between("lstm_projected", 0, lambda s, h: s.r(h)[0], width=3, shape=SEQUENCE, r=lambda: nn.LSTM(16, 6, proj_size=3, batch_first=True),
         blamed="lstm")
-odd("einsum_of_three", VECTOR, 0, lambda s, x: s.b(torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.v)),
-    lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(10, 6), "b": L(6, 4)}, blamed="einsum")
 odd("gram", SEQUENCE, 0, lambda s, x: s.b((s.a(x).transpose(1, 2) @ s.a(x)).flatten(1)),
     lambda: {"a": L(8, 6), "b": L(36, 3)}, blamed="view")
 odd("outer_sum", VECTOR, 0, lambda s, x: s.b((s.a(x)[:, :, None] + s.c(x)[:, None]).flatten(1)),
@@ -209,10 +207,36 @@ odd("layer_scale", VECTOR, 36, lambda s, x: s.b(s.a(x) + s.g * s.c(F.gelu(s.d(s.
 odd("mixture_of_experts", VECTOR, 10,
     lambda s, x: (torch.einsum("bei,eoi->beo", F.relu(torch.einsum("bi,ehi->beh", x, s.w)), s.v) * s.g(x).softmax(-1).unsqueeze(-1)).sum(1),
     lambda: {"w": P(3, 10, 8), "v": P(3, 4, 10), "g": L(8, 3)})
+odd("einsum_of_three", VECTOR, 32, lambda s, x: s.b(torch.einsum("bi,ij,jk->bk", s.a(x), s.w, s.v)),
+    lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(10, 6), "b": L(6, 4)})
+odd("einsum_with_ellipsis", SEQUENCE, 26, lambda s, x: s.b(torch.einsum("...i,ij->...j", s.a(x), s.w)),
+    lambda: {"a": L(8, 16), "w": P(16, 10), "b": L(10, 4)})
+odd("einsum_with_implicit_output", VECTOR, 26, lambda s, x: s.b(torch.einsum("bi,ij", s.a(x), s.w)),
+    lambda: {"a": L(8, 16), "w": P(16, 10), "b": L(10, 4)})
+odd("einsum_of_one", SEQUENCE, 16, lambda s, x: s.b(torch.einsum("bti->bi", s.a(x))), lambda: {"a": L(8, 16), "b": L(16, 4)})
+odd("einsum_with_diagonal", VECTOR, 26, lambda s, x: s.b(torch.einsum("bi,ii,ij->bj", s.a(x), s.w, s.v)),
+    lambda: {"a": L(8, 16), "w": P(16, 16), "v": P(16, 10), "b": L(10, 4)})
+odd("einsum_that_sums_one_alone", VECTOR, 29, lambda s, x: s.b(torch.einsum("bi,ij,k->bj", s.a(x), s.w, s.v)),
+    lambda: {"a": L(8, 16), "w": P(16, 10), "v": P(3), "b": L(10, 4)})
+odd("written_over_by_number", SEQUENCE, 16,
+    lambda s, x: s.b(s.a(x).slice_scatter(s.c(x[:, :2]), 1, 1, 3).select_scatter(s.d(x[:, 0]), 1, 0)),
+    lambda: {"a": L(8, 16), "c": L(8, 16), "d": L(8, 16), "b": L(16, 4)})
 odd("linear_by_group", VECTOR, 4, lambda s, x: s.b(torch.einsum("bgi,goi->bgo", s.a(x).view(-1, 4, 4), s.w).flatten(1)),
     lambda: {"a": L(8, 16), "w": P(4, 5, 4), "b": L(20, 4)})
 odd("recurrence_unrolled", SEQUENCE, 10, lambda s, x: s.b(s.c(s.a(x[:, 1]) + s.c(s.a(x[:, 0])).tanh()).tanh()),
     lambda: {"a": L(8, 10), "c": L(10, 10), "b": L(10, 4)})
+
+odd("dimensions_where_heads_stay", SEQUENCE, 8,
+    lambda s, x: (lambda q, k, v, gate: s.b(((q @ k.mT * gate).softmax(-1) @ v).transpose(1, 2).flatten(2)))(
+        *(layer(x).view(-1, 5, 4, 4).transpose(1, 2) for layer in (s.q, s.k, s.v)), x.view(-1, 5, 4, 2).sum(-1).transpose(1, 2)[..., None]),
+    lambda: {"q": L(8, 16), "k": L(8, 16), "v": L(8, 16), "b": L(16, 4)})  # fmt: skip
+odd("gru", SEQUENCE, 22, lambda s, x: s.b(s.r(s.a(x))[0]), lambda: {"a": L(8, 16), "r": nn.GRU(16, 6, batch_first=True), "b": L(6, 4)})
+odd("lstm_of_two_layers_both_ways", SEQUENCE, 22, lambda s, x: s.b(s.r(s.a(x))[0]),
+    lambda: {"a": L(8, 16), "r": nn.LSTM(16, 6, 2, bidirectional=True, bias=False), "b": L(12, 4)})
+odd("recurrence_from_a_given_state", SEQUENCE, 16, lambda s, x: s.b(s.r(s.a(x), s.c(x[:, 0]).sigmoid()[None])[0]),
+    lambda: {"a": L(8, 16), "c": L(8, 6), "r": nn.RNN(16, 6, batch_first=True), "b": L(6, 4)})
+odd("recurrence_from_a_learnt_state", SEQUENCE, 22, lambda s, x: s.b(s.r(s.a(x), s.h.expand(-1, x.shape[0], -1))[0]),
+    lambda: {"a": L(8, 16), "h": P(1, 1, 6), "r": nn.RNN(16, 6, batch_first=True), "b": L(6, 4)})
 
 # norms and convolutions
 images("norm_group_per_channel", 8, lambda: C(3, 8, 3), lambda: nn.GroupNorm(8, 8), nn.ReLU, lambda: C(8, 4, 3))
@@ -224,6 +248,15 @@ images("instance_norm_unaffine_with_statistics", 0, lambda: C(3, 8, 3), lambda: 
        blamed="instance_norm")  # fmt: skip
 images("flattened_then_batch_norm", 10, lambda: C(3, 4, 3), nn.Flatten, lambda: nn.BatchNorm1d(144), lambda: L(144, 6), nn.ReLU,
        lambda: L(6, 2))
+odd("bilinear", VECTOR, 25, lambda s, x: s.b(s.m(s.a(x), s.c(x).tanh())),
+    lambda: {"a": L(8, 10), "c": L(8, 9), "m": nn.Bilinear(10, 9, 6), "b": L(6, 4)})
+odd("distance_to_a_codebook", SEQUENCE, 16, lambda s, x: torch.cdist(s.a(x), s.w), lambda: {"a": L(8, 16), "w": P(5, 16)})
+odd("grid_of_each_head", IMAGE, 4,
+    lambda s, x: s.b(F.grid_sample(s.a(x).view(-1, 2, 6, 6), s.g(x.mean((2, 3))).view(-1, 3, 3, 2).tanh(), align_corners=False)
+                     .view(x.shape[0], 8, 3, 3)),
+    lambda: {"a": C(3, 8, 3), "g": L(3, 4 * 18), "b": C(8, 2, 1)})
+odd("folded", IMAGE, 4, lambda s, x: s.b(F.fold(s.a(x.flatten(2).transpose(1, 2)).transpose(1, 2), (9, 9), 2)),
+    lambda: {"a": L(3, 16), "b": C(4, 2, 1)})
 images("transposed_grouped", 4, lambda: C(3, 8, 3), nn.ReLU, lambda: nn.ConvTranspose2d(8, 12, 3, groups=4), nn.ReLU,
        lambda: nn.ConvTranspose2d(12, 4, 3))
 images("transposed_depthwise", 8, lambda: C(3, 8, 3), lambda: nn.ConvTranspose2d(8, 16, 3, groups=8), nn.ReLU, lambda: C(16, 4, 1))
@@ -249,7 +282,8 @@ odd("space_to_depth", IMAGE, 8, lambda s, x: s.b(s.a(x).view(-1, 8, 3, 2, 3, 2).
 odd("language_model", (), 24, lambda s, x: s.b(F.relu(s.a(s.e(x)))), lambda: {"e": nn.Embedding(20, 8), "a": L(8, 16), "b": L(16, 20)})
 odd("language_model_tied", (), 24, lambda s, x: F.linear(s.e(x) + s.b(F.relu(s.a(s.e(x)))), s.e.weight),
     lambda: {"e": nn.Embedding(20, 8), "a": L(8, 16), "b": L(16, 8)})
-odd("embedding_bag", (), 0, lambda s, x: s.b(s.e(x)), lambda: {"e": nn.EmbeddingBag(20, 8), "b": L(8, 4)}, blamed="_embedding_bag")
+odd("embedding_bag", (), 8, lambda s, x: s.b(s.e(x)), lambda: {"e": nn.EmbeddingBag(20, 8), "b": L(8, 4)})
+odd("embedding_bag_maximum", (), 8, lambda s, x: s.b(s.e(x)), lambda: {"e": nn.EmbeddingBag(20, 8, mode="max"), "b": L(8, 4)})
 
 
 # 16 channels of the residual stream, and 4 heads (2 where two query heads share a key head)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import zoo_nets as nets
+import zoo_traps
+import zoo_vision
 
 Inputs = tuple[Tensor, ...]
 
@@ -273,3 +275,6 @@ for _name in _HUGGING_FACE:
         _add_hugging_face(_name, _attention)
 
 import zoo_text  # noqa: E402, F401  (it registers its nets here)
+
+zoo_vision.register(add, hugging_face)
+zoo_traps.register(add)

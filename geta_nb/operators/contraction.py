@@ -30,8 +30,11 @@ def contract(
     """
     axes = [axis % len(left.shape) for axis in axes]
     shape = tuple(max(a, b) for a, b in zip(left.shape, right.shape, strict=True))
+    choice, call.products = (call.node, call.products), call.products + 1
     if left.source == right.source == "data":
         left, right = _whole_units(call, left, right, axes), _whole_units(call, right, left, axes)
+        if choice in call.findings.inner:
+            left, right = _inner_units(call, left, axes), _inner_units(call, right, axes)
     pair = call.space.align([left, right], call.reason("aligned with a fixed axis"))
     if macs:
         _count(call, pair, shape, macs, operands or (_node(call, 0), _node(call, 1)))
@@ -45,6 +48,8 @@ def contract(
         merged = _product([array for _, array in found])
         if left.source == right.source == "data" and (len(found) == 1 or any(array.origin == FREE for _, array in found)):
             merged = _shared(merged)
+        if left.source == right.source == "data" and len(found) == 2 and not set(cover).isdisjoint(axes):
+            call.findings.choices.append((choice, merged.labels.ravel()))
         for axis in set(cover) & set(axes):
             reduced = call.space.reduce(merged, axis, call.reason("summed over together with a removable axis"))
             assert reduced is not None
@@ -60,6 +65,15 @@ def _whole_units(call: Call, labels: Labels, other: Labels, axes: Sequence[int])
         array, partner = labels.covering(axis), other.covering(axis)
         if array is not None and not set(array.cover) <= set(axes) and (partner is None or partner.cover != array.cover):
             labels = call.fixed([axis], labels, "summed over together with a removable axis")
+    return labels
+
+
+def _inner_units(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:
+    """Unite along the axes that stay what is summed over too: where no head may go, a dimension of all heads may."""
+    for array in labels.arrays:
+        outer = [axis for axis in array.cover if axis not in axes]
+        if len(outer) < len(array.cover):
+            labels = call.fixed(outer, labels, "summed over together with an axis that stays")
     return labels
 
 
@@ -177,22 +191,104 @@ def _matmul(call: Call, left: Labels, right: Labels, positions: tuple[int, int])
 
 @rule("einsum")
 def einsum(call: Call) -> Labels:
-    """Two operands, no letter twice in one of them: align on all letters, sum those that the output lacks."""
-    equation = str(call.args[0]).replace(" ", "")
-    inputs, arrow, output = equation.partition("->")
+    """Operands are met from left to right: align on all letters, sum those that neither the output nor a later operand has."""
+    nodes: Any = call.node.args[1]
+    terms, output = _letters(str(call.args[0]), [len(labels.shape) for labels in call.args[1]])
+    operands = [_diagonal(call, labels, term) for labels, term in zip(call.args[1], terms, strict=True)]
+    (held, left), *others = operands
+    node = nodes[0]
+    if not others:  # with a constant one: a sum and a transpose
+        return _met(call, (held, left), ("", Labels((), (), "const")), output, 0, (None, None))
+    for position, (term, right) in enumerate(others, 1):
+        later = set(output).union(*(other for other, _ in others[position:]))
+        kept = output if position == len(others) else "".join(sorted(later & set(held + term)))
+        left = _met(call, (held, left), (term, right), kept, 1, (node, nodes[position]))
+        held, node = kept, None
+    return left
+
+
+def _letters(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+    """Return the letters of each operand and of the output, one an axis; those behind an ellipsis are digits, counted from the last.
+
+    >>> _letters("...ij, jk", [4, 2])
+    (['10ij', 'jk'], '10ik')
+    """
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if len(terms) != 2 or "." in equation or not arrow or any(len(set(term)) != len(term) for term in terms):
-        result: Labels = call.unlabelled("a form of einsum without a rule")
-        return result
-    letters = output + "".join(sorted(set("".join(terms)) - set(output)))
+    hidden = [ndim - len(term.replace("...", "")) if "." in term else 0 for term, ndim in zip(terms, ndims, strict=True)]
+    digits = "9876543210"
+    dots = digits[len(digits) - max(hidden) :]
+    if not arrow:
+        letters = inputs.replace("...", "").replace(",", "")
+        output = "..." + "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
+    spelled = [term.replace("...", digits[len(digits) - count :]) for term, count in zip(terms, hidden, strict=True)]
+    return spelled, output.replace("...", dots)
+
+
+def _diagonal(call: Call, labels: Labels, term: str) -> tuple[str, Labels]:
+    """Take the diagonal over axes of one letter: what stands on both lives and dies together."""
+    for letter in dict.fromkeys(term):
+        while term.count(letter) > 1:
+            first = term.index(letter)
+            second = term.index(letter, first + 1)
+            reason = call.reason("a diagonal")
+            if any((array := labels.covering(axis)) is None or array.cover != (axis,) for axis in (first, second)):
+                labels = call.space.fix_axes(labels, [first, second], reason)
+            one, other = labels.covering(first), labels.covering(second)
+            if one is not None and other is not None:
+                call.space.union(one.labels.ravel(), other.labels.ravel())
+                marks = np.maximum(one.spoilers.ravel(), other.spoilers.ravel()).reshape(one.spoilers.shape)
+                kept = [array for array in labels.arrays if array is not one and array is not other]
+                labels = Labels(labels.shape, (*kept, LabelArray(one.labels, marks, one.origin).unsteady()), labels.source)
+            labels = drop_axes(labels, [second])
+            term = term[:second] + term[second + 1 :]
+    return term, labels
+
+
+def _met(call: Call, one: tuple[str, Labels], other: tuple[str, Labels], output: str, macs: int, operands: Operands) -> Labels:
+    """Contract two operands given with their letters; the result has the letters ``output``."""
+    letters = output + "".join(sorted(set(one[0] + other[0]) - set(output)))
     spread = []
-    for term, labels in zip(terms, call.args[1], strict=True):
-        labels = permute(labels, [term.index(letter) for letter in letters if letter in term])
+    for term, labels in (one, other):
+        labels = permute(labels, [term.index(letter) for letter in letters if letter in term]) if term else labels
         for position, letter in enumerate(letters):
             labels = labels if letter in term else insert_axis(labels, position)
         spread.append(labels)
-    nodes: Any = call.node.args[1]
-    return contract(call, spread[0], spread[1], range(len(output), len(letters)), macs=1, operands=(nodes[0], nodes[1]))
+    return contract(call, spread[0], spread[1], range(len(output), len(letters)), macs=macs, operands=operands)
+
+
+@rule("_trilinear")
+def trilinear(call: Call) -> Labels:
+    """A product of three, summed: what the third does not have is summed over before it comes in."""
+    ndim, summed = len(call.args[0].shape) + len(call.args[3]), set(call.args[6])
+    first, second, third = (_inserted(labels, axes) for labels, axes in zip(call.args[:3], call.args[3:6], strict=True))
+    early = sorted(axis for axis in summed if axis in call.args[5])
+    half = contract(call, first, second, early, macs=1)
+    left = [axis for axis in range(ndim) if axis not in early]
+    late = [left.index(axis) for axis in sorted(summed - set(early))]
+    return contract(call, half, drop_axes(third, early), late, macs=1, operands=(None, _node(call, 2)))
+
+
+def _inserted(labels: Labels, axes: Sequence[int]) -> Labels:
+    for axis in sorted(axes):
+        labels = insert_axis(labels, axis)
+    return labels
+
+
+@rule("_cdist_forward")
+def distance(call: Call) -> Labels:
+    """Distances between rows: a feature may go where both sides are zero; a distance to a zero row is none."""
+    ndim = len(call.shape) + 1
+    left, right = pad_left(insert_axis(call.args[0], -2), ndim), pad_left(insert_axis(call.args[1], -3), ndim)
+    aligned = call.space.align([left, right], call.reason("aligned with a fixed axis"))
+    for labels in aligned:
+        for array in labels.arrays:
+            if array.cover == (ndim - 1,):
+                call.space.require_zero(array)
+    call.produce(aligned, sources_of(aligned))
+    for labels in aligned:
+        call.fixed(range(ndim - 1), labels, "a distance")
+    return Labels(call.shape, (), sources_of(aligned))
 
 
 @rule("addmm", "baddbmm")

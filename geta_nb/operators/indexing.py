@@ -97,6 +97,18 @@ def embedding(call: Call) -> Labels:
     return Labels(call.shape, arrays, "data")
 
 
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(call: Call) -> tuple[Labels | None, ...]:
+    """Rows of a table, summed by data: rows are fixed, columns pass."""
+    table, *others = call.all_tensors()
+    reason = call.reason("indexed by data")
+    for item in others:
+        call.space.fix_all(item, reason)
+    table = call.space.fix_axes(table, [0], reason)
+    call.produce([table], "data")
+    return Labels(call.shape, table.arrays, "data"), *(None if shape is None else Labels(shape, (), "data") for shape in call.shapes[1:])
+
+
 @rule("gather")
 def gather(call: Call) -> Labels:
     """Elements of one axis by data: that axis is fixed; along the others table and index are aligned, zero where the table is."""

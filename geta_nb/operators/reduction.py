@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from geta_nb.labels import Labels, sources_of
-from geta_nb.operators.axes import drop_axes, spoiled
+from geta_nb.operators.axes import drop_axes, insert_axis, spoiled
 from geta_nb.operators.pointwise import pointwise
 from geta_nb.operators.registry import Call, rule
+from geta_nb.reshaping import reshape
 
 _KEEPS_ZERO = frozenset([
     "mean", "amax", "amin", "max", "min", "sum", "prod", "var", "std", "var_mean", "linalg_vector_norm", "norm", "cumsum", "triu",
@@ -76,17 +79,49 @@ def scan(call: Call) -> Any:
     *[f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "bilinear2d", "linear1d", "trilinear3d", "bicubic2d")],
     *[f"_upsample_{kind}" for kind in ("nearest_exact1d", "nearest_exact2d", "nearest_exact3d", "bilinear2d_aa", "bicubic2d_aa")],
     *[f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)],
-    *["grid_sampler_2d", "grid_sampler_3d", "grid_sampler"],
 )
 def spatial(call: Call) -> Any:
     """Pooling and resampling work on image positions; channels pass, and a zero channel stays zero."""
     labels = call.args[0]
     digits = re.search(r"(\d)d", call.name)
     count = int(digits.group(1)) if digits else len(labels.shape) - 2
-    for other in call.all_tensors()[1:]:
-        call.space.fix_all(other, call.reason("sampled by data"))
     out = call.fixed(range(len(labels.shape) - count, len(labels.shape)), labels, "image position")
     return _like_outputs(call, replace(out, source=sources_of(call.all_tensors())))
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler")
+def grid_sampler(call: Call) -> Labels:
+    """Sample images at positions of a grid: channels pass and zero stays zero; an image and its grid go together."""
+    data, grid = call.args[0], call.args[1]
+    places = range(2, len(data.shape))
+    data = drop_axes(call.fixed(places, data, "image position"), places)
+    grid = drop_axes(call.fixed(range(1, len(grid.shape)), grid, "a position to sample"), range(1, len(grid.shape)))
+    data, grid = call.space.align([data, insert_axis(grid, 1)], call.reason("aligned with a fixed axis"))
+    source = sources_of([data, grid])
+    call.produce([data, grid], source)
+    arrays = tuple(array.unsteady().map(lambda values: values.reshape(values.shape + (1,) * len(places))) for array in data.arrays)
+    return Labels(call.shape, arrays, source)
+
+
+@rule("im2col")
+def unfold(call: Call) -> Labels:
+    """Every position's patch becomes a column: the places of one channel's kernel go with it."""
+    labels = call.args[0]
+    taps = call.shape[-2] // labels.shape[-3]
+    labels = drop_axes(call.fixed([-1, -2], labels, "image position"), [-1])
+    arrays = tuple(array.unsteady().map(lambda v: np.repeat(v, taps, -2) if v.shape[-2] > 1 else v) for array in labels.arrays)
+    return Labels(call.shape, arrays, labels.source)
+
+
+@rule("col2im")
+def fold(call: Call) -> Labels:
+    """Columns are added up as patches of an image: the places of one channel's kernel go together."""
+    labels = call.fixed([-1], call.args[0], "image position")
+    channels, reason = call.shape[-3], call.reason("image positions of one channel")
+    *lead, rows, columns = labels.shape
+    labels = reshape(call.space, labels, (*lead, channels, rows // channels, columns), reason)
+    labels = call.space.fix_axes(labels, [len(lead) + 1], reason)
+    return Labels(call.shape, tuple(array.unsteady() for array in labels.arrays), labels.source)
 
 
 def _like_outputs(call: Call, labels: Labels) -> Any:

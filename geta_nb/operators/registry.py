@@ -70,6 +70,10 @@ class Rescale:
     labels: Ints
 
 
+Choice = tuple[fx.Node, int]
+"""A node, and which of its products."""
+
+
 @dataclass
 class Findings:
     """What the rules write down beside the labels.
@@ -85,6 +89,8 @@ class Findings:
         folds: sums whose bias takes over what removed channels still give.
         sole: nodes of parameters that nothing but one operator reads.
         rescales: norms that run over removable channels, with ``approximate_norms`` only.
+        choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
+        inner: the choices of these that must go the other way, as nothing of the outer part may go.
     """
 
     macs: list[MacCount] = field(default_factory=list)
@@ -97,6 +103,8 @@ class Findings:
     folds: list[Fold] = field(default_factory=list)
     sole: set[fx.Node] = field(default_factory=set)
     rescales: list[Rescale] = field(default_factory=list)
+    choices: list[tuple[Choice, Ints]] = field(default_factory=list)
+    inner: frozenset[Choice] = frozenset()
 
 
 @dataclass
@@ -108,6 +116,7 @@ class Call:
     node: fx.Node
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    products: int = 0
     _reasons: dict[str, int] = field(default_factory=dict)
 
     @property
