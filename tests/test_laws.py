@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,7 @@ import geta_nb as gt
 import laws
 from odd_nets import ODD
 from random_nets import Random, example_input, random_conv_nets, random_mlps
-from zoo import ZOO, randomise
+from zoo import CORE, ZOO, randomise
 
 # a few seconds each; the rest of the zoo, 5 to 60 s a net on a busy machine, is for the slow tier
 QUICK = {"flatten_linear", "group_norm", "shared_conv", "tied_linear", "glu_chunk", "bare_parameter"}
@@ -47,7 +48,7 @@ def _marked(name: str) -> Any:
     return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
-@pytest.fixture(scope="module", params=[_marked(name) for name in ZOO])
+@pytest.fixture(scope="module", params=[_marked(name) for name in ZOO if name in CORE])
 def case(request: pytest.FixtureRequest) -> Case:
     """One net; all its tests run one after another, so that each mode is exported once."""
     return Case(request.param)
@@ -100,6 +101,20 @@ def test_each_quantizer_sits_on_the_layer_whose_weight_it_quantizes(case: Case) 
                 assert any(_is_within(path, vertex.module_path) for path in own.get(layer, {layer})), vertex
                 seen.add(layer)
     assert seen == {*geta.quantizers.weights, *geta.quantizers.activations}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in CORE])
+def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
+    """One cut a net here, each net another share of its groups, quantized; ``make zoo`` tries all shares in all modes."""
+    case, draw = Case(name), zlib.crc32(name.encode())
+    laws.check_partition(case.plain)
+    assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
+    assert laws.slice_sets(case.both) == laws.slice_sets(case.plain)
+    geta = case.plain if draw % 3 == 0 else case.both
+    subnet = laws.check_exact_removal(geta, laws.some_groups(geta, seed=draw, share=(0.1, 0.3, 0.6, 1.0)[draw // 3 % 4]))
+    if geta is case.plain:
+        laws.check_preview(geta, subnet)
 
 
 def _is_within(path: str, module_path: str) -> bool:

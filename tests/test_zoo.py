@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from geta_nb.trace import trace_model
 from random_nets import Random, example_input, random_conv_nets, random_mlps
-from zoo import ZOO
+from zoo import CORE, ZOO
 
 pytestmark = [
     # torch 2.13's own copy of a pytree spec inside run_decompositions
@@ -21,11 +21,14 @@ pytestmark = [
 ]
 
 
+NAMES = [pytest.param(name, marks=[] if name in CORE else [pytest.mark.slow]) for name in ZOO]
+
+
 def tensors(tree: object) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NAMES)
 def test_net_traces_to_an_aten_graph_with_the_same_outputs(name: str) -> None:
     model, args, kwargs = ZOO[name].double()
     trace = trace_model(model, args, kwargs)  # torch's own program is not enough: it lays out views as another attention kernel would
@@ -36,7 +39,7 @@ def test_net_traces_to_an_aten_graph_with_the_same_outputs(name: str) -> None:
         torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", NAMES)
 def test_net_is_the_same_at_every_build_and_each_parameter_matters(name: str) -> None:
     model, args, kwargs = ZOO[name].double()
     again = ZOO[name].double()[0]

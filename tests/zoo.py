@@ -274,6 +274,8 @@ for _name in _HUGGING_FACE:
     for _attention in ("eager",) if _name == "t5" else ("eager", "sdpa"):
         _add_hugging_face(_name, _attention)
 
+CORE = frozenset(ZOO)  # the nets above; those of the other files are more of the same kinds and traps
+
 import zoo_text  # noqa: E402, F401  (it registers its nets here)
 
 zoo_vision.register(add, hugging_face)
