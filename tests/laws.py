@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
 from geta_nb.prepare import parameter_tensors
+from geta_nb.trace import operator_name
 
 # float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
 RTOL = 1e-9
@@ -115,7 +116,7 @@ def check_preview(geta: gt.GETA, subnet: nn.Module) -> None:
         assert promised.size_bytes == sum(p.numel() * p.element_size() for p in subnet.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad(), fast_paths(False):
         subnet(*geta.example_inputs, **geta.example_kwargs)
-    if not _has_fused_attention(geta):  # torch counts no products inside the CPU's fused attention
+    if all(_is_counted(node) for node in geta.trace.module.graph.nodes):
         assert 2 * promised.macs_full == counter.get_total_flops()
 
 
@@ -130,8 +131,16 @@ def fast_paths(enabled: bool) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _has_fused_attention(geta: gt.GETA) -> bool:
-    return any(node.operator == "scaled_dot_product_attention" for node in geta.trace.nodes)
+def _is_counted(node: Any) -> bool:
+    """Whether torch counts the products of a node: none of the CPU's fused attention, of vectors and triples; of three in its own order."""
+    if node.op != "call_function":
+        return True
+    operands = [item.meta.get("val") for item in node.all_input_nodes]
+    vectors = any(isinstance(value, Tensor) and value.dim() == 1 for value in operands[:2])
+    name = operator_name(node)
+    if name == "einsum":
+        return len(operands) == 2
+    return name not in {"scaled_dot_product_attention", "_trilinear", "mv", "dot"} and not (name == "matmul" and vectors)
 
 
 def check_second_compression(geta: gt.GETA, subnet: nn.Module) -> None:

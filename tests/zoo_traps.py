@@ -422,7 +422,7 @@ class Buffers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.b, self.out = L(6, 12), L(12, 8), L(8, 3)
-        self.mask, self.average = nn.Buffer((torch.arange(12) % 3 > 0).double()), nn.Buffer(torch.linspace(-1, 1, 96).view(8, 12))
+        self.mask, self.average = nn.Buffer((torch.arange(12) % 3 > 0).float()), nn.Buffer(torch.linspace(-1, 1, 96).view(8, 12))
         self.frequencies, self.f, self.codes = nn.Buffer(torch.randn(6, 5)), L(10, 12), nn.Buffer(torch.randn(4, 8))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
