@@ -14,13 +14,18 @@ from geta_nb.preview import Preview
 from geta_nb.report import Report
 from geta_nb.schedule import Schedule
 
-_LAZY: dict[str, str] = {}  # name -> module of widgets and exports that want the extra "notebook"
+_LAZY: dict[str, str] = {
+    "Explorer": "geta_nb.widgets.explorer",
+    "to_graphviz": "geta_nb.widgets.exports",
+    "to_pyvis": "geta_nb.widgets.exports",
+}  # name -> module of widgets and exports that want the extra "notebook"
 
 __version__ = "0.1.0"
 __all__ = [
     "GETA",
     "QASSO",
     "Budget",
+    "Explorer",
     "Family",
     "GetaError",
     "Group",
@@ -32,6 +37,8 @@ __all__ = [
     "load",
     "register_rule",
     "save",
+    "to_graphviz",
+    "to_pyvis",
 ]
 del _display
 

@@ -84,6 +84,7 @@ _KINDS = {
     PURPLE: ("joins", {"add", "add_", "sub", "mul", "mul_", "div", "cat", "stack", "maximum", "minimum"}),
 }
 _KIND_OF = {operator: kind for kind, (_, operators) in _KINDS.items() for operator in operators}
+KIND_WORDS = {**{kind: words for kind, (words, _) in _KINDS.items()}, SKY: "input, output", GREY: "other", VERMILION: "quantizer, bits"}
 _ENDS = {"placeholder", "input", "output", "get_attr", "parameter", "constant"}
 
 
@@ -177,8 +178,7 @@ def qadg_svg(qadg: Any, *, max_boxes: int = MAX_BOXES, weight_bits: Bits | None 
     boxes, edges = collapse(qadg, max_boxes, {"weight_quantizer": weight_bits or {}, "input_quantizer": activation_bits or {}})
     layout = layered([box.size for box in boxes], edges)
     used = {box.kind for box in boxes} | {kind for box in boxes for kind, _ in box.badges}
-    words = {**{kind: words for kind, (words, _) in _KINDS.items()}, SKY: "input, output", GREY: "other", VERMILION: "quantizer, bits"}
-    kinds = [(kind, word) for kind, word in words.items() if kind in used]
+    kinds = [(kind, word) for kind, word in KIND_WORDS.items() if kind in used]
     drawn_legend, legend_end = legend(8, 16, kinds)
     dx, dy = 8.0, 32.0
     parts = [drawn_legend]

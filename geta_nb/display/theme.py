@@ -15,6 +15,8 @@ _GROUNDS = "--gv-fg:%s;--gv-dim:%s;--gv-bg:%s;--gv-soft:%s;--gv-line:%s;"
 _JUPYTER = ("--jp-content-font-color1", "--jp-content-font-color2", "--jp-layout-color1", "--jp-layout-color2", "--jp-border-color2")
 _HUES_LIGHT = ("#0072b2", "#d98a00", "#009e73", "#4aa3d8", "#d55e00", "#b8578f", "#b3a100", "#8a8a8a")
 _HUES_DARK = ("#4c9fd6", "#e69f00", "#1db88c", "#7cc7f0", "#f07f2e", "#d88bb5", "#e3d64f", "#9a9a9a")
+HUE_OF_KIND = {f"gv-c{i}": hue for i, hue in enumerate(_HUES_LIGHT)}
+"""Theme class -> its hue on a light ground, for pictures that other programs draw."""
 
 
 def _variables(plain: Sequence[str], hues: Sequence[str]) -> str:

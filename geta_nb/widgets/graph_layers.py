@@ -1,0 +1,149 @@
+"""One numbering of everything in a trace, and three pictures of it: raw trace, branches before folding, folded graph.
+
+In: a QADG. Out: nodes in order of execution, the modules and branches that hold them, and the edges of each picture. Pure; no widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from geta_nb.display.wording import clean, shape_text
+from geta_nb.nodes import module_path, operator_name, shape_of
+from geta_nb.qadg import QADG
+
+Pair = tuple[int, int]
+LAYERS = ("raw", "branches", "QADG")
+
+
+@dataclass
+class Layers:
+    """Nodes and pictures of one network.
+
+    Attributes:
+        nodes: every node of the trace, in order of execution; a parameter stands where it is read first. Positions are the identities below.
+        modules: dotted path of every module that holds a node; the root, ``""``, is the first.
+        module: position in ``modules`` of each node.
+        branch: position of each node's branch, -1 for none. Its entry, where a parameter, and its numbers belong to it.
+        serves: for each node the position of the QADG vertex that it is, or is part of; -1 for none.
+        members: nodes of each picture, by the names in :data:`LAYERS`.
+        edges: pairs of nodes of each picture.
+    """
+
+    nodes: list[fx.Node]
+    modules: list[str] = field(default_factory=list)
+    module: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    serves: list[int] = field(default_factory=list)
+    members: dict[str, list[int]] = field(default_factory=dict)
+    edges: dict[str, list[Pair]] = field(default_factory=dict)
+
+
+def find_layers(qadg: QADG) -> Layers:
+    """Return the three pictures of a network."""
+    nodes = _in_order(qadg)
+    index = {node.name: i for i, node in enumerate(nodes)}
+    layers = Layers(nodes)
+    _place(layers)
+    layers.branch = _branches(qadg, nodes, index)
+    folded = [index[vertex.name] for vertex in qadg.vertices]
+    layers.serves = _served(qadg, nodes, index, set(folded))
+    parts = {i for i, branch in enumerate(layers.branch) if branch >= 0}
+    layers.members = {"raw": list(range(len(nodes))), "branches": sorted(parts | set(folded)), "QADG": folded}
+    raw = [(index[source.name], i) for i, node in enumerate(nodes) for source in node.all_input_nodes]
+    layers.edges = {
+        "raw": list(dict.fromkeys(raw)),
+        "branches": _looking_through(nodes, index, set(layers.members["branches"])),
+        "QADG": [(index[a], index[b]) for a, b in qadg.edges],
+    }
+    return layers
+
+
+def _in_order(qadg: QADG) -> list[fx.Node]:
+    nodes = list(qadg.trace.module.graph.nodes)
+    place = {node: (float(i), i) for i, node in enumerate(nodes)}
+    for i, node in enumerate(nodes):
+        if node.op == "get_attr" and node.users:
+            place[node] = (min(place[user][0] for user in node.users) - 0.5, i)
+    return sorted(nodes, key=place.__getitem__)
+
+
+def owner_path(node: fx.Node) -> str:
+    """Return the module that a node belongs to: whose forward ran it, or which owns the parameter."""
+    return str(node.target).rpartition(".")[0] if node.op == "get_attr" else module_path(node)
+
+
+def _place(layers: Layers) -> None:
+    position = {"": 0}
+    for node in layers.nodes:
+        path, above = owner_path(node), ""
+        for part in path.split(".") if path else ():
+            above = f"{above}.{part}" if above else part
+            position.setdefault(above, len(position))
+        layers.module.append(position[path])
+    layers.modules = list(position)
+
+
+def _branches(qadg: QADG, nodes: list[fx.Node], index: dict[str, int]) -> list[int]:
+    found = [-1] * len(nodes)
+    for position, branch in enumerate(qadg.branches):
+        for name in branch.nodes:
+            found[index[name]] = position
+            for source in nodes[index[name]].all_input_nodes:  # its numbers, and the weight it starts at
+                if source.op == "get_attr" and (str(source.target) in branch.parameters or source.name == branch.entry):
+                    found[index[source.name]] = position
+    return found
+
+
+def _served(qadg: QADG, nodes: list[fx.Node], index: dict[str, int], folded: set[int]) -> list[int]:
+    """QADG vertex of each node: itself, the operator of its branch, or the first that reads it."""
+    operator = [index[branch.operator] for branch in qadg.branches]
+    owner = {index[name]: operator[i] for i, branch in enumerate(qadg.branches) for name in branch.nodes}
+    served = [-1] * len(nodes)
+    for i in range(len(nodes) - 1, -1, -1):
+        node = nodes[i]
+        if i in folded:
+            served[i] = i
+        elif owner.get(i, -1) in folded:
+            served[i] = owner[i]
+        elif node.op == "get_attr" or shape_of(node) is not None:
+            picked = node.op != "get_attr" and any(index[source.name] in folded and shape_of(source) is None for source in node.all_input_nodes)
+            ends: Iterable[fx.Node] = node.all_input_nodes if picked else node.users
+            found = [index[end.name] if picked else served[index[end.name]] for end in ends]
+            served[i] = next((vertex for vertex in found if vertex >= 0), -1)
+    return served
+
+
+def _looking_through(nodes: list[fx.Node], index: dict[str, int], shown: set[int]) -> list[Pair]:
+    """Edges between the nodes that are shown, also where hidden ones lie between them."""
+    origins: list[tuple[int, ...]] = []
+    edges: dict[Pair, None] = {}
+    for i, node in enumerate(nodes):
+        sources = dict.fromkeys(origin for item in node.all_input_nodes for origin in origins[index[item.name]])
+        if i in shown:
+            edges.update(dict.fromkeys((origin, i) for origin in sources))
+        origins.append((i,) if i in shown else tuple(sources))
+    return list(edges)
+
+
+def node_shape(node: fx.Node) -> str:
+    """Return the output shape in words; of an operator with several outputs, that of the first."""
+    shape = shape_of(node)
+    if shape is None and isinstance(node.meta.get("val"), (list, tuple)):
+        shape = next((found for user in node.users if (found := shape_of(user)) is not None), None)
+    return shape_text(shape)
+
+
+def operator_words(node: fx.Node) -> str:
+    """Return the operator's name; a parameter is called one, and an input."""
+    return {"get_attr": "parameter", "placeholder": "input"}.get(node.op) or clean(operator_name(node))
+
+
+def module_types(model: nn.Module, paths: Iterable[str]) -> list[str]:
+    """Return the class name of each module, "" for a path that is no module of its own."""
+    known: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
+    return [clean(type_before_parametrizations(known[path]).__name__) if path in known else "" for path in paths]

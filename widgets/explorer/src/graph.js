@@ -1,0 +1,195 @@
+// The data of one network, and its three pictures as trees of boxes with the edges of each box.
+// In: the JSON of geta_nb/widgets/graph_data.py. Out: Graph, Picture. No DOM.
+
+export const LAYERS = ["raw", "branches", "QADG"];
+
+export class Graph {
+  constructor(data) {
+    this.data = data;
+    this.size = data.nodes.name.length;
+    this.pictures = new Map();
+  }
+
+  picture(layer) {
+    if (!this.pictures.has(layer)) this.pictures.set(layer, new Picture(this, layer));
+    return this.pictures.get(layer);
+  }
+
+  operator(node) {
+    return this.data.texts[this.data.nodes.op[node]];
+  }
+
+  shape(node) {
+    return this.data.texts[this.data.nodes.shape[node]];
+  }
+
+  name(node) {
+    return this.data.nodes.name[node];
+  }
+
+  modulePath(node) {
+    return this.data.modules.path[this.data.nodes.module[node]];
+  }
+
+  /** Facts of the folded vertex that a node is, or serves. */
+  facts(node) {
+    const vertex = this.data.nodes.vertex[node];
+    return (vertex >= 0 && this.data.vertices[vertex]) || {};
+  }
+
+  /** Families of a node, the one it makes first, then those that pass through, then those it reads. */
+  families(node) {
+    const { p = [], c = [], u = [] } = this.facts(node);
+    return [...new Set([...p, ...c, ...u])];
+  }
+
+  /** The family whose colour a node bears. */
+  family(node) {
+    const { p = [], c = [] } = this.facts(node);
+    return p[0] ?? c[0] ?? -1;
+  }
+}
+
+/** One layer: boxes (modules, branches) with children, and leaves (nodes). Edges stand in the box where both ends meet. */
+export class Picture {
+  constructor(graph, layer) {
+    this.graph = graph;
+    this.layer = layer;
+    this.leaves = new Map();
+    this.boxes = [];
+    this.root = makeBox(graph.data.title, "", graph.data.modules.type[0] ?? "");
+    this._build(graph.data, layer);
+    this.root = fold(this.root, true);
+    this._number(this.root, null, 0);
+    this._lift(graph.data.layers[layer].edges);
+  }
+
+  _build(data, layer) {
+    const modules = new Map([[0, this.root]]);
+    const index = new Map(data.modules.path.map((path, i) => [path, i]));
+    const branches = new Map();
+    const box = (module) => {
+      if (!modules.has(module)) {
+        const path = data.modules.path[module];
+        const cut = path.lastIndexOf(".");
+        const made = makeBox(path.slice(cut + 1), path, data.modules.type[module]);
+        modules.set(module, made);
+        box(index.get(cut < 0 ? "" : path.slice(0, cut)) ?? 0).children.push(made);
+      }
+      return modules.get(module);
+    };
+    for (const node of data.layers[layer].nodes) {
+      const branch = layer === "branches" ? data.nodes.branch[node] : -1;
+      let parent;
+      if (branch < 0) parent = box(data.nodes.module[node]);
+      else if (branches.has(branch)) parent = branches.get(branch);
+      else {
+        const [name, kind] = data.branches[branch];
+        const vertex = data.nodes.vertex[node];
+        parent = makeBox(kind === "attached" ? "weight quantizer" : "input quantizer", name, "branch");
+        parent.branch = kind;
+        branches.set(branch, parent);
+        box(data.nodes.module[vertex >= 0 ? vertex : node]).children.push(parent);
+      }
+      const leaf = { leaf: true, id: node, label: this.graph.operator(node), local: "", parent: null, depth: 0 };
+      parent.children.push(leaf);
+      this.leaves.set(node, leaf);
+    }
+  }
+
+  _number(item, parent, depth) {
+    item.parent = parent;
+    item.depth = depth;
+    if (item.leaf) {
+      item.leaves = 1;
+      return;
+    }
+    this.boxes.push(item);
+    item.leaves = 0;
+    item.children.forEach((child, i) => {
+      child.place = i;
+      this._number(child, item, depth + 1);
+      item.leaves += child.leaves;
+    });
+  }
+
+  /** Put every edge where its ends meet; on the way up it leaves through, and enters by, each box's ports. */
+  _lift(pairs) {
+    for (const box of this.boxes) Object.assign(box, { links: new Map(), ins: new Set(), outs: new Set() });
+    for (let i = 0; i < pairs.length; i += 2) {
+      let a = this.leaves.get(pairs[i]);
+      let b = this.leaves.get(pairs[i + 1]);
+      if (!a || !b || a === b) continue;
+      while (a.parent !== b.parent) {
+        if (a.depth >= b.depth) {
+          a.parent.outs.add(a.place);
+          a = a.parent;
+        } else {
+          b.parent.ins.add(b.place);
+          b = b.parent;
+        }
+      }
+      if (a === b) continue;
+      const key = a.place * 1048576 + b.place;
+      a.parent.links.set(key, (a.parent.links.get(key) ?? 0) + 1);
+    }
+    for (const box of this.boxes) {
+      box.edges = [...box.links].map(([key, many]) => [Math.floor(key / 1048576), key % 1048576, many]);
+      box.ins = [...box.ins];
+      box.outs = [...box.outs];
+      delete box.links;
+    }
+  }
+}
+
+function makeBox(label, path, type) {
+  return { leaf: false, label, path, type, children: [], open: false, branch: null };
+}
+
+/** A module that holds one thing is not worth a box of its own: its name goes to what it holds. */
+function fold(box, isRoot) {
+  box.children = box.children.map((child) => (child.leaf ? child : fold(child, false)));
+  if (isRoot || box.children.length !== 1 || box.branch) return box;
+  const [child] = box.children;
+  if (child.leaf) child.local = child.local ? `${box.label}.${child.local}` : box.label;
+  else if (child.branch) return box;
+  else child.label = `${box.label}.${child.label}`;
+  return child;
+}
+
+/** Open what fits: level by level, boxes of one kind together, while at most `limit` boxes are in sight. */
+export function openToFit(root, limit) {
+  root.open = true;
+  let level = root.children.filter((child) => !child.leaf);
+  let visible = root.children.length;
+  while (level.length) {
+    const kinds = new Map();
+    for (const box of level) {
+      const kind = `${box.type}:${box.children.length}`;
+      kinds.set(kind, [...(kinds.get(kind) ?? []), box]);
+    }
+    const next = [];
+    for (const boxes of kinds.values()) {
+      const more = boxes.reduce((sum, box) => sum + box.children.length, 0);
+      if (visible + more > limit) continue;
+      visible += more;
+      for (const box of boxes) {
+        box.open = true;
+        next.push(...box.children.filter((child) => !child.leaf));
+      }
+    }
+    level = next;
+  }
+  return visible;
+}
+
+export function ancestors(item) {
+  const found = [];
+  for (let box = item.parent; box; box = box.parent) found.push(box);
+  return found;
+}
+
+export function* leavesOf(item) {
+  if (item.leaf) yield item;
+  else for (const child of item.children) yield* leavesOf(child);
+}
