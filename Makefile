@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits bench-speed zoo venv clean
+.PHONY: help run test lint lab bench-digits bench-speed zoo widgets bench-explorer venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -32,6 +32,12 @@ zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes 
 
 bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.speed_table --output runs/bench_speed
+
+widgets:        ## rebuild the browser side of the widgets (needs node and npm; the result is committed)
+	cd widgets/explorer && npm ci --no-audit --no-fund --ignore-scripts && npm run build
+
+bench-explorer: $(STAMP)  ## how fast the explorer opens, moves and unfolds, in an installed Chromium
+	$(BIN)/python -m geta_nb.bench.explorer_speed --output runs/bench_explorer
 
 venv: $(STAMP)  ## the environment alone
 

@@ -18,6 +18,11 @@ from geta_nb.qadg import QADG
 
 Pair = tuple[int, int]
 LAYERS = ("raw", "branches", "QADG")
+_PLAIN = {
+    "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm", "_softmax": "softmax", "_log_softmax": "log_softmax", "_unsafe_view": "view", "_to_copy": "to",
+}  # fmt: skip
+"""Names of operators that torch writes for itself, as people call them."""
 
 
 @dataclass
@@ -119,14 +124,15 @@ def _served(qadg: QADG, nodes: list[fx.Node], index: dict[str, int], folded: set
 
 
 def _looking_through(nodes: list[fx.Node], index: dict[str, int], shown: set[int]) -> list[Pair]:
-    """Edges between the nodes that are shown, also where hidden ones lie between them."""
+    """Edges between the nodes that are shown, also where hidden ones lie between them; a size carries no activation."""
     origins: list[tuple[int, ...]] = []
     edges: dict[Pair, None] = {}
     for i, node in enumerate(nodes):
         sources = dict.fromkeys(origin for item in node.all_input_nodes for origin in origins[index[item.name]])
         if i in shown:
             edges.update(dict.fromkeys((origin, i) for origin in sources))
-        origins.append((i,) if i in shown else tuple(sources))
+        is_size = shape_of(node) is None and not isinstance(node.meta.get("val"), (list, tuple))
+        origins.append((i,) if i in shown else () if is_size else tuple(sources))
     return list(edges)
 
 
@@ -140,7 +146,8 @@ def node_shape(node: fx.Node) -> str:
 
 def operator_words(node: fx.Node) -> str:
     """Return the operator's name; a parameter is called one, and an input."""
-    return {"get_attr": "parameter", "placeholder": "input"}.get(node.op) or clean(operator_name(node))
+    name = operator_name(node)
+    return {"get_attr": "parameter", "placeholder": "input"}.get(node.op) or _PLAIN.get(name) or clean(name)
 
 
 def module_types(model: nn.Module, paths: Iterable[str]) -> list[str]:

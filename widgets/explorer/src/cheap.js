@@ -20,8 +20,8 @@ export function cheapPlaces(sizes, edges, ports) {
     }
     y += Math.max(...row.map((i) => sizes[i].h)) + RANK_GAP;
   }
-  const below = (i) => [places[i][0] + sizes[i].w / 2, places[i][1] + sizes[i].h];
-  const above = (i) => [places[i][0] + sizes[i].w / 2, places[i][1]];
+  const below = (i) => [places[i][0] + sizes[i].outX, places[i][1] + sizes[i].h];
+  const above = (i) => [places[i][0] + sizes[i].inX, places[i][1]];
   const [inPort, outPort] = [ports.ins.length ? [0, 0] : null, ports.outs.length ? [0, y - RANK_GAP + 12] : null];
   const routes = edges.map(([from, to]) => ({ from, to, points: [below(from), above(to)], up: from > to }));
   for (const to of ports.ins) routes.push({ from: -1, to, points: [inPort, above(to)] });

@@ -37,12 +37,12 @@ function portOf(graph, name) {
   return node ? [node.x, node.y] : null;
 }
 
-/** Begin at the middle below, end at the middle above. */
+/** Begin at the port below, end at the port above. */
 function finish(route, places, sizes) {
   const { from, to, points } = route;
   if (from >= 0 && to >= 0 && places[from][1] > places[to][1]) return { ...route, up: true };
-  if (from >= 0) points[0] = [places[from][0] + sizes[from].w / 2, places[from][1] + sizes[from].h];
-  if (to >= 0) points[points.length - 1] = [places[to][0] + sizes[to].w / 2, places[to][1]];
+  if (from >= 0) points[0] = [places[from][0] + sizes[from].outX, places[from][1] + sizes[from].h];
+  if (to >= 0) points[points.length - 1] = [places[to][0] + sizes[to].inX, places[to][1]];
   return route;
 }
 

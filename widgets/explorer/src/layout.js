@@ -48,7 +48,7 @@ export class LayoutEngine {
 }
 
 function place(box, headWidth) {
-  const sizes = box.children.map(({ w, h }) => ({ w, h }));
+  const sizes = box.children.map(({ w, h, layout }) => ({ w, h, inX: layout?.ports.in?.[0] ?? w / 2, outX: layout?.ports.out?.[0] ?? w / 2 }));
   const ports = box.parent ? { ins: box.ins, outs: box.outs } : { ins: [], outs: [] };
   const many = box.children.length > MANY;
   const found = wrapColumns(many ? cheapPlaces(sizes, box.edges, ports) : dagrePlaces(sizes, box.edges, ports));

@@ -53,8 +53,10 @@ export class Minimap {
   }
 
   /** Show what is in sight. */
-  update({ x, y, scale }, width, height) {
-    if (!this.root) return;
+  update({ x, y, scale }, width, height, root) {
+    const all = x <= 0 && y <= 0 && x + width / scale >= root.w && y + height / scale >= root.h;
+    this.canvas.hidden = all; // it would only hide what is in sight anyway
+    if (!this.root || all) return;
     const { ratio } = this;
     const g = this.canvas.getContext("2d");
     g.setTransform(1, 0, 0, 1, 0, 0);

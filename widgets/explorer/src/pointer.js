@@ -96,7 +96,7 @@ export class Pointer {
     const move = 60;
     const keys = {
       ArrowLeft: () => view.pan(move, 0), ArrowRight: () => view.pan(-move, 0), ArrowUp: () => view.pan(0, move), ArrowDown: () => view.pan(0, -move),
-      "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), 0: () => view.fit(), f: () => view.fit(),
+      "+": () => view.zoom(1.25), "=": () => view.zoom(1.25), "-": () => view.zoom(0.8), 0: () => view.fit(true), f: () => view.fit(true),
       Escape: () => view.select(null), Enter: () => view.selected && view.toggle(view.selected),
     };
     if (!keys[event.key]) return;

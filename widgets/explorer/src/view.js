@@ -10,7 +10,8 @@ import { Toolbar } from "./toolbar.js";
 import { Outline } from "./tree.js";
 import { Pointer } from "./pointer.js";
 
-const START = 60; // boxes in sight at the start
+const STARTS = [60, 40, 24]; // boxes in sight at the start
+const LEGIBLE = 0.62; // scale from which most people read the names
 const [SMALLEST, LARGEST] = [0.02, 4];
 
 export class Explorer {
@@ -39,7 +40,7 @@ export class Explorer {
     this.outline = new Outline(select);
     this.toolbar = new Toolbar({
       search: (text) => this.search(text), next: (step) => this.next(step), layer: (name) => this.setLayer(name), scheme: (name) => this.setScheme(name),
-      fit: () => this.fit(), zoom: (factor) => this.zoom(factor), deeper: (step) => this.deeper(step),
+      fit: () => this.fit(true), zoom: (factor) => this.zoom(factor), deeper: (step) => this.deeper(step),
       outline: () => (this.element.classList.toggle("gx-hidden"), this._resize()), selectFamily: (family) => this.selectFamily(family),
     });
     this.details = new Details(this.host, { selectFamily: (family) => this.selectFamily(family) });
@@ -101,7 +102,7 @@ export class Explorer {
     if (open?.size) {
       this.root.open = true;
       for (const box of this.picture.boxes) box.open ||= !box.branch && open.has(box.path);
-    } else openToFit(this.root, START);
+    } else this._open();
     if (this.selected) this.selected = this.selected.leaf ? (this.picture.leaves.get(this.selected.id) ?? null) : null;
     this.hover = null;
     this.engine.run(this.root);
@@ -111,6 +112,16 @@ export class Explorer {
     this._details();
     if (this.term) this.search(this.term);
     if (kept) this._later(() => (this.outline.show(this.root, this.graph), this.outline.select(this.selected)));
+  }
+
+  /** Open as much as fits, and less where it would be too wide to read. */
+  _open() {
+    for (const limit of STARTS) {
+      for (const box of this.picture.boxes) box.open = false;
+      openToFit(this.root, limit);
+      this.engine.run(this.root);
+      if (this.width / (this.root.w + 24) >= LEGIBLE) return;
+    }
   }
 
   setScheme(name) {
@@ -145,16 +156,19 @@ export class Explorer {
     else if (this.root) this._paint();
   }
 
-  /** The whole picture where it can be read so, else its width, from the top. */
-  fit() {
+  /** The whole picture where it can be read so, else its width from the top; asked again, the whole all the same. */
+  fit(again = false) {
     if (!this.width || !this.root) return;
     const { w, h } = this.root;
     const whole = Math.min(this.width / (w + 24), this.height / (h + 24), 1.15);
-    const wide = Math.min(this.width / (w + 24), 1);
-    const scale = whole >= 0.5 || this.fitted === "width" ? whole : Math.max(whole, Math.min(wide, 0.62));
+    const wide = Math.min(Math.max(this.width / (w + 24), LEGIBLE - 0.05), 0.9);
+    const readable = whole >= LEGIBLE || (again && this.fitted === "width");
+    const scale = readable ? whole : Math.max(whole, wide);
     this.fitted = scale > whole ? "width" : "whole";
-    const overflow = h * scale > this.height;
-    this.camera = { scale, x: Math.min(w / 2 - this.width / scale / 2, w * scale > this.width ? -12 / scale : Infinity), y: overflow ? -10 / scale : h / 2 - this.height / scale / 2 };
+    const [sightW, sightH] = [this.width / scale, this.height / scale];
+    const begin = this.root.layout.places[0][0] + this.root.children[0].w / 2 - sightW / 2;
+    const x = w <= sightW ? w / 2 - sightW / 2 : Math.min(Math.max(begin, -12 / scale), w - sightW + 12 / scale);
+    this.camera = { scale, x, y: h > sightH ? -10 / scale : h / 2 - sightH / 2 };
     this.moved = false;
     this._draw();
   }
@@ -322,8 +336,9 @@ export class Explorer {
     this.painter.draw({ root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover });
     if (this.mapStale) this.minimap.render(root, this.painter, theme, ratio);
     this.mapStale = false;
-    this.minimap.update(camera, width, height);
+    this.minimap.update(camera, width, height, root);
     this.painted = performance.now();
+    this.firstPainted ??= this.painted;
   }
 }
 

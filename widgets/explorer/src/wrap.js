@@ -1,6 +1,6 @@
 // A tall picture is cut between ranks and set in columns, as a page of print is; edges across a cut run through the gutter.
 
-const [ASPECT, TOO_TALL, GUTTER, LANE] = [1.35, 520, 34, 5];
+const [ASPECT, TOO_TALL, GUTTER, LANE, NEAR] = [1.35, 520, 34, 5, 40];
 
 export function wrapColumns(found) {
   const { places, routes, sizes, left = 0, top = 0 } = found;
@@ -97,8 +97,8 @@ function setColumns(flat, sizes, cuts) {
     if (parts.length === 1) return { ...route, points: parts[0][1].map((p) => shift(parts[0][0], p)) };
     const [first, last] = [parts[0], parts.at(-1)];
     const k = lane++ % 6;
-    const a = first[1].map((p) => shift(first[0], p));
-    const b = last[1].map((p) => shift(last[0], p));
+    const a = shorten(first[1], 0, columns[first[0]].bottom).map((p) => shift(first[0], p));
+    const b = shorten(last[1], last[1].length - 1, columns[last[0]].top).map((p) => shift(last[0], p));
     const forward = last[0] > first[0];
     const next = last[0] === first[0] + 1;
     const low = (next ? margin + columns[first[0]].bottom - columns[first[0]].top : floor) + 7 + LANE * k;
@@ -119,6 +119,9 @@ function setColumns(flat, sizes, cuts) {
     outPort: flat.outPort && shift(outColumn, flat.outPort),
   };
 }
+
+/** An end that lies at its column's border needs no points on the way there. */
+const shorten = (points, end, border) => (Math.abs(points[end][1] - border) < NEAR ? [points[end]] : points);
 
 /** A route's points by column: only its first and last column matter, between them it runs through the gutter. */
 function split(route, columnOf) {
