@@ -103,7 +103,8 @@ def measure(page: Any, folder: Path, *, repeats: int = 5, seconds: float = 3.0) 
 
 def _load(page: Any, path: Path) -> float:
     page.goto(path.resolve().as_uri())
-    page.wait_for_function("document.getElementById('geta-explorer-page')?.explorer?.firstPainted")
+    while not page.evaluate("Boolean(document.getElementById('geta-explorer-page')?.explorer?.firstPainted)"):
+        page.wait_for_timeout(20)  # wait_for_function would evaluate in the page, which its policy forbids
     return float(page.evaluate(_FIRST))
 
 

@@ -1,5 +1,5 @@
 // Places for a module with very many children, in linear time: ranks by longest path, two sweeps of barycentres, straight edges.
-import { bounds } from "./dagre.js";
+import { bounds } from "./bounds.js";
 
 const [GAP, RANK_GAP] = [18, 26];
 

@@ -1,5 +1,6 @@
 // Layered places by @dagrejs/dagre, with one port above and one below for edges that come from or go to the outside.
 import { Graph, layout } from "@dagrejs/dagre";
+import { bounds } from "./bounds.js";
 
 const GAPS = { rankdir: "TB", nodesep: 18, ranksep: 26, edgesep: 8, marginx: 0, marginy: 0 };
 
@@ -44,22 +45,4 @@ function finish(route, places, sizes) {
   if (from >= 0) points[0] = [places[from][0] + sizes[from].outX, places[from][1] + sizes[from].h];
   if (to >= 0) points[points.length - 1] = [places[to][0] + sizes[to].inX, places[to][1]];
   return route;
-}
-
-/** Width and height, and everything moved so that it begins at 0, 0. */
-export function bounds(places, sizes, routes) {
-  let [left, top, right, bottom] = [Infinity, Infinity, -Infinity, -Infinity];
-  const see = (x, y) => {
-    left = Math.min(left, x);
-    right = Math.max(right, x);
-    top = Math.min(top, y);
-    bottom = Math.max(bottom, y);
-  };
-  places.forEach(([x, y], i) => {
-    see(x, y);
-    see(x + sizes[i].w, y + sizes[i].h);
-  });
-  for (const { points } of routes) for (const [x, y] of points) see(x, y);
-  if (left === Infinity) return { w: 40, h: 20 };
-  return { left, top, w: right - left, h: bottom - top, sizes };
 }

@@ -183,6 +183,22 @@ export function openToFit(root, limit) {
   return visible;
 }
 
+/** After a change of layer: open modules that had no box before (one vertex then, several now), while few boxes are in sight. */
+export function openNew(root, before, limit) {
+  const fresh = [];
+  let visible = 0;
+  const walk = (box) => {
+    for (const child of box.children) {
+      if (!child.leaf && child.open) walk(child);
+      else visible += 1;
+      if (!child.leaf && !child.open && !child.branch && !before.has(child.path)) fresh.push(child);
+    }
+  };
+  walk(root);
+  const more = fresh.reduce((sum, box) => sum + box.children.length - 1, 0);
+  if (visible + more <= limit) for (const box of fresh) box.open = true;
+}
+
 export function ancestors(item) {
   const found = [];
   for (let box = item.parent; box; box = box.parent) found.push(box);

@@ -1,5 +1,5 @@
 // Draws the open part of a picture on a canvas. What is out of sight is skipped; what is too small to read is drawn without text.
-import { HEADER, LEAF_HEIGHT } from "./layout.js";
+import { HEADER } from "./layout.js";
 import { leavesOf } from "./graph.js";
 
 export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", "Liberation Sans", sans-serif';
@@ -335,4 +335,3 @@ function dot(g, x, y) {
   g.arc(x, y, 2.5, 0, 7);
   g.fill();
 }
-export { LEAF_HEIGHT };

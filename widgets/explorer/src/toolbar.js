@@ -23,7 +23,7 @@ export class Toolbar {
     const button = (text, title, onclick) => make("button", { type: "button", text, title, "aria-label": title, onclick });
     this.bar = make("div", { class: "gx-bar", role: "toolbar", "aria-label": "explorer" },
       button("☰", "show or hide the outline", () => actions.outline()), this.search, this.count,
-      make("label", {}, "layer", this.layers), make("label", {}, "colour", this.scheme), make("span", { class: "gx-space" }),
+      make("span", { class: "gx-field" }, make("span", { text: "layer", "aria-hidden": "true" }), this.layers), make("label", {}, "colour", this.scheme), make("span", { class: "gx-space" }),
       button("⊟", "close one level", () => actions.deeper(-1)), button("⊞", "open one level", () => actions.deeper(1)),
       button("−", "zoom out", () => actions.zoom(1 / 1.3)), button("+", "zoom in", () => actions.zoom(1.3)), button("Fit", "fit the whole picture (0)", () => actions.fit()));
     this.legend = make("div", { class: "gx-legend", "data-testid": "geta-explorer-legend", "aria-label": "legend" });

@@ -2,7 +2,7 @@
 import { Scheme } from "./colours.js";
 import { Details } from "./details.js";
 import { make, readTheme } from "./dom.js";
-import { Graph, ancestors, openToFit } from "./graph.js";
+import { Graph, ancestors, openNew, openToFit } from "./graph.js";
 import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
 import { Painter, hit } from "./paint.js";
@@ -91,17 +91,17 @@ export class Explorer {
 
   setLayer(layer) {
     this.layer = layer;
-    const kept = this.picture && [...this.picture.boxes].filter((box) => box.open).map((box) => box.path);
+    const before = this.picture && new Map(this.picture.boxes.map((box) => [box.path, box.open]));
     this.picture = this.graph.picture(layer);
     this.root = this.picture.root;
     this.engine = new LayoutEngine((item) => this.painter.measure(item));
     this.engine.headWidth = (box) => this.painter.headWidth(box);
     Object.assign(this.painter, { graph: this.graph, state: this.state, layer });
     for (const box of this.picture.boxes) box.open = false;
-    const open = kept && new Set(kept);
-    if (open?.size) {
+    if (before) {
       this.root.open = true;
-      for (const box of this.picture.boxes) box.open ||= !box.branch && open.has(box.path);
+      for (const box of this.picture.boxes) box.open ||= !box.branch && before.get(box.path) === true;
+      openNew(this.root, before, STARTS[0] + 30);
     } else this._open();
     if (this.selected) this.selected = this.selected.leaf ? (this.picture.leaves.get(this.selected.id) ?? null) : null;
     this.hover = null;
@@ -111,7 +111,7 @@ export class Explorer {
     this.fit();
     this._details();
     if (this.term) this.search(this.term);
-    if (kept) this._later(() => (this.outline.show(this.root, this.graph), this.outline.select(this.selected)));
+    if (before) this._later(() => (this.outline.show(this.root, this.graph), this.outline.select(this.selected)));
   }
 
   /** Open as much as fits, and less where it would be too wide to read. */
