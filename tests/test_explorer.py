@@ -126,7 +126,7 @@ def test_an_option_that_there_is_not_is_named(geta: gt.GETA, options: dict[str, 
 
 
 def test_only_a_geta_is_explored() -> None:
-    with pytest.raises(InputError, match="expected: +a gt.GETA"):
+    with pytest.raises(InputError, match=r"expected: +a gt\.GETA"):
         Explorer(cnn())
 
 

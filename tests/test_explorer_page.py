@@ -15,6 +15,7 @@ from torch import nn
 import geta_nb as gt
 from display_dummies import HOSTILE
 from geta_nb.bench.explorer_speed import find_chromium, launch
+from geta_nb.display.wording import clean
 from geta_nb.widgets import exports
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from small_nets import IMAGES, cnn
@@ -24,6 +25,10 @@ pytestmark = [
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed"),
 ]
 PAGE = "document.getElementById('geta-explorer-page').explorer"
+PLACED = """(item, e) => {
+  const [x, y] = e.place(item), c = e.camera;
+  return [(x - c.x) * c.scale, (y - c.y) * c.scale, item.w * c.scale, e.width];
+}"""
 
 
 class Block(nn.Module):
@@ -148,9 +153,7 @@ def test_search_finds_counts_and_reveals(page: Any, tmp_path: Path, blocks: dict
     search.press("Enter")
     until(page, "document.querySelector('[role=treeitem][aria-selected=true]')")
     assert "blocks.7.body.2.weight" in page.get_by_test_id("geta-explorer-details").inner_text()
-    x, y, w = page.evaluate(
-        f"(() => {{ const e = {PAGE}, [x, y] = e.place(e.selected), c = e.camera; return [(x - c.x) * c.scale, (y - c.y) * c.scale, e.width] }})()"
-    )
+    x, y, _, w = page.evaluate(f"({PLACED})({PAGE}.selected, {PAGE})")
     assert 0 <= x <= w and y >= 0
     search.fill("no such thing")
     assert page.locator(".gx-count").inner_text() == "0 found"
@@ -165,14 +168,14 @@ def test_modules_open_and_close_in_the_picture_and_in_the_tree(page: Any, tmp_pa
         until(page, "document.querySelector('[data-module=\"blocks.3\"]').getAttribute('aria-expanded') === 'false'")
     before = len(items(page))
     page.evaluate(f"{PAGE}.select({box}, {{ reveal: true }})")
-    place = f"(() => {{ const e = {PAGE}, [x, y] = e.place({box}), c = e.camera; return [(x - c.x) * c.scale, (y - c.y) * c.scale, {box}.w * c.scale] }})()"
-    x, y, w = page.evaluate(place)
+    place = f"({PLACED})({box}, {PAGE})"
+    x, y, w, _ = page.evaluate(place)
     canvas = page.get_by_test_id("geta-explorer-canvas")
     canvas.dblclick(position={"x": x + w / 2, "y": y + 10})
     until(page, "document.querySelector('[data-module=\"blocks.3\"]').getAttribute('aria-expanded') === 'true'")
     assert len(items(page)) > before
     assert page.evaluate(place)[:2] == pytest.approx([x, y], abs=0.5), "the module stays where it was"
-    x, y, _ = page.evaluate(place)
+    x, y, *_ = page.evaluate(place)
     canvas.click(position={"x": x + 10, "y": y + 12})
     until(page, "document.querySelector('[data-module=\"blocks.3\"]').getAttribute('aria-expanded') === 'false'")
     assert len(items(page)) == before
@@ -192,9 +195,9 @@ def test_the_tree_is_walked_with_the_keyboard_alone(page: Any, tmp_path: Path, b
     assert page.evaluate(focused) == items(page)[0]
     module = page.locator("[role=treeitem][aria-expanded]").first
     module.focus()
-    opened_before = module.get_attribute("aria-expanded")
-    page.keyboard.press("ArrowLeft" if opened_before == "true" else "ArrowRight")
-    assert page.locator("[role=treeitem][aria-expanded]").first.get_attribute("aria-expanded") != opened_before or page.wait_for_timeout(100) is None
+    before = module.get_attribute("aria-expanded")
+    page.keyboard.press("ArrowLeft" if before == "true" else "ArrowRight")
+    until(page, f"document.querySelector('[role=treeitem][aria-expanded]').getAttribute('aria-expanded') !== '{before}'")
     page.keyboard.press("End")
     page.keyboard.press("Enter")
     assert page.get_by_test_id("geta-explorer-details").locator("h3").inner_text() == "output"
@@ -211,14 +214,16 @@ def test_the_three_layers_are_pictures_of_the_same_network(page: Any, tmp_path: 
         assert drawn(page) > 20
     assert {name: len(convolutions["graph"]["layers"][name]["nodes"]) for name in counts} == counts
     layers.get_by_role("radio", name="branches").click()
-    until(page, "[...document.querySelectorAll('[role=treeitem]')].some((x) => /weight quantizer/.test(x.getAttribute('aria-label')))")
+    until(page, "[...document.querySelectorAll('[role=treeitem]')].some((x) => /weight quantizer/.test(x.ariaLabel))")
 
 
 @pytest.mark.parametrize(("colour", "words"), [
     ("operator", "multiplies"), ("family", "no family"), ("bits", "16 bits"), ("kept", "100 % kept"), ("cost", "of BOPs"),
     ("protected", "an output of the network"),
 ])  # fmt: skip
-def test_every_colour_has_its_legend_and_changes_the_picture(page: Any, tmp_path: Path, convolutions: dict[str, Any], colour: str, words: str) -> None:
+def test_every_colour_has_its_legend_and_changes_the_picture(
+    page: Any, tmp_path: Path, convolutions: dict[str, Any], colour: str, words: str
+) -> None:
     opened(page, tmp_path, convolutions)
     page.get_by_test_id("geta-explorer-colour").select_option(colour)
     assert words in page.get_by_test_id("geta-explorer-legend").inner_text()
@@ -229,8 +234,8 @@ def test_every_colour_has_its_legend_and_changes_the_picture(page: Any, tmp_path
 def test_a_click_selects_the_whole_family_everywhere(page: Any, tmp_path: Path, convolutions: dict[str, Any]) -> None:
     opened(page, tmp_path, convolutions)
     leaf = f"[...{PAGE}.picture.leaves.values()].find((leaf) => {PAGE}.graph.name(leaf.id) === 'conv2d_1')"
-    x, y = page.evaluate(f"(() => {{ const e = {PAGE}, [x, y] = e.place({leaf}), c = e.camera; return [(x + 20 - c.x) * c.scale, (y + 20 - c.y) * c.scale] }})()")
-    page.get_by_test_id("geta-explorer-canvas").click(position={"x": x, "y": y})
+    x, y, *_ = page.evaluate(f"({PLACED})({leaf}, {PAGE})")
+    page.get_by_test_id("geta-explorer-canvas").click(position={"x": x + 15, "y": y + 15})
     details = page.get_by_test_id("geta-explorer-details").inner_text()
     assert "Family 3" in details and "3.weight" in details and "8.weight" in details and "weight bits" in details
     names = page.evaluate(f"[...{PAGE}.marked].map((id) => {PAGE}.graph.name(id))")
@@ -288,20 +293,33 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def with_names(graph: dict[str, Any], bad: list[str]) -> dict[str, Any]:
+    """The same graph with a hostile text wherever a text is shown."""
+    names = [bad[i % len(bad)] for i in range(10_000)]
+    paths = [path and names[i].replace(".", "") + str(i) for i, path in enumerate(graph["modules"]["path"])]
+    families = [
+        {**family, "name": names[i], "slices": [[name, *rest] for name, (_, *rest) in zip(bad, family["slices"], strict=False)]}
+        for i, family in enumerate(graph["families"])
+    ]
+    return {
+        **graph,
+        "title": bad[1],
+        "nodes": {**graph["nodes"], "name": names[: len(graph["nodes"]["name"])]},
+        "texts": names[: len(graph["texts"])],
+        "families": families,
+        "tensors": [[names[i], shape, why] for i, (_, shape, why) in enumerate(graph["tensors"])],
+        "reasons": [[bad[0], bad[1]] for _ in graph["reasons"]],
+        "branches": [[bad[0], kind, bad[1]] for _, kind, _ in graph["branches"]],
+        "modules": {"path": paths, "type": [bad[1]] * len(paths)},
+    }
+
+
 def test_hostile_names_are_text_wherever_they_are_shown(page: Any, tmp_path: Path, convolutions: dict[str, Any]) -> None:
-    bad = [gt.display.wording.clean(name) if hasattr(gt, "display") else name for name in HOSTILE]
-    graph = {**convolutions["graph"]}
-    graph["nodes"] = {**graph["nodes"], "name": [bad[i % len(bad)] for i in range(len(graph["nodes"]["name"]))]}
-    graph["texts"] = [bad[i % len(bad)] for i in range(len(graph["texts"]))]
-    graph["families"] = [{**family, "name": bad[i % len(bad)], "slices": [[name, *rest[1:]] for name, rest in zip(bad, family["slices"], strict=False)]} for i, family in enumerate(graph["families"])]
-    graph["tensors"] = [[bad[i % len(bad)], shape, why] for i, (_, shape, why) in enumerate(graph["tensors"])]
-    graph["reasons"] = [[bad[0], bad[1]] for _ in graph["reasons"]]
-    graph["title"] = bad[1]
-    graph["modules"] = {"path": [path and bad[i % len(bad)].replace(".", "") + str(i) for i, path in enumerate(graph["modules"]["path"])], "type": [bad[1]] * len(graph["modules"]["path"])}
-    opened(page, tmp_path, {**convolutions, "graph": graph})
+    opened(page, tmp_path, {**convolutions, "graph": with_names(convolutions["graph"], [clean(name) for name in HOSTILE])})
     for layer in ("raw", "branches", "QADG"):
         page.get_by_test_id("geta-explorer-layer").get_by_role("radio", name=layer).click()
-        page.evaluate(f"(() => {{ const e = {PAGE}; for (const leaf of [...e.picture.leaves.values()].slice(0, 30)) e.select(leaf, {{ reveal: true }}) }})()")
+        leaves = f"[...{PAGE}.picture.leaves.values()].slice(0, 30)"
+        page.evaluate(f"(() => {{ for (const leaf of {leaves}) {PAGE}.select(leaf, {{ reveal: true }}) }})()")
         canvas = page.get_by_test_id("geta-explorer-canvas").bounding_box()
         for step in range(12):
             page.mouse.move(canvas["x"] + 50 * step, canvas["y"] + 30 * step)

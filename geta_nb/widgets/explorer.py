@@ -27,10 +27,11 @@ from geta_nb.widgets import exports
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
 
+_WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
 COLOURS = ("operator", "family", "bits", "kept", "cost", "protected")
 
 
-class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+class Explorer(anywidget.AnyWidget):
     """Interactive graph of a network.
 
     Args:
@@ -99,7 +100,7 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
             "kept": [float(kept.get(name, 1.0)) for name in self.geta.groups.table.family_names],
         }
 
-    @traitlets.observe("budget")  # type: ignore[untyped-decorator]
+    @traitlets.observe("budget")
     def _budget_changed(self, change: Any) -> None:
         self.budget_state = budget_state(self.geta, change["new"])
 
@@ -110,7 +111,8 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
         if not on and budget_state(self.geta, budget)["protect"][index]:
             raise BudgetError(
                 "Explorer: another exception of the budget protects this family.", at=self._name(index),
-                expected="an exception that is its own", got=", ".join(map(repr, budget.exceptions)), hint="explorer.budget = gt.Budget(...)",
+                expected="an exception that is its own", got=", ".join(map(repr, budget.exceptions)),
+                hint="explorer.budget = gt.Budget(...)",
             )
         return self._set(budget, f"{self._name(index)} is {'protected' if on else 'free'}")
 
@@ -233,9 +235,9 @@ class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
         bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
         if bundle is None:
             bundle = {}
-        bits = {"weight_bits": self.geta.bit_widths(), "activation_bits": self.geta.activation_bit_widths()}
-        picture = figure(qadg_svg(self.geta.qadg, **bits), "folded graph; W and A mark weight and input quantizers with their bits")
-        static = fragment("Graph explorer", picture, note("Run the cell to explore: open and close modules, colour, select, steer the budget."))
+        drawn = qadg_svg(self.geta.qadg, weight_bits=self.geta.bit_widths(), activation_bits=self.geta.activation_bit_widths())
+        picture = figure(drawn, "folded graph; W and A mark weight and input quantizers with their bits")
+        static = fragment("Graph explorer", picture, note(_WITHOUT_KERNEL))
         return {**bundle, "text/plain": repr(self), "text/html": static}, metadata
 
 

@@ -45,12 +45,14 @@ def page(title: str, data: Mapping[str, Any]) -> str:
     """
     script, style = asset("explorer.js"), asset("explorer.css") + "html,body{margin:0;height:100%}"
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    policy = f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    own = f"script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:"
+    policy = f"default-src 'none'; {own}; base-uri 'none'; form-action 'none'"
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head><body><div id="geta-explorer-page"></div>'
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>'
+        '<body><div id="geta-explorer-page"></div>'
         f'<script type="application/json" id="geta-explorer-data">{text}</script>'
         f'<script type="module">{script}</script></body></html>\n'
     )
@@ -79,8 +81,7 @@ def static_svg(geta: GETA, *, max_boxes: int = MAX_STATIC, dot: str | None = "do
         picture = _by_dot(to_graphviz_source(geta, max_boxes=max_boxes), dot)
         if picture is not None:
             return picture
-    known = {"weight_bits": geta.bit_widths(), "activation_bits": geta.activation_bit_widths()}
-    return qadg_svg(geta.qadg, max_boxes=max_boxes, **known)  # type: ignore[arg-type]
+    return qadg_svg(geta.qadg, max_boxes=max_boxes, weight_bits=geta.bit_widths(), activation_bits=geta.activation_bit_widths())
 
 
 def _by_dot(source: str, dot: str) -> str | None:
@@ -156,5 +157,5 @@ def to_pyvis(geta: GETA, *, max_boxes: int = 300) -> Network:
         network.add_box(i, f"{box.head}\n{box.below}", box.title, (x, y), colour)
     for a, b in edges:
         network.add_edge(a, b)
-    network.heading = qadg_text(geta.qadg)
+    network.caption = qadg_text(geta.qadg)
     return network

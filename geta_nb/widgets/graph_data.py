@@ -43,9 +43,9 @@ class _Interned:
 def graph_data(geta: GETA) -> dict[str, Any]:
     """Return the graph of a network with all that is known of each vertex.
 
-    Keys: ``title``; ``texts`` (every operator, shape and source once); ``nodes`` (columns ``name``, ``op``, ``shape``, ``module``,
-    ``branch``, ``vertex``: the QADG vertex a node is or serves); ``modules`` (columns ``path``, ``type``); ``branches``; ``layers`` (members
-    and flat pairs of edges of each picture); ``vertices`` (facts by node); ``tensors``; ``families``; ``reasons``; ``quantizers``;
+    Keys: ``title``; ``texts`` (every operator and shape once); ``nodes`` (columns ``name``, ``op``, ``shape``, ``module``, ``branch``,
+    ``vertex``: the QADG vertex a node is or serves); ``modules`` (columns ``path``, ``type``); ``branches``; ``layers``
+    (members and flat pairs of edges of each picture); ``vertices`` (facts by node); ``tensors``; ``families``; ``reasons``; ``quantizers``;
     ``kinds`` and ``kindOfText`` (hue of each kind of operator, and of each text that names one).
     """
     layers = find_layers(geta.qadg)
@@ -96,11 +96,12 @@ def _facts(geta: GETA, layers: Layers) -> dict[str, Any]:
     for vertex in geta.qadg.vertices:
         i = index[vertex.name]
         own = of_vertex.get(i, [])
+        made = {f for t in own for f in produced.get(t, ())} | ({position[vertex.family]} if vertex.family in position else set())
         facts: dict[str, Any] = {
             "w": _at(weights, vertex.weight_quantizer),
             "a": _at(inputs, vertex.input_quantizer),
             "t": own,
-            "p": sorted({f for t in own for f in produced.get(t, ())} | ({position[vertex.family]} if vertex.family in position else set())),
+            "p": sorted(made),
             "c": carried.get(i, []),
             "u": sorted({f for t in own for f in consumed.get(t, ())}),
         }

@@ -30,7 +30,8 @@ class Layers:
     """Nodes and pictures of one network.
 
     Attributes:
-        nodes: every node of the trace, in order of execution; a parameter stands where it is read first. Positions are the identities below.
+        nodes: every node of the trace, in order of execution; a parameter stands where it is read first. Positions are what follows
+            speaks of.
         modules: dotted path of every module that holds a node; the root, ``""``, is the first.
         module: position in ``modules`` of each node.
         branch: position of each node's branch, -1 for none. Its entry, where a parameter, and its numbers belong to it.
@@ -116,8 +117,9 @@ def _served(qadg: QADG, nodes: list[fx.Node], index: dict[str, int], folded: set
         elif owner.get(i, -1) in folded:
             served[i] = owner[i]
         elif node.op == "get_attr" or shape_of(node) is not None:
-            picked = node.op != "get_attr" and any(index[source.name] in folded and shape_of(source) is None for source in node.all_input_nodes)
-            ends: Iterable[fx.Node] = node.all_input_nodes if picked else node.users
+            sources = [] if node.op == "get_attr" else node.all_input_nodes
+            picked = any(index[source.name] in folded and shape_of(source) is None for source in sources)
+            ends: Iterable[fx.Node] = sources if picked else node.users
             found = [index[end.name] if picked else served[index[end.name]] for end in ends]
             served[i] = next((vertex for vertex in found if vertex >= 0), -1)
     return served

@@ -20,6 +20,7 @@ class OfflineNetwork(Network):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__(height="700px", directed=True, cdn_resources="in_line")
+        self.caption = ""
         self.toggle_physics(False)
 
     def add_box(self, key: int, label: str, title: str, place: tuple[float, float], colour: str) -> None:
@@ -33,14 +34,9 @@ class OfflineNetwork(Network):  # type: ignore[misc]
 
     def generate_html(self, *_: Any, **__: Any) -> str:
         """Return the page, with everything that it needs inside."""
-        heading, self.heading = self.heading, ""
-        try:
-            page = str(super().generate_html())
-        finally:
-            self.heading = heading
-        inside = _ASKS.sub("", page)
+        inside = _ASKS.sub("", str(super().generate_html()))
         policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        title = f"<p style='font:14px sans-serif'>{html.escape(heading)}</p>"
+        title = f"<p style='font:14px sans-serif'>{html.escape(self.caption)}</p>"
         return inside.replace("<head>", f"<head>{policy}<link rel=\"icon\" href=\"data:,\">", 1).replace("<body>", f"<body>{title}", 1)
 
     def write_html(self, name: str | PathLike[str], *_: Any, **__: Any) -> None:

@@ -157,6 +157,7 @@ export const amount = (value) => {
   if (value == null) return "–";
   const units = ["", " k", " M", " G", " T", " P"];
   let power = 0;
-  while (value >= 10000 && power < units.length - 1) [value, power] = [value / 1000, power + 1];
-  return `${value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en-US") : value.toFixed(1)}${units[power]}`;
+  if (value >= 10000) while (value >= 999.5 && power < units.length - 1) [value, power] = [value / 1000, power + 1];
+  if (power === 0) return Number.isInteger(value) ? value.toLocaleString("en-US") : value.toFixed(1);
+  return `${value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)}${units[power]}`;
 };

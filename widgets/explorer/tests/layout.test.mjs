@@ -56,7 +56,7 @@ test("viridis runs from dark to light and stays in range", () => {
 });
 
 test("numbers read as people write them", () => {
-  assert.deepEqual([amount(448), amount(221184), amount(7.5e10), amount(null)], ["448", "221 k", "75 G", "–"]);
+  assert.deepEqual([amount(448), amount(221184), amount(7.5e10), amount(null)], ["448", "221 k", "75.0 G", "–"]);
   assert.deepEqual([percent(1), percent(0.045), percent(0.0004), percent(0)], ["100 %", "4.5 %", "0.04 %", "0 %"]);
 });
 
