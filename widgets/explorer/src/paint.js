@@ -107,9 +107,11 @@ export class Painter {
     const { context: g, sight, theme } = this;
     g.lineWidth = this.thin;
     g.strokeStyle = theme.edge;
+    const least = 8 + (this.readable ? 0 : 4 / this.camera.scale);
     g.beginPath();
     for (const route of layout.routes) {
       const box = (route.box ??= boxOf(route.points));
+      if (box[2] - box[0] < least && box[3] - box[1] < least) continue; // shorter than can be seen
       if (box[0] + ox > sight.right || box[2] + ox < sight.left || box[1] + oy > sight.bottom || box[3] + oy < sight.top) continue;
       trace(g, route, ox, oy, this.readable);
     }
@@ -172,6 +174,13 @@ export class Painter {
     const mixture = this.mixture(item);
     const marked = this.marked && this._isIn(item, this.marked);
     const faded = this.marked && !marked;
+    if (!this.readable && !marked && !this.found?.size && item !== this.selected && item !== this.hover) {
+      g.globalAlpha = faded ? 0.12 : 0.75; // far away a box is its colour
+      g.fillStyle = mixture[0][0];
+      g.fillRect(x, y, w, h);
+      g.globalAlpha = 1;
+      return;
+    }
     if (!item.leaf && this.readable) {
       g.beginPath();
       g.roundRect(x + 3, y + 3, w, h, 5);

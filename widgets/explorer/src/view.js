@@ -32,7 +32,10 @@ export class Explorer {
     this.setLayer(this.layer);
     this._watch();
     this._draw();
-    this._later(() => this.outline.show(this.root, this.graph));
+    this._later(() => {
+      this.outline.show(this.root, this.graph);
+      this.ready = performance.now();
+    });
   }
 
   _build(parent, page) {

@@ -1,0 +1,53 @@
+"""Executed notebooks for readers without a kernel: every widget becomes the static view that it brought along, and nothing is asked for.
+
+In: an executed notebook. Out: the same notebook without widgets and their state (which papermill stores with the whole front end of each
+of them), or an HTML page of it that works offline. A viewer prefers a widget to its static view, and without a kernel shows nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from geta_nb._extra import load
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def without_widgets(notebook: Any) -> Any:
+    """Return a copy of a notebook (a dict, as ``nbformat`` reads it) whose widgets are their static views."""
+    static = copy.deepcopy(notebook)
+    static["metadata"].pop("widgets", None)
+    for cell in static["cells"]:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if _WIDGET in data and len(data) > 1:
+                del data[_WIDGET]
+                output.get("metadata", {}).pop(_WIDGET, None)
+    return static
+
+
+def publish(notebook: str | PathLike[str], target: str | PathLike[str]) -> Path:
+    """Write an executed notebook for readers without a kernel; returns ``target``.
+
+    Args:
+        notebook: path of the executed notebook.
+        target: path to write; a name that ends in ``.html`` makes a page that loads nothing from anywhere, else a notebook.
+
+    Raises:
+        MissingExtraError: nbformat or nbconvert is not installed.
+    """
+    nbformat = load("nbformat", "notebook")
+    static, path = without_widgets(nbformat.read(str(notebook), as_version=4)), Path(target)
+    if path.suffix != ".html":
+        nbformat.write(static, str(path))
+        return path
+    exporter = load("nbconvert", "notebook").HTMLExporter()
+    for name in ("require_js_url", "mathjax_url", "mermaid_js_url", "mermaid_layout_elk_js_url", "jquery_url"):
+        if exporter.has_trait(name):
+            setattr(exporter, name, "")
+    page, _ = exporter.from_notebook_node(static)
+    path.write_text(page, encoding="utf-8")
+    return path
