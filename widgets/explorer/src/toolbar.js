@@ -70,5 +70,5 @@ const TITLES = {
 function ramp({ from, to }) {
   const bar = make("span", { class: "gx-ramp", "aria-hidden": "true" });
   bar.style.background = `linear-gradient(to right, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map(viridis).join(",")})`;
-  return make("span", { class: "gx-key" }, make("span", { text: from }), bar, make("span", { text: to }));
+  return make("span", { class: "gx-key gx-scale" }, make("span", { text: from }), bar, make("span", { text: to }));
 }

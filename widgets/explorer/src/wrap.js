@@ -1,6 +1,6 @@
 // A tall picture is cut between ranks and set in columns, as a page of print is; edges across a cut run through the gutter.
 
-const [ASPECT, TOO_TALL, GUTTER, LANE, NEAR] = [1.35, 520, 34, 5, 40];
+const [ASPECT, TOO_TALL, GUTTER, LANE, LANES, NEAR] = [1.35, 520, 28, 5, 6, 40];
 
 export function wrapColumns(found) {
   const { places, routes, sizes, left = 0, top = 0 } = found;
@@ -80,10 +80,10 @@ function setColumns(flat, sizes, cuts) {
     for (let c = Math.min(first, last) + 1; c <= Math.max(first, last); c++) columns[c].lanes += 1;
   }
   const crossing = pieces.filter((route) => route.parts.length > 1).length;
-  const margin = 14 + LANE * Math.min(crossing, 6);
+  const margin = 14 + LANE * Math.min(crossing, LANES);
   let x = 0;
   columns.forEach((c, i) => {
-    if (i) x += GUTTER + LANE * Math.min(c.lanes, 6);
+    if (i) x += GUTTER + LANE * Math.min(c.lanes, LANES);
     c.dx = x - c.left;
     c.dy = margin - c.top;
     c.start = x;
@@ -92,17 +92,18 @@ function setColumns(flat, sizes, cuts) {
   const tallest = Math.max(...columns.map((c) => c.bottom - c.top));
   const floor = margin + tallest;
   const shift = (column, [px, py]) => [px + columns[column].dx, py + columns[column].dy];
-  let lane = 0;
+  const taken = columns.map(() => 0); // lanes of each gutter, and of the floor below all columns
+  let floorLane = 0;
   const routes = pieces.map(({ route, parts }) => {
     if (parts.length === 1) return { ...route, points: parts[0][1].map((p) => shift(parts[0][0], p)) };
     const [first, last] = [parts[0], parts.at(-1)];
-    const k = lane++ % 6;
+    const k = taken[last[0]]++ % LANES;
     const a = shorten(first[1], 0, columns[first[0]].bottom).map((p) => shift(first[0], p));
     const b = shorten(last[1], last[1].length - 1, columns[last[0]].top).map((p) => shift(last[0], p));
-    const forward = last[0] > first[0];
     const next = last[0] === first[0] + 1;
-    const low = (next ? margin + columns[first[0]].bottom - columns[first[0]].top : floor) + 7 + LANE * k;
-    const gutter = forward ? columns[last[0]].start - GUTTER / 2 - LANE * k : columns[last[0]].start - 10 - LANE * k;
+    const depth = next ? k : floorLane++ % LANES;
+    const low = (next ? margin + columns[first[0]].bottom - columns[first[0]].top : floor) + 7 + LANE * depth;
+    const gutter = columns[last[0]].start - 12 - LANE * k;
     const high = margin - 7 - LANE * k;
     const [ax, bx] = [a.at(-1)[0], b[0][0]];
     const turn = [[ax, low], [gutter, low], [gutter, high], [bx, high]];

@@ -66,3 +66,15 @@ test("hues of kinds differ in the light and in the dark", () => {
   assert.notEqual(make(false).colour(0), make(true).colour(0));
   assert.deepEqual(make(false).mixture([{ id: 0 }, { id: 0 }, { id: 1 }]).map(([, share]) => share), [2 / 3, 1 / 3]);
 });
+
+test("an edge between columns runs through the gutter, not through a box", () => {
+  const sizes = sized(400, 120);
+  const { places, routes } = wrapColumns(cheapPlaces(sizes, [...chain(400), ...Array.from({ length: 13 }, (_, i) => [30 * i, 30 * i + 9])], NONE));
+  for (const { points, bent } of routes.filter((route) => route.bent)) {
+    for (let i = bent[0] + 1; i <= bent[1] - 1; i++) {
+      const [[x0, y0], [x1, y1]] = [points[i], points[i + 1]];
+      const hits = places.filter(([x, y]) => Math.max(x0, x1) > x + 1 && Math.min(x0, x1) < x + 119 && Math.max(y0, y1) > y + 1 && Math.min(y0, y1) < y + 37);
+      assert.equal(hits.length, 0);
+    }
+  }
+});
