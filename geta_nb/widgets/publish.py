@@ -14,6 +14,7 @@ from typing import Any
 from geta_nb._extra import load
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+_BARE = "(a widget: run the notebook to see it)"
 
 
 def without_widgets(notebook: Any) -> Any:
@@ -23,8 +24,8 @@ def without_widgets(notebook: Any) -> Any:
     for cell in static["cells"]:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            if _WIDGET in data and len(data) > 1:
-                del data[_WIDGET]
+            if data.pop(_WIDGET, None) is not None:
+                data.setdefault("text/plain", _BARE)
                 output.get("metadata", {}).pop(_WIDGET, None)
     return static
 

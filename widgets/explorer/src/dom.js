@@ -10,6 +10,8 @@ export function make(tag, options = {}, ...children) {
     else if (key === "value" || key === "checked" || key === "disabled") element[key] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
+  // JupyterLab asks the focused element itself whether its keys are the notebook's
+  if (element.tabIndex >= 0 || options.tabindex != null) element.setAttribute("data-lm-suppress-shortcuts", "true");
   element.append(...children.filter((child) => child != null));
   return element;
 }

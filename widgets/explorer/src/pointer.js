@@ -16,9 +16,10 @@ export class Pointer {
     canvas.addEventListener("wheel", (event) => this._wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this._key(event));
     element.addEventListener("keydown", (event) => {
+      if (event.altKey || event.ctrlKey || event.metaKey || (event.shiftKey && event.key === "Enter")) return;
+      event.stopPropagation(); // a letter typed here is no command to the notebook around
       if (event.key !== "/" || /INPUT|SELECT|TEXTAREA/.test(event.target.tagName)) return;
       event.preventDefault();
-      event.stopPropagation();
       view.toolbar.search.focus();
     });
   }

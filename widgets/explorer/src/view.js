@@ -53,7 +53,7 @@ export class Explorer {
     this.tip = make("div", { class: "gx-tip", role: "tooltip", hidden: true });
     this.stage = make("div", { class: "gx-stage" }, this.canvas, this.minimap.canvas, this.tip);
     const body = make("div", { class: "gx-body" }, make("nav", { class: "gx-outline", "aria-label": "outline" }, this.outline.list), this.stage, this.details.element);
-    this.element = make("div", { class: `gx${page ? " gx-page" : ""}`, "data-testid": "geta-explorer", "data-lm-suppress-shortcuts": "true" }, this.toolbar.bar, this.toolbar.legend, body);
+    this.element = make("div", { class: `gx${page ? " gx-page" : ""}`, "data-testid": "geta-explorer" }, this.toolbar.bar, this.toolbar.legend, body);
     if (!page && this.host.get("height")) this.element.style.height = `${this.host.get("height")}px`;
     parent.append(this.element);
     this.pointer = new Pointer(this);
