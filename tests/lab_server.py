@@ -39,7 +39,8 @@ def jupyterlab(folder: Path, *, theme: str = "JupyterLab Light") -> Iterator[str
         port = probe.getsockname()[1]
     own = {name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")}
     python = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.token=", "--ServerApp.password=", "--ServerApp.port_retries=0"]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0"]
+    options += ["--ServerApp.token=", "--ServerApp.password="]
     command = [sys.executable, "-m", "jupyterlab", *options, "--LabApp.expose_app_in_browser=True", f"--notebook-dir={folder}"]
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, env={**os.environ, **own, **python}, stdout=log, stderr=log)

@@ -119,6 +119,12 @@ def test_the_budget_may_be_set_from_python(explorer: Any) -> None:
     assert explorer.budget_state["line"] == "gt.Budget(relative_bops=0.03)"
 
 
+def test_a_network_without_values_is_explored_too() -> None:
+    with torch.device("meta"):
+        explorer = Explorer(gt.GETA(cnn(), torch.empty(2, 3, 6, 6)))
+    assert explorer.live_state == {"weight": [16.0, 16.0, 16.0], "input": [], "kept": [1.0, 1.0]}
+
+
 @pytest.mark.parametrize(("options", "what"), [({"layer": "cooked"}, "no such layer"), ({"colour": "taste"}, "no such colour")])
 def test_an_option_that_there_is_not_is_named(geta: gt.GETA, options: dict[str, str], what: str) -> None:
     with pytest.raises(ConfigError, match=what):

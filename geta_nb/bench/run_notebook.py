@@ -12,9 +12,13 @@ from typing import Any
 
 import papermill
 
+from geta_nb.widgets.publish import publish
+
 
 def run_notebook(notebook: Path, output: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> dict[str, Any]:
     """Run ``notebook`` in its own folder with ``output_dir`` set to ``output``; return the ``report.json`` it left there.
+
+    What is left shows itself without a kernel: widgets are replaced by their static views.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the notebook up to that cell lies in ``output``.
@@ -31,6 +35,7 @@ def run_notebook(notebook: Path, output: Path, parameters: Mapping[str, Any] | N
         progress_bar=progress,
         extra_arguments=["--log-level=ERROR"],  # kernels warn that they speak over loopback TCP
     )
+    publish(output / notebook.name, output / notebook.name)
     report: dict[str, Any] = json.loads((output / "report.json").read_text())
     return report
 
