@@ -14,17 +14,23 @@ from geta_nb.preview import Preview
 from geta_nb.report import Report
 from geta_nb.schedule import Schedule
 
-_LAZY: dict[str, str] = {}  # name -> module of widgets and exports that want the extra "notebook"
+_LAZY: dict[str, str] = {  # name -> module of widgets and exports that want the extra "notebook"
+    "BudgetPanel": "geta_nb.widgets.budget_panel",
+    "LiveRun": "geta_nb.widgets.live_run",
+    "studio": "geta_nb.widgets.studio",
+}
 
 __version__ = "0.1.0"
 __all__ = [
     "GETA",
     "QASSO",
     "Budget",
+    "BudgetPanel",
     "Family",
     "GetaError",
     "Group",
     "LayerBudget",
+    "LiveRun",
     "Preview",
     "QuantConfig",
     "Report",
@@ -32,6 +38,7 @@ __all__ = [
     "load",
     "register_rule",
     "save",
+    "studio",
 ]
 del _display
 
