@@ -121,6 +121,11 @@ class LiveRun:
         return self._optimizer
 
     @property
+    def between_steps(self) -> bool:
+        """Whether this is the training thread: what is called from there may read model and optimizer."""
+        return threading.current_thread() is self._thread
+
+    @property
     def seconds_left(self) -> float | None:
         """Expected seconds until the run finishes, pauses left out; None when not known."""
         return self._clock.seconds_left(self.step_count, self.total_steps) if self._state in {"running", "paused"} else None
@@ -264,8 +269,7 @@ class LiveRun:
             if self._asked != "stop":
                 self._asked = what
             self._changed.notify_all()
-            own = threading.current_thread() is self._thread
-            if wait and not own:
+            if wait and not self.between_steps:
                 self._changed.wait_for(lambda: self._state != "running" if what == "pause" else self._state not in {"running", "paused"})
         self._tell(force=True)
         return self
@@ -352,6 +356,11 @@ class LiveRun:
     def _check_started(self, what: str, hint: str) -> None:
         if self._thread is None:
             raise RunStateError(f"LiveRun.{what}: the run was never started.", expected="a started run", got=f"state {self._state}", hint=hint)
+
+    def check_at_rest(self, what: str) -> None:
+        """Raise :class:`RunStateError` while the training thread may change the model."""
+        if self._state in {"running", "paused"}:
+            raise RunStateError(f"{what}: the run is still going on.", expected="a stopped or finished run", got=f"state {self._state}", hint="run.stop()")
 
     # how it shows itself
 
