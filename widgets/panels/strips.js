@@ -65,8 +65,8 @@ function drawRow(context, theme, axis, log, strip, name, i) {
   }
   for (const [from, to, value] of spans) {
     if (value === null) continue;
-    const x0 = Math.floor(axis.x(from)), x1 = Math.ceil(axis.x(to));
-    paint(context, theme, strip, value, x0, y, Math.max(x1 - x0, 1), ROW - 2);
+    const x0 = Math.round(axis.x(from)), x1 = Math.round(axis.x(to));
+    if (x1 > x0) paint(context, theme, strip, value, x0, y, x1 - x0, ROW - 2);
   }
   context.textAlign = "right";
   context.fillStyle = theme.text;
