@@ -6,6 +6,7 @@ Comes in: the network's ``GETA`` and a step. Goes out: a budget that all three s
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from geta_nb.geta import GETA
     from geta_nb.report import Report
 
+REFRESH = 2.0
+"""Seconds between two looks of the explorer at the network in training."""
 HINT = "gt.studio(geta, step, total_steps=1000)"
 
 
@@ -51,6 +54,7 @@ class Studio(anywidget.AnyWidget):
         self.geta, self.explorer, self.panel, self.run = geta, explorer, panel, run
         self.subnet: nn.Module | None = None
         self.report: Report | None = None
+        self._refreshed = 0.0
         views = [explorer, panel, *([run.view] if run is not None else [])]
         super().__init__(children=views, outcome={"can_cut": run is None, "hint": "" if run is not None else HINT, "html": "", "error": ""})
         if run is not None:
@@ -72,10 +76,14 @@ class Studio(anywidget.AnyWidget):
         return self.subnet
 
     def _follow_run(self, changed: bool) -> None:
-        if changed and self.run is not None:
-            at_rest = self.run.state in {"stopped", "finished"}
-            if self.outcome["can_cut"] != at_rest:
-                self.outcome = {**self.outcome, "can_cut": at_rest}
+        if self.run is None:
+            return
+        now, at_rest = time.monotonic(), self.run.state in {"stopped", "finished"}
+        if changed and self.outcome["can_cut"] != at_rest:
+            self.outcome = {**self.outcome, "can_cut": at_rest}
+        if self.run.between_steps and (changed or now - self._refreshed >= REFRESH):
+            self._refreshed = now
+            self.explorer.refresh()  # bits and kept shares in the graph
 
     def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if isinstance(content, dict) and content.get("action") == "cut":

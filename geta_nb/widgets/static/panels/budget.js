@@ -50,7 +50,7 @@ function build(facts) {
   parts.root = make("div", { class: "geta-view gp-panel gp-budget", role: "region", "aria-label": "budget", "data-testid": "geta-budget" }, null, [
     make("div", { class: "gp-title" }, "Budget"), parts.grid, parts.totals, parts.assumption,
     make("div", { class: "gp-code" }, null, [parts.code, parts.copy]), parts.patterns, parts.errors,
-    make("div", { class: "gp-filter" }, null, [parts.search]), parts.scroll,
+    make("div", { class: "gp-filter" }, null, [parts.search, make("span", { class: "gp-dim" }, "  bars: grey is the dense fp32 network, blue what this budget leaves")]), parts.scroll,
   ]);
   return parts;
 }
