@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits bench-speed zoo venv clean
+.PHONY: help run test lint lab bench-digits bench-speed zoo app panels venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -32,6 +32,13 @@ zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes 
 
 bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.speed_table --output runs/bench_speed
+
+app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
+	JUPYTER_PATH=$(CURDIR)/app $(BIN)/python -m voila app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
+
+panels:         ## copy the panels' browser files to where the package ships them
+	mkdir -p geta_nb/widgets/static/panels
+	cp widgets/panels/*.js widgets/panels/*.css geta_nb/widgets/static/panels/
 
 venv: $(STAMP)  ## the environment alone
 

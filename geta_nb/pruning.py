@@ -124,7 +124,7 @@ class Pruner:
         return self.scores(shared=dist.is_available() and dist.is_initialized())
 
     def scores(self, *, shared: bool = False) -> Tensor:
-        """Return the saliency of all groups, [G], float64 on the CPU; of this rank alone unless ``shared``, which all ranks must ask for."""
+        """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
         members = self.members
         figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])

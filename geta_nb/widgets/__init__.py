@@ -1,1 +1,1 @@
-"""Python side of the notebook widgets: traits, callbacks and the training thread. Last stage: imports core and displays, never the reverse."""
+"""Python side of the notebook widgets: traits, callbacks, the training thread. Imports core and displays, never the reverse."""

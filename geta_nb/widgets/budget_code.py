@@ -63,7 +63,8 @@ def budget_of(form: Mapping[str, Any]) -> tuple[Budget | None, dict[str, str]]:
     }
     given: dict[str, Any] = {}
     if mode not in MODES or form.get(mode) is None:
-        errors["target"] = str(BudgetError("Budget: no target is given.", expected=f"a number for {mode}", got="nothing", hint=f"{mode}=0.5"))
+        missing = BudgetError("Budget: no target is given.", expected=f"a number for {mode}", got="nothing", hint="group_sparsity=0.5")
+        errors["target"] = str(missing)
     else:
         parts["target"] = {mode: form[mode]}
     exceptions: dict[str, LayerBudget] = {}

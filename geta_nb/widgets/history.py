@@ -6,7 +6,7 @@ Comes in: ``optimizer.progress()`` snapshots with a loss and metrics. Goes out: 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 LIMIT = 1000
@@ -126,9 +126,8 @@ class History(Sequence[dict[str, Any]]):
 
 
 def _thinned(records: list[_Record]) -> list[_Record]:
-    """Return the records without about half of those that carry no metrics, or of all when most carry some."""
+    """Return the records without every other one of those that carry no metrics, or of all when few of these are left."""
     inner = range(1, len(records) - 1)
-    plain: Iterable[int] = [i for i in inner if not records[i].metrics]
-    candidates = list(plain)
-    drop = set((candidates if 2 * len(candidates) >= len(records) else list(inner))[::2])
+    plain = [i for i in inner if not records[i].metrics]
+    drop = set((plain if 8 * len(plain) >= len(records) else [*inner])[::2])
     return [record for i, record in enumerate(records) if i not in drop]

@@ -1,7 +1,7 @@
 """The view of a live run: an anywidget whose traits always hold the present state, so that a page which is reloaded shows it.
 
-Comes in: a :class:`~geta_nb.widgets.live_run.LiveRun`, after each of its steps. Goes out: at most ten small messages a second. The whole log
-is sent only when a page asks for it; pages are told what is new.
+Comes in: a live run, after each of its steps. Goes out: at most ten small messages a second that say what is new; the whole log is sent
+only when a page asks for it.
 """
 
 from __future__ import annotations

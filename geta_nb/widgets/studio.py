@@ -1,6 +1,6 @@
 """Explorer, budget panel and live run beside each other: from model to subnet without typing more than the training step.
 
-Comes in: the network's ``GETA`` and a step. Goes out: a budget that all three share, a run that begins with it, and the subnet with its report.
+Comes in: the network's ``GETA`` and a step. Goes out: a budget that all three share, a run that begins with it, the subnet, its report.
 """
 
 from __future__ import annotations

@@ -142,6 +142,10 @@ export function render({ model, el }) {
   /** What Python answered. */
   function showResult() {
     const result = model.get("result"), errors = result.errors;
+    if (result.answers > newest.number) { // another page of the same panel asked: follow it
+      newest.number = result.answers;
+      form = structuredClone(model.get("form"));
+    }
     newest.answered(result.answers);
     const rows = { target: form.mode === "group_sparsity" ? parts.sparsity : parts.target, bits: parts.low, activation_bits: parts.inputLow, round_to: parts.round };
     for (const part of [parts.sparsity, parts.target, parts.low, parts.inputLow, parts.round]) showError(part, null);

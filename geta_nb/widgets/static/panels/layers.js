@@ -6,7 +6,7 @@ const COLUMNS = [["parameters", count], ["bytes", bytes], ["MACs", count], ["BOP
 
 /** A table over `facts.layers`; `change(pattern, values)` is called when an exception is edited. */
 export function layerTable(facts, change) {
-  const head = ["layer", "keep all", ...(facts.weights ? ["bits"] : []), "sparsity at most", "bits now", ...COLUMNS.map((c) => c[0])];
+  const head = ["layer", "keep", ...(facts.weights ? ["bits"] : []), "sparsity ≤", "now", ...COLUMNS.map((c) => c[0])];
   const table = make("table", { class: "gp-table", "aria-label": "layers and their exceptions" }, null, [
     make("thead", {}, null, [make("tr", {}, null, head.map((words) => make("th", { scope: "col" }, words)))]),
   ]);
@@ -70,7 +70,7 @@ function layerRow(layer, facts, change, most) {
       element.title = wrong || "";
       const figures = result.layers[layer.name] || [0, 0, 0, 0, null];
       bars.forEach((bar, i) => bar.show(figures[i]));
-      now.textContent = figures[4] === null || figures[4] === undefined ? "–" : number(figures[4]);
+      now.textContent = figures[4] === null || figures[4] === undefined ? "–" : `${number(figures[4])} bit`;
     },
   };
 }
