@@ -18,6 +18,7 @@ from geta_nb.costs import FP32_BITS, LayerCost
 from geta_nb.errors import ConfigError, GetaError
 from geta_nb.views import find_view
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
+from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class BudgetPanel(anywidget.AnyWidget):
         super().__init__(
             budget=start, facts=_facts(geta, self.preview), form=form_of(start), result=_answer(start, self.preview, 0),
         )
+        heed_page(self)
         self.observe(self._read_form, "form")
 
     @property

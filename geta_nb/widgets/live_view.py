@@ -18,6 +18,7 @@ import traitlets
 from geta_nb.display.training import rows_by_module
 from geta_nb.widgets.history import TABLES
 from geta_nb.widgets.live_static import last_metrics, run_schedule
+from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 
 INTERVAL = 0.1
@@ -52,6 +53,7 @@ class LiveView(anywidget.AnyWidget):
         self._lock, self._sent_step, self._sent_at, self._saliency_at = threading.RLock(), -1, 0.0, 0.0
         self._rows: list[list[np.ndarray[Any, Any]]] = []
         super().__init__(setup=self._describe())
+        heed_page(self)
         self.on_msg(self._receive)
 
     def widget_bundle(self) -> dict[str, Any]:
@@ -133,7 +135,7 @@ class LiveView(anywidget.AnyWidget):
         last = run.history[-1] if len(run.history) else {}
         widths, groups = list((last.get("bits") or {}).values()), last.get("n_groups")
         return {
-            "state": run.state, "asked": run.asked, "step": run.step_count,
+            "state": run.state, "asked": run.asked, "watched": self.watched, "step": run.step_count,
             "stage": schedule.stage(run.step_count) if schedule else last.get("stage", ""),
             "loss": _finite(last.get("loss")),
             "metrics": {name: _finite(value) for name, value in list(last_metrics(run).items())[:4]},

@@ -23,6 +23,7 @@ from geta_nb.views import find_view
 from geta_nb.widgets.budget_panel import BudgetPanel
 from geta_nb.widgets.live_run import LiveRun
 from geta_nb.widgets.live_static import last_metrics, run_html
+from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Studio(anywidget.AnyWidget):
         super().__init__(children=views, outcome={"can_cut": run is None, "hint": "" if run is not None else HINT, "html": "", "error": ""})
         if run is not None:
             run.listen(self._follow_run)
+        heed_page(self)
         self.on_msg(self._receive)
 
     def cut(self) -> nn.Module:

@@ -7,6 +7,7 @@ import { duration, make, metric, number, percent, readTheme, watchTheme } from "
 
 const BUTTONS = [["start", "Start"], ["pause", "Pause"], ["resume", "Resume"], ["stop", "Stop"]];
 const ALLOWED = { idle: ["start"], running: ["pause", "stop"], paused: ["resume", "stop"], stopped: ["start"], failed: ["start"], finished: [] };
+const GREET_AGAIN = 600;
 const BUSY_AFTER = 1500; // ms without an answer
 const logs = new WeakMap();
 
@@ -95,8 +96,11 @@ export function render({ model, el }) {
     if (parts.strips.title !== (words || "")) parts.strips.title = words || "";
   });
   const seen = { state: status().state, asked: status().asked };
+  let greeted = 0;
+  const greet = () => { greeted = performance.now(); model.send({ action: "hello" }); };
   const onTick = () => {
     const now = status();
+    if (!now.watched && performance.now() - greeted > GREET_AGAIN) greet(); // the first one may wait behind a busy cell
     if (now.state !== seen.state || now.asked !== seen.asked) { seen.state = now.state; seen.asked = now.asked; answered(); } else schedule();
   };
   model.on("change:tick", onTick);
@@ -105,7 +109,7 @@ export function render({ model, el }) {
   resized.observe(parts.root);
   const unwatch = watchTheme(schedule);
   el.append(parts.root);
-  model.send({ action: "hello" });
+  greet();
   draw();
   schedule();
   return () => {
