@@ -3,7 +3,7 @@ import { drawCurves, drawStages, stepAxis } from "./curves.js";
 import { RunLog } from "./log.js";
 import { drawSaliency } from "./saliency.js";
 import { describeAt, drawStrips, spokenStrips, stripsOf } from "./strips.js";
-import { duration, make, metric, number, percent, readTheme, watchTheme } from "./theme.js";
+import { keepKeys, duration, make, metric, number, percent, readTheme, watchTheme } from "./theme.js";
 
 const BUTTONS = [["start", "Start"], ["pause", "Pause"], ["resume", "Resume"], ["stop", "Stop"]];
 const ALLOWED = { idle: ["start"], running: ["pause", "stop"], paused: ["resume", "stop"], stopped: ["start"], failed: ["start"], finished: [] };
@@ -108,6 +108,7 @@ export function render({ model, el }) {
   const resized = new ResizeObserver(schedule);
   resized.observe(parts.root);
   const unwatch = watchTheme(schedule);
+  keepKeys(parts.root);
   el.append(parts.root);
   greet();
   draw();

@@ -45,6 +45,14 @@ export function make(tag, attributes = {}, text = null, children = []) {
   return element;
 }
 
+/** Keep plain keys inside `root`: JupyterLab would take arrows, space and enter for its own commands wherever no text field has the focus. */
+export function keepKeys(root) {
+  root.dataset.lmSuppressShortcuts = "true";
+  root.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+  });
+}
+
 /** Text that fits `room` pixels; a dotted path loses its beginning, since its end tells most. */
 export function fitText(context, text, room) {
   if (context.measureText(text).width <= room) return text;

@@ -1,7 +1,7 @@
 // The budget panel: a form on the left of what it costs. Python prices; the page only asks, one question at a time.
 import { layerTable, setValue, valueOf } from "./layers.js";
 import { Newest } from "./sync.js";
-import { bytes, count, make, percent } from "./theme.js";
+import { keepKeys, bytes, count, make, percent } from "./theme.js";
 
 const MODES = [["group_sparsity", "a share of all groups"], ["relative_bops", "relative BOPs"], ["size_bytes", "size in bytes"]];
 
@@ -182,6 +182,7 @@ export function render({ model, el }) {
   };
   model.on("change:form", onForm);
   model.on("change:result", showResult);
+  keepKeys(parts.root);
   el.append(parts.root);
   showResult();
   return () => { model.off("change:form", onForm); model.off("change:result", showResult); };

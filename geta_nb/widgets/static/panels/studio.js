@@ -1,5 +1,5 @@
 // Places explorer, budget panel and live run beside each other, and the button that cuts the subnet.
-import { make } from "./theme.js";
+import { keepKeys, make } from "./theme.js";
 
 const PREFIX = "IPY_MODEL_";
 
@@ -10,9 +10,11 @@ export function render({ model, el }) {
   const note = make("div", { class: "gp-note", role: "alert", hidden: "" });
   const report = make("div", { class: "gp-slot gp-table-static", "data-testid": "geta-studio-report" });
   const columns = make("div", { class: "gp-studio-columns" }, null, slots);
-  el.append(make("div", { class: "geta-view gp-panel gp-studio", role: "region", "aria-label": "studio", "data-testid": "geta-studio" }, null, [
+  const root = make("div", { class: "geta-view gp-panel gp-studio", role: "region", "aria-label": "studio", "data-testid": "geta-studio" }, null, [
     make("div", { class: "gp-head" }, null, [make("span", { class: "gp-title" }, "Studio"), make("span", {}, null, [hint, cut])]), note, columns, report,
-  ]));
+  ]);
+  keepKeys(root);
+  el.append(root);
   let gone = false, shown = "";
   (model.get("children") || []).forEach(async (id, i) => {
     const child = await model.widget_manager.get_model(id.slice(PREFIX.length));
