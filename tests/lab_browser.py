@@ -24,6 +24,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["no-sandbox", "disable-gpu", "disable-background-networking", "disable-component-update", "disable-sync", "no-first-run"]
+LATENCY = 500  # ms from a click on Stop to its effect, as the issue asks
+CLICK_UNTIL = """([button, state]) => new Promise((resolve) => {
+    setTimeout(() => resolve(Infinity), 15000);
+    const live = document.querySelector('[data-testid=geta-live]'), begin = performance.now();
+    const done = () => { if (live.dataset.state === state) { observer.disconnect(); resolve(performance.now() - begin); } };
+    const observer = new MutationObserver(done);
+    observer.observe(live, {attributes: true});
+    live.querySelector(`[data-testid=geta-live-${button}]`).click();
+})"""
 SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -166,3 +175,19 @@ def kernel_value(page: Any, code: str) -> str:
             code,
         )
     )
+
+
+def need_explorer():
+    if not (ROOT / "geta_nb" / "widgets" / "explorer.py").exists():
+        pytest.skip("the explorer is not there yet")
+
+
+def save_picture(locator, name):
+    folder = os.environ.get("GETA_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        locator.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def wait_beyond(page, step):
+    page.wait_for_function("(s) => Number(document.querySelector('[data-testid=geta-live]').dataset.step) > s", arg=step, timeout=20_000)

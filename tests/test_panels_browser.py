@@ -5,19 +5,27 @@ Pictures are left in the folder that the environment variable GETA_SCREENSHOTS n
 
 from __future__ import annotations
 
-import os
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
 from lab_browser import (
-    ROOT, browser_page, free_port, jupyterlab, kernel_value, need_browser, open_notebook, run_cells, server, start_cells, write_notebook,
+    CLICK_UNTIL,
+    LATENCY,
+    browser_page,
+    jupyterlab,
+    kernel_value,
+    need_browser,
+    need_explorer,
+    open_notebook,
+    run_cells,
+    save_picture,
+    start_cells,
+    wait_beyond,
+    write_notebook,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-LATENCY = 500  # ms from a click on Stop to its effect, as the issue asks
 HOSTILE = "<img src=x onerror=window['broken']=1>"
 SET_UP = f"""
 import time, torch
@@ -53,21 +61,6 @@ CONTRAST = """(element) => {
     const [a, b] = [light(parse(getComputedStyle(element).color)), light(parse(getComputedStyle(ground).backgroundColor))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }"""
-CLICK_UNTIL = """([button, state]) => new Promise((resolve) => {
-    setTimeout(() => resolve(Infinity), 15000);
-    const live = document.querySelector('[data-testid=geta-live]'), begin = performance.now();
-    const done = () => { if (live.dataset.state === state) { observer.disconnect(); resolve(performance.now() - begin); } };
-    const observer = new MutationObserver(done);
-    observer.observe(live, {attributes: true});
-    live.querySelector(`[data-testid=geta-live-${button}]`).click();
-})"""
-
-
-def save_picture(locator, name):
-    folder = os.environ.get("GETA_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        locator.screenshot(path=Path(folder) / f"{name}.png")
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])
@@ -101,10 +94,6 @@ def step_of(page):
 
 def wait_for_state(page, state):
     page.wait_for_selector(f"[data-testid=geta-live][data-state={state}]", timeout=20_000)
-
-
-def wait_beyond(page, step):
-    page.wait_for_function("(s) => Number(document.querySelector('[data-testid=geta-live]').dataset.step) > s", arg=step, timeout=20_000)
 
 
 def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
@@ -194,7 +183,8 @@ def test_bars_follow_a_moving_slider_within_a_tenth_of_a_second(lab):
     page.get_by_test_id("geta-budget").wait_for()
     waits = page.evaluate(
         """async () => {
-            const slider = document.querySelector('[data-testid=geta-budget-sparsity]'), code = document.querySelector('[data-testid=geta-budget-code]');
+            const slider = document.querySelector('[data-testid=geta-budget-sparsity]');
+            const code = document.querySelector('[data-testid=geta-budget-code]');
             const waits = [];
             for (let i = 0; i < 15; i += 1) {
                 const wanted = `gt.Budget(group_sparsity=${(0.1 + 0.02 * i).toFixed(2).replace(/0+$/, '')})`, begin = performance.now();
@@ -240,11 +230,6 @@ studio
 """
 
 
-def need_explorer():
-    if not (ROOT / "geta_nb" / "widgets" / "explorer.py").exists():
-        pytest.skip("the explorer is not there yet")
-
-
 def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     need_explorer()
     page = lab("studio", SET_UP, STUDIO)
@@ -259,24 +244,6 @@ def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     wait_for_state(page, "finished")
     page.get_by_test_id("geta-studio-cut").click()
     page.get_by_test_id("geta-studio-report").get_by_text("group sparsity").first.wait_for(timeout=20_000)
-    assert kernel_value(page, "(studio.geta.group_sparsity(), studio.run.optimizer.budget == gt.Budget(0.25), type(studio.subnet).__name__)") == (
-        "(0.25, True, 'Sequential')"
-    )
+    facts = "(studio.geta.group_sparsity(), studio.run.optimizer.budget == gt.Budget(0.25), type(studio.subnet).__name__)"
+    assert kernel_value(page, facts) == "(0.25, True, 'Sequential')"
     save_picture(studio, f"studio_{page.theme}")
-
-
-def test_the_studio_is_a_page_of_its_own(tmp_path, monkeypatch):
-    need_browser()
-    need_explorer()
-    pytest.importorskip("voila", reason="voila is not installed")
-    monkeypatch.setenv("JUPYTER_PATH", str(ROOT / "app"))
-    port = free_port()
-    command = [sys.executable, "-m", "voila", str(ROOT / "app" / "studio.ipynb"), "--no-browser", "--template=studio", f"--port={port}"]
-    with server(tmp_path, [*command, "--Voila.ip=127.0.0.1"], f"http://127.0.0.1:{port}/voila/static/voila.js"), browser_page() as page:
-        page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
-        page.get_by_test_id("geta-studio").wait_for(timeout=90_000)
-        page.get_by_test_id("geta-live-start").click()
-        wait_beyond(page, 20)
-        assert page.evaluate(CLICK_UNTIL, ["stop", "stopped"]) < LATENCY
-        save_picture(page.get_by_test_id("geta-studio"), "studio_page")
-        assert page.outside == [] and page.problems == []

@@ -1,4 +1,4 @@
-"""Claims about the studio's Python part: one budget, an optimizer made at the start, a subnet at the end. The explorer is a stand-in here."""
+"""Claims about the studio's Python part: one budget, an optimizer made at the start, a subnet at the end; with a stand-in explorer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def test_cutting_gives_the_subnet_and_its_report_and_waits_for_the_run():
     studio.run.resume().wait()
     assert studio.outcome["can_cut"] is True
     subnet = studio.cut()
-    assert studio.subnet is subnet and sum(p.numel() for p in subnet.parameters()) < sum(p.numel() for p in training.geta.model.parameters())
+    small, whole = (sum(p.numel() for p in model.parameters()) for model in (subnet, training.geta.model))
+    assert studio.subnet is subnet and small < whole
     assert studio.report.to_dict()["group_sparsity"] == 0.5 and "accuracy" in studio.report.to_dict()["metrics"]
     assert "geta-view" in studio.outcome["html"] and studio.outcome["error"] == ""
 

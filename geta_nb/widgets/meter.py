@@ -64,7 +64,7 @@ def numbers(values: object, where: str) -> dict[str, float]:
     if not isinstance(values, Mapping):
         values = {"metric": values}
     try:
-        return {str(name): float(value) for name, value in values.items()}
+        return {str(name): float(value) for name, value in dict[Any, Any](values).items()}
     except (TypeError, ValueError):
         raise InputError("LiveRun: a metric is a number.", at=where, expected='{"accuracy": 0.98}', got=repr(values)[:120]) from None
 

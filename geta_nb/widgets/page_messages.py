@@ -1,7 +1,7 @@
 """Lets a page's messages reach Python while a cell is busy, where the kernel can read them in a thread of its own (a subshell).
 
-JupyterLab asks for that thread and names it in its messages. Some ipykernels (7.4) send a widget's messages instead to the loop that wrote to
-the page last, which is the busy one when a training thread writes; here the page's wish counts. Other kernels know nothing of this.
+JupyterLab asks for that thread and names it in its messages. Some ipykernels (7.4) send a widget's messages instead to the loop that wrote
+to the page last, which is the busy one when a training thread writes; here the page's wish counts. Other kernels know nothing of this.
 """
 
 from __future__ import annotations

@@ -125,12 +125,10 @@ def studio(
     panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None)
     explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)
     _share_budget(panel, explorer)
-    run = None
+    run: LiveRun | None = None
     if step is not None and total_steps is not None:
         make = optimizer if isinstance(optimizer, QASSO) else _maker(geta, panel, optimizer, total_steps)
-        two = _wants_optimizer(step)
-        call = (lambda i: step(i, run.optimizer)) if two else step  # type: ignore[union-attr]
-        run = LiveRun(call, geta, make, total_steps=total_steps, **options)
+        run = LiveRun(_stepper(step, lambda: run), geta, make, total_steps=total_steps, **options)
     return Studio(geta, explorer, panel, run)
 
 
@@ -150,6 +148,13 @@ def _maker(geta: GETA, panel: BudgetPanel, optimizer: Any, total_steps: int) -> 
         return kind(panel.budget, schedule)
 
     return make
+
+
+def _stepper(step: Callable[..., Any], run: Callable[[], LiveRun | None]) -> Callable[[int], Any]:
+    """``step`` as a function of the step's number alone."""
+    if not _wants_optimizer(step):
+        return step
+    return lambda i: step(i, getattr(run(), "optimizer", None))
 
 
 def _wants_optimizer(step: Callable[..., Any]) -> bool:
