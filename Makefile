@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits bench-speed zoo widgets bench-explorer venv clean
+.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer zoo widgets panels venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -38,6 +38,13 @@ widgets:        ## rebuild the browser side of the widgets (needs node and npm; 
 
 bench-explorer: $(STAMP)  ## how fast the explorer opens, moves and unfolds, in an installed Chromium
 	$(BIN)/python -m geta_nb.bench.explorer_speed --output runs/bench_explorer
+
+app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
+	JUPYTER_PATH=$(CURDIR)/app $(BIN)/python -m voila app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
+
+panels:         ## copy the panels' browser files to where the package ships them
+	mkdir -p geta_nb/widgets/static/panels
+	cp widgets/panels/*.js widgets/panels/*.css geta_nb/widgets/static/panels/
 
 venv: $(STAMP)  ## the environment alone
 

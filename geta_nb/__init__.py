@@ -14,22 +14,27 @@ from geta_nb.preview import Preview
 from geta_nb.report import Report
 from geta_nb.schedule import Schedule
 
-_LAZY: dict[str, str] = {
+_LAZY: dict[str, str] = {  # name -> module of widgets and exports that want the extra "notebook"
+    "BudgetPanel": "geta_nb.widgets.budget_panel",
     "Explorer": "geta_nb.widgets.explorer",
+    "LiveRun": "geta_nb.widgets.live_run",
+    "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",
     "to_pyvis": "geta_nb.widgets.exports",
-}  # name -> module of widgets and exports that want the extra "notebook"
+}
 
 __version__ = "0.1.0"
 __all__ = [
     "GETA",
     "QASSO",
     "Budget",
+    "BudgetPanel",
     "Explorer",
     "Family",
     "GetaError",
     "Group",
     "LayerBudget",
+    "LiveRun",
     "Preview",
     "QuantConfig",
     "Report",
@@ -37,6 +42,7 @@ __all__ = [
     "load",
     "register_rule",
     "save",
+    "studio",
     "to_graphviz",
     "to_pyvis",
 ]

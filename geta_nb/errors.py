@@ -82,3 +82,7 @@ class MissingExtraError(GetaError, ImportError):
 
 class SubnetError(GetaError, RuntimeError):
     """The cut network does not compute what the masked one computes."""
+
+
+class RunStateError(GetaError, RuntimeError):
+    """A live run was asked for what its present state does not allow."""

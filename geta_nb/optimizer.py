@@ -232,6 +232,14 @@ class QASSO(Shown, torch.optim.Optimizer):
             "target": {target[0]: target[1]} if target else {"group_sparsity": self.budget.group_sparsity, "zero_groups": self.n_redundant},
         }
 
+    def saliency(self) -> dict[str, Any]:
+        """Return what decides which groups go next, for live views: waits for the device.
+
+        Keys: ``scores`` (float [G], the lowest goes first; this process's share of a distributed run), ``alive``, ``fading`` (bool [G]).
+        """
+        scores = self.pruner.scores().numpy()
+        return {"scores": scores, "alive": self.group_mask, "fading": self.pruner.redundant.cpu().numpy().copy()}
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything a resumed run needs: the inner optimizer's state, and under ``"qasso"`` our own. Plain tensors and values."""
         own = {

@@ -121,10 +121,14 @@ class Pruner:
 
     def _scores(self) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
+        return self.scores(shared=dist.is_available() and dist.is_initialized())
+
+    def scores(self, *, shared: bool = False) -> Tensor:
+        """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
         members = self.members
         figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])
-        if dist.is_available() and dist.is_initialized():
+        if shared:
             dist.all_reduce(stacked)
             stacked /= dist.get_world_size()
         values, alive = stacked.cpu(), self.alive.cpu()

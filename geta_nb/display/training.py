@@ -55,7 +55,9 @@ def _axis(history: Sequence[Snapshot], schedule: Schedule, total_steps: int | No
     return _Axis(last, bins)
 
 
-def training_picture(history: Sequence[Snapshot], schedule: Schedule, *, total_steps: int | None = None) -> str:
+def training_picture(
+    history: Sequence[Snapshot], schedule: Schedule, *, total_steps: int | None = None, metric: str = "accuracy"
+) -> str:
     """Return the picture of a run.
 
     Args:
@@ -63,10 +65,11 @@ def training_picture(history: Sequence[Snapshot], schedule: Schedule, *, total_s
             and kept share per family. May be empty: then only the stages are drawn.
         schedule: the run's stages.
         total_steps: length of the run, in steps, when it is known.
+        metric: name of the snapshots' entry that is drawn beside the loss.
     """
     axis = _axis(history, schedule, total_steps)
     parts, y = [_stages(axis, schedule)], _TOP
-    parts.append(_curves(axis, y))
+    parts.append(_curves(axis, y, metric))
     y += _CURVES + 30
     latest = history[-1] if history else {}
     for strip in _STRIPS:
@@ -93,10 +96,10 @@ def _stages(axis: _Axis, schedule: Schedule) -> str:
     return "".join(parts)
 
 
-def _curves(axis: _Axis, top: float) -> str:
+def _curves(axis: _Axis, top: float, metric: str) -> str:
     parts = [line([(_LEFT, y), (_LEFT + _ROOM, y)], kind="gv-rule") for y in (top, top + _CURVES)]
     entries = []
-    for key, kind, left in (("loss", "gv-c4", True), ("accuracy", "gv-c0", False)):
+    for key, kind, left in (("loss", "gv-c4", True), (metric, "gv-c0", False)):
         values = axis.means(lambda snapshot, key=key: snapshot.get(key))  # type: ignore[misc]
         present = [value for value in values if value is not None]
         if not present:

@@ -1,1 +1,1 @@
-"""The Python side of the widgets: what a page is told, and what it sends back. Imported when a widget is asked for; see ``_LAZY``."""
+"""Python side of the notebook widgets: traits, callbacks, the training thread. Imports core and displays, never the reverse."""

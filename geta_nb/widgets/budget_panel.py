@@ -1,0 +1,172 @@
+"""The budget panel: sliders, fields and a table of layers beside what they will cost, before any training.
+
+One anywidget, not a tree of ipywidgets: native inputs bring the keyboard and screen readers along, the page's hooks (``data-testid``)
+are ours and stay, and a change is one message each way instead of one per control. The page sends a form and waits for its answer
+before it sends the next, always the newest: the preview follows as fast as it is computed, and never lags behind a moving slider.
+"""
+
+from __future__ import annotations
+
+import glob
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import traitlets
+
+from geta_nb.budget import Budget, paths_of
+from geta_nb.costs import FP32_BITS, LayerCost
+from geta_nb.errors import ConfigError, GetaError
+from geta_nb.views import find_view
+from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
+from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.panel_assets import joined_module, panel_style
+
+if TYPE_CHECKING:
+    from geta_nb.geta import GETA
+    from geta_nb.preview import Preview
+
+FIGURES = ("parameters", "size_bytes", "macs", "bops")
+TOTALS = (*FIGURES, "macs_full", "bops_full", "relative_bops", "relative_bops_full")
+DIGITS = 6
+
+
+class BudgetPanel(anywidget.AnyWidget):
+    """Chooses a budget with the eyes on what it costs.
+
+    Args:
+        geta: the network.
+        budget: where to begin; None: ``gt.Budget()``.
+
+    Attributes:
+        budget: the budget, a trait: ``panel.observe(f, "budget")`` follows it, and it may be set from Python.
+        preview: what the network costs once that budget is met.
+        code: the line of Python that makes the budget.
+
+    Raises:
+        GetaError: a budget, here or set later, that this network cannot meet; the last good one stays.
+
+    What the form says wrongly is shown beside its field; ``budget`` and ``preview`` then keep their last good values.
+    """
+
+    _esm = traitlets.Unicode(joined_module("budget.js")).tag(sync=True)
+    _css = traitlets.Unicode(panel_style()).tag(sync=True)
+    facts = traitlets.Dict().tag(sync=True)
+    form = traitlets.Dict().tag(sync=True)
+    result = traitlets.Dict().tag(sync=True)
+    budget = traitlets.Instance(Budget)
+
+    def __init__(self, geta: GETA, budget: Budget | None = None) -> None:
+        start = Budget() if budget is None else budget
+        if not isinstance(start, Budget):
+            raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(start).__name__)
+        self.geta = geta
+        self.preview: Preview = geta.preview(start)
+        self._answering = 0  # the number of the form that is being answered
+        super().__init__(
+            budget=start, facts=_facts(geta, self.preview), form=form_of(start), result=_answer(start, self.preview, 0),
+        )
+        heed_page(self)
+        self.observe(self._read_form, "form")
+
+    @property
+    def code(self) -> str:
+        """The budget as one line of Python."""
+        return budget_code(self.budget)
+
+    @traitlets.validate("budget")
+    def _price(self, proposal: Any) -> Budget:
+        """Price a new budget before it becomes the budget: what cannot be met is refused here."""
+        budget: Budget = proposal["value"]
+        if not hasattr(self, "preview") or budget == getattr(self, "_priced", None):
+            return budget
+        self.preview = self.geta.preview(budget)
+        self._priced = budget
+        return budget
+
+    @traitlets.observe("budget")
+    def _show(self, change: Any) -> None:
+        if change["old"] is traitlets.Undefined or not isinstance(change["old"], Budget):
+            return
+        if not self._answering:  # set from Python: the form follows
+            self.form = form_of(self.budget)
+            self.result = _answer(self.budget, self.preview, 0)
+
+    def _read_form(self, change: Any) -> None:
+        form = change["new"]
+        number = form.get("sent")
+        if not number:  # ours, not the page's
+            return
+        budget, errors = budget_of(form)
+        if budget is not None:
+            try:
+                self._answering = number
+                self.budget = budget
+            except GetaError as error:
+                errors[_field_of(error, form)] = str(error)
+            finally:
+                self._answering = 0
+        self.result = _answer(self.budget, self.preview, number) | {"errors": errors}
+
+    def refuse(self, error: GetaError) -> None:
+        """Show beside the form why a budget from elsewhere was not taken; the last good one stays."""
+        answer = _answer(self.budget, self.preview, self.result.get("answers", 0))
+        self.result = answer | {"errors": {_field_of(error, self.form): str(error)}}
+
+    def __repr__(self) -> str:
+        return f"BudgetPanel({self.code})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        found = super()._repr_mimebundle_(**kwargs)
+        bundle = dict((found[0] if isinstance(found, tuple) else found) or {})
+        bundle["text/plain"] = repr(self)
+        views = [(find_view(shown), shown) for shown in (self.budget, self.preview)]
+        bundle["text/html"] = "".join(view.html(shown) for view, shown in views if view and view.html)
+        view, shown = views[1]
+        if view and view.svg:
+            bundle["image/svg+xml"] = view.svg(shown)
+        return bundle
+
+
+def _field_of(error: GetaError, form: dict[str, Any]) -> str:
+    """Where an error of the whole budget is shown: beside the exception it names, else beside the target."""
+    named = [pattern for pattern in form.get("exceptions") or {} if error.at == f"exceptions[{pattern!r}]"]
+    return f"exceptions.{named[0]}" if named else "target"
+
+
+def _facts(geta: GETA, preview: Preview) -> dict[str, Any]:
+    """What the page needs once: which layers there are, what may be set for them, and what they cost now."""
+    weights = geta.quantizers.weights if geta.quantizers else {}
+    inputs = geta.quantizers.activations if geta.quantizers else {}
+    producing = {path for entry in geta.groups.table.axis_maps if entry.producing for path in paths_of(entry.parameter)}
+    keys = {op.layer: op.weight or op.module_path for op in geta.cost.operators if not op.attention}
+    layers = []
+    dense = {row.layer: row for row in preview.dense.layers}
+    for row in preview.layers:
+        key = keys.get(row.layer) or (row.layer if row.operator == "parameters" else "")
+        layers.append({
+            "name": row.layer, "operator": row.operator, "pattern": glob.escape(key) if key else "",
+            "quantized": row.weight_bits is not None and key in weights, "prunable": key in producing,
+            "dense": _figures(dense.get(row.layer)),
+        })
+    return {
+        "layers": layers, "weights": bool(weights), "activations": bool(inputs), "groups": len(geta.groups), "most_bits": FP32_BITS,
+        "dense": {name: getattr(preview.dense, name) for name in TOTALS},
+    }
+
+
+def _answer(budget: Budget, preview: Preview, number: int) -> dict[str, Any]:
+    """What the page shows of a budget: totals, a row a layer, and the line of code."""
+    return {
+        "answers": number, "code": budget_code(budget), "errors": {},
+        "totals": {name: _short(getattr(preview, name)) for name in TOTALS},
+        "group_sparsity": _short(preview.group_sparsity), "assumption": preview.assumption,
+        "layers": {row.layer: [*_figures(row), row.weight_bits, row.channels] for row in preview.layers},
+    }
+
+
+def _figures(row: LayerCost | None) -> list[float]:
+    return [_short(getattr(row, name, 0)) for name in FIGURES]
+
+
+def _short(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")

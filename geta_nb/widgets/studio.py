@@ -1,0 +1,182 @@
+"""Explorer, budget panel and live run beside each other: from model to subnet without typing more than the training step.
+
+Comes in: the network's ``GETA`` and a step. Goes out: a budget that all three share, a run that begins with it, the subnet, its report.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import ipywidgets
+import torch
+import traitlets
+
+from geta_nb import _extra
+from geta_nb.errors import ConfigError, GetaError
+from geta_nb.optimizer import QASSO
+from geta_nb.schedule import Schedule
+from geta_nb.views import find_view
+from geta_nb.widgets.budget_panel import BudgetPanel
+from geta_nb.widgets.live_run import LiveRun
+from geta_nb.widgets.live_static import last_metrics, run_html
+from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.panel_assets import joined_module, panel_style
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from geta_nb.geta import GETA
+    from geta_nb.report import Report
+
+REFRESH = 2.0
+"""Seconds between two looks of the explorer at the network in training."""
+HINT = "gt.studio(geta, step, total_steps=1000)"
+
+
+class Studio(anywidget.AnyWidget):
+    """What :func:`studio` returns.
+
+    Attributes:
+        explorer, panel: the graph explorer and the budget panel; ``panel.budget`` is the budget of both.
+        run: the live run, None without a step. ``run.optimizer`` is there once it has started.
+        subnet, report: what the button "Cut" made, None before.
+    """
+
+    _esm = traitlets.Unicode(joined_module("studio.js")).tag(sync=True)
+    _css = traitlets.Unicode(panel_style()).tag(sync=True)
+    children = traitlets.List(traitlets.Instance(ipywidgets.Widget)).tag(sync=True, **ipywidgets.widget_serialization)
+    outcome = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, geta: GETA, explorer: Any, panel: BudgetPanel, run: LiveRun | None) -> None:
+        self.geta, self.explorer, self.panel, self.run = geta, explorer, panel, run
+        self.subnet: nn.Module | None = None
+        self.report: Report | None = None
+        self._refreshed = 0.0
+        views = [explorer, panel, *([run.view] if run is not None else [])]
+        super().__init__(children=views, outcome={"can_cut": run is None, "hint": "" if run is not None else HINT, "html": "", "error": ""})
+        if run is not None:
+            run.listen(self._follow_run)
+        heed_page(self)
+        self.on_msg(self._receive)
+
+    def cut(self) -> nn.Module:
+        """Cut the zero groups out and report on the subnet, as the button does.
+
+        Raises:
+            RunStateError: the run is still going on.
+        """
+        if self.run is not None:
+            self.run.check_at_rest("studio.cut")
+        self.subnet = self.geta.construct_subnet()
+        self.report = self.geta.report(self.subnet, metrics=last_metrics(self.run) if self.run is not None else None)
+        view = find_view(self.report)
+        self.outcome = {**self.outcome, "html": view.html(self.report) if view and view.html else "", "error": ""}
+        return self.subnet
+
+    def _follow_run(self, changed: bool) -> None:
+        if self.run is None:
+            return
+        now, at_rest = time.monotonic(), self.run.state in {"stopped", "finished"}
+        if changed and self.outcome["can_cut"] != at_rest:
+            self.outcome = {**self.outcome, "can_cut": at_rest}
+        if self.run.between_steps and (changed or now - self._refreshed >= REFRESH):
+            self._refreshed = now
+            self.explorer.refresh()  # bits and kept shares in the graph
+
+    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
+        if isinstance(content, dict) and content.get("action") == "cut":
+            try:
+                self.cut()
+            except GetaError as error:
+                self.outcome = {**self.outcome, "error": str(error)}
+
+    def __repr__(self) -> str:
+        return f"Studio({self.panel.code}, {self.run if self.run is not None else 'no run'})"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        found = super()._repr_mimebundle_(**kwargs)
+        bundle = dict((found[0] if isinstance(found, tuple) else found) or {})
+        parts = [self.panel._repr_mimebundle_()["text/html"], run_html(self.run) if self.run is not None else "", self.outcome["html"]]
+        return bundle | {"text/plain": repr(self), "text/html": "".join(parts)}
+
+
+def studio(
+    geta: GETA, step: Callable[..., Any] | None = None, optimizer: Any = None, total_steps: int | None = None, **options: Any
+) -> Studio:
+    """Return explorer, budget panel and live run in one panel; they share one budget.
+
+    Args:
+        geta: the network.
+        step: ``step(i)`` or ``step(i, optimizer)``: forward, backward, ``optimizer.step()``; returns ``{"loss": ...}``. None: no training.
+        optimizer: a torch optimizer class (None: AdamW), made with the panel's budget when the run starts; or a function of
+            (budget, schedule) that returns ``geta.qasso(...)``; or what ``geta.qasso`` returned, whose budget the panel then shows.
+        total_steps: length of the run; needed with a step.
+        options: ``evaluate``, ``every``, ``checkpoint`` of :class:`LiveRun`.
+
+    Raises:
+        ConfigError: a step without a length, or an optimizer of the wrong kind.
+    """
+    if step is not None and total_steps is None:
+        raise ConfigError("studio: the run has no length.", expected="total_steps", hint=HINT)
+    panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None)
+    explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)
+    _share_budget(panel, explorer)
+    run: LiveRun | None = None
+    if step is not None and total_steps is not None:
+        make = optimizer if isinstance(optimizer, QASSO) else _maker(geta, panel, optimizer, total_steps)
+        run = LiveRun(_stepper(step, lambda: run), geta, make, total_steps=total_steps, **options)
+    return Studio(geta, explorer, panel, run)
+
+
+def _maker(geta: GETA, panel: BudgetPanel, optimizer: Any, total_steps: int) -> Callable[[], Any]:
+    """How the optimizer is made when the run starts, with the budget of that moment."""
+    kind = torch.optim.AdamW if optimizer is None else optimizer
+    if not callable(kind):
+        raise ConfigError(
+            "studio: no optimizer.", expected="a torch optimizer class, a function of (budget, schedule), or geta.qasso(...)",
+            got=type(optimizer).__name__,
+        )
+
+    def make() -> Any:
+        schedule = Schedule.for_steps(total_steps)
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+            return geta.qasso(kind, budget=panel.budget, schedule=schedule, total_steps=total_steps)
+        return kind(panel.budget, schedule)
+
+    return make
+
+
+def _stepper(step: Callable[..., Any], run: Callable[[], LiveRun | None]) -> Callable[[int], Any]:
+    """``step`` as a function of the step's number alone."""
+    if not _wants_optimizer(step):
+        return step
+    return lambda i: step(i, getattr(run(), "optimizer", None))
+
+
+def _wants_optimizer(step: Callable[..., Any]) -> bool:
+    """Whether ``step`` takes a second positional argument that has no default."""
+    try:
+        parameters = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters) == 2
+
+
+def _share_budget(panel: BudgetPanel, explorer: Any) -> None:
+    """Keep both budgets one; what the network cannot meet is refused, and shown in the panel."""
+    explorer.budget = panel.budget
+    panel.observe(lambda change: setattr(explorer, "budget", change["new"]), "budget")
+
+    def follow(change: Any) -> None:
+        try:
+            panel.budget = change["new"]
+        except GetaError as error:
+            panel.refuse(error)
+            explorer.budget = panel.budget
+
+    explorer.observe(follow, "budget")

@@ -1,0 +1,94 @@
+// The panels' modules without a browser: the log of a run, one question at a time, words, and what a strip is cut into.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { stepAxis } from "../curves.js";
+import { LIMIT, RunLog, spansOf, thin } from "../log.js";
+import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../strips.js";
+import { Newest } from "../sync.js";
+import { bytes, count, duration, fitText, metric, number, percent } from "../theme.js";
+
+const record = (step, bits = [8], metrics = null) => [step, 1 / step, metrics, bits, [], [1], 8];
+
+test("a log takes what is new once, whatever comes twice", () => {
+  const log = new RunLog();
+  assert.equal(log.extend(-1, [record(1), record(2)]), true);
+  assert.equal(log.extend(1, [record(2), record(3)]), true);
+  assert.deepEqual(log.records.map((r) => r[0]), [1, 2, 3]);
+});
+
+test("a log notices that something in between never came, and takes the whole", () => {
+  const log = new RunLog();
+  log.extend(-1, [record(1)]);
+  assert.equal(log.extend(5, [record(6)]), false);
+  assert.equal(log.lastStep, 1);
+  log.replace([1, 2, 5, 6].map((s) => record(s)));
+  assert.equal(log.lastStep, 6);
+});
+
+test("an old whole log does not undo what is known", () => {
+  const log = new RunLog();
+  log.extend(-1, [record(1), record(9)]);
+  log.replace([record(1)]);
+  assert.equal(log.lastStep, 9);
+});
+
+test("a log stays bounded and keeps first, last and measured records", () => {
+  const log = new RunLog();
+  for (let step = 1; step <= 3 * LIMIT; step += 1) log.extend(log.lastStep, [record(step, [8], step % 500 ? null : { accuracy: 1 })]);
+  assert.ok(log.records.length <= LIMIT);
+  assert.equal(log.records[0][0], 1);
+  assert.equal(log.lastStep, 3 * LIMIT);
+  assert.equal(log.points((r) => r[2] && r[2].accuracy).length, 12);
+  assert.deepEqual(thin([record(1), record(2)]).length, 2);
+});
+
+test("a strip is cut where the value changes", () => {
+  assert.deepEqual(spansOf([record(1, [8]), record(2, [8]), record(5, [4])], (r) => r[3][0]), [[0, 2, 8], [2, 5, 4]]);
+});
+
+test("what lies under the pointer is said in words, names as they are", () => {
+  const log = new RunLog(), name = "<img src=x onerror=alert(1)>";
+  log.extend(-1, [record(50, [8]), record(100, [4])]);
+  const strips = stripsOf({ bits: [name], activation_bits: [], kept: ["family"] }), axis = stepAxis(800, 100);
+  assert.equal(strips.length, 2);
+  assert.equal(describeAt(axis, log, strips, axis.x(80), HEAD + 2), `${name}\nweight bits: 4 at step 100`);
+  assert.equal(describeAt(axis, log, strips, axis.x(80), HEAD + ROW + 1), null);
+  assert.match(spokenStrips(log, strips), /weight bits: 1 rows, 4 to 4, mean 4/);
+});
+
+test("only one question is under way, and the newest follows it", () => {
+  const sent = [];
+  const newest = new Newest((n, value) => sent.push([n, value]), () => 0);
+  for (const value of ["a", "b", "c", "d"]) newest.ask(value);
+  assert.deepEqual(sent, [[1, "a"]]);
+  newest.answered(1);
+  assert.deepEqual(sent, [[1, "a"], [2, "d"]]);
+  newest.answered(1);
+  assert.equal(newest.busy, true);
+  newest.answered(2);
+  assert.equal(newest.busy, false);
+});
+
+test("an answer that never comes does not block for ever", () => {
+  let time = 0;
+  const sent = [];
+  const newest = new Newest((n, value) => sent.push(value), () => time);
+  newest.ask("a");
+  time = 10_000;
+  newest.ask("b");
+  assert.deepEqual(sent, ["a", "b"]);
+});
+
+test("numbers read as in the static views", () => {
+  assert.deepEqual([count(1234), count(82_314), count(110_104_890)], ["1234", "82.3 k", "110 M"]);
+  assert.deepEqual([bytes(20_480), bytes(12)], ["20.5 kB", "12 B"]);
+  assert.deepEqual([percent(0.0308), percent(1), percent(null)], ["3.08 %", "100 %", "–"]);
+  assert.deepEqual([metric(0.5), metric(12.5), number(0.123456), number(NaN)], ["50 %", "12.5", "0.1235", "–"]);
+  assert.deepEqual([duration(0.2), duration(42), duration(600), duration(7200), duration(null)], ["under 1 s", "42 s", "10 min", "2.0 h", "–"]);
+});
+
+test("a name that is too long loses its beginning", () => {
+  const context = { measureText: (text) => ({ width: 7 * text.length }) };
+  assert.equal(fitText(context, "encoder.layer.11.output.dense", 100), "….output.dense");
+  assert.equal(fitText(context, "fc", 100), "fc");
+});
