@@ -88,8 +88,11 @@ export class Explorer {
     this.dead = true;
   }
 
+  /** After the next drawing; a page that nobody sees does not draw. */
   _later(act) {
-    setTimeout(() => this.dead || act(), 0);
+    const soon = () => setTimeout(() => this.dead || act(), 0);
+    if (document.hidden) soon();
+    else requestAnimationFrame(soon);
   }
 
   setLayer(layer) {
