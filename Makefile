@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer zoo widgets panels venv clean
+.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer zoo widgets panels picture browser venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -14,7 +14,7 @@ help:           ## what there is to make
 run: $(STAMP)   ## compress a small network on the bundled digits (minutes), into runs/01_compress_digits
 	$(BIN)/python -m geta_nb.bench.run_notebook notebooks/01_compress_digits.ipynb runs/01_compress_digits
 
-test: lint      ## lint, types, then every test and notebook
+test: lint browser  ## lint, types, then every test and notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(STAMP)  ## ruff and mypy --strict
@@ -40,11 +40,20 @@ bench-explorer: $(STAMP)  ## how fast the explorer opens, moves and unfolds, in 
 	$(BIN)/python -m geta_nb.bench.explorer_speed --output runs/bench_explorer
 
 app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
-	JUPYTER_PATH=$(CURDIR)/app $(BIN)/python -m voila app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
+	JUPYTER_PATH=$(CURDIR)/widgets/app $(BIN)/python -m voila widgets/app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
 
 panels:         ## copy the panels' browser files to where the package ships them
 	mkdir -p geta_nb/widgets/static/panels
 	cp widgets/panels/*.js widgets/panels/*.css geta_nb/widgets/static/panels/
+
+picture: $(STAMP)  ## the README's picture of the studio
+	$(BIN)/python tests/studio_picture.py
+
+browser:        ## a Chromium for the browser tests: what is installed, else Debian's package (as root); without one they are skipped
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  (timeout 300 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 600 apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1; fi; \
+	command -v chromium >/dev/null || echo "no Chromium is installed: the browser tests will be skipped"
 
 venv: $(STAMP)  ## the environment alone
 

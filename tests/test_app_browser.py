@@ -15,9 +15,10 @@ def test_the_studio_is_a_page_of_its_own(tmp_path, monkeypatch):
     need_browser()
     need_explorer()
     pytest.importorskip("voila", reason="voila is not installed")
-    monkeypatch.setenv("JUPYTER_PATH", str(ROOT / "app"))
+    app = ROOT / "widgets" / "app"
+    monkeypatch.setenv("JUPYTER_PATH", str(app))
     port = free_port()
-    command = [sys.executable, "-m", "voila", str(ROOT / "app" / "studio.ipynb"), "--no-browser", "--template=studio", f"--port={port}"]
+    command = [sys.executable, "-m", "voila", str(app / "studio.ipynb"), "--no-browser", "--template=studio", f"--port={port}"]
     with server(tmp_path, [*command, "--Voila.ip=127.0.0.1"], f"http://127.0.0.1:{port}/voila/static/voila.js"), browser_page() as page:
         page.goto(f"http://127.0.0.1:{port}/", wait_until="commit")
         page.get_by_test_id("geta-studio").wait_for(timeout=90_000)
