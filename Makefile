@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab bench-digits bench-speed zoo app panels venv clean
+.PHONY: help run test lint lab bench-digits bench-speed zoo app bench-panel panels venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -35,6 +35,9 @@ bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pru
 
 app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
 	JUPYTER_PATH=$(CURDIR)/app $(BIN)/python -m voila app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
+
+bench-panel: $(STAMP)  ## how fast the budget panel answers on BERT-base
+	$(BIN)/python -m geta_nb.bench.panel_speed
 
 panels:         ## copy the panels' browser files to where the package ships them
 	mkdir -p geta_nb/widgets/static/panels
