@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
 
-.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer zoo widgets panels picture browser venv clean
+.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer bench-panel zoo widgets panels picture browser venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -41,6 +41,9 @@ bench-explorer: $(STAMP)  ## how fast the explorer opens, moves and unfolds, in 
 
 app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
 	JUPYTER_PATH=$(CURDIR)/widgets/app $(BIN)/python -m voila widgets/app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
+
+bench-panel: $(STAMP)  ## how fast the budget panel answers on BERT-base
+	$(BIN)/python -m geta_nb.bench.panel_speed
 
 panels:         ## copy the panels' browser files to where the package ships them
 	mkdir -p geta_nb/widgets/static/panels
