@@ -227,7 +227,8 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
         archive.extractall(tmp_path / "site")
     assert {f"geta_nb/{path.relative_to(PACKAGE)}" for path in modules().values()} <= names
     assert "geta_nb/py.typed" in names
-    front_end = {f"geta_nb/widgets/static/{path.name}" for path in (PACKAGE / "widgets" / "static").iterdir()}
+    static = PACKAGE / "widgets" / "static"
+    front_end = {path.relative_to(ROOT).as_posix() for path in static.rglob("*") if path.is_file()}
     assert {"geta_nb/widgets/static/explorer.js", "geta_nb/widgets/static/explorer.css"} <= front_end <= names
     assert not [name for name in names if "node_modules" in name]
     assert not [name for name in names if name.startswith(("tests", "notebooks", "runs"))]
