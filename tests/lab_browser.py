@@ -177,11 +177,6 @@ def kernel_value(page: Any, code: str) -> str:
     )
 
 
-def need_explorer():
-    if not (ROOT / "geta_nb" / "widgets" / "explorer.py").exists():
-        pytest.skip("the explorer is not there yet")
-
-
 def save_picture(locator, name):
     folder = os.environ.get("GETA_SCREENSHOTS")
     if folder:

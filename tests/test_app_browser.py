@@ -6,14 +6,13 @@ import sys
 
 import pytest
 
-from lab_browser import CLICK_UNTIL, LATENCY, ROOT, browser_page, free_port, need_browser, need_explorer, save_picture, server, wait_beyond
+from lab_browser import CLICK_UNTIL, LATENCY, ROOT, browser_page, free_port, need_browser, save_picture, server, wait_beyond
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_the_studio_is_a_page_of_its_own(tmp_path, monkeypatch):
     need_browser()
-    need_explorer()
     pytest.importorskip("voila", reason="voila is not installed")
     app = ROOT / "widgets" / "app"
     monkeypatch.setenv("JUPYTER_PATH", str(app))

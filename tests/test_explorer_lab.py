@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from geta_nb.bench.explorer_speed import find_chromium, launch
-from lab_server import jupyterlab, open_notebook, run_cell, write_notebook
+from lab_browser import browser_page, jupyterlab, need_browser, open_notebook, start_cells, write_notebook
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed")]
+pytestmark = pytest.mark.slow
 
 MAKE = """
 import torch, geta_nb as gt
@@ -32,29 +30,25 @@ explorer.selected = "conv2d"
 """
 
 
-@pytest.fixture(scope="module", params=["JupyterLab Light", "JupyterLab Dark"])
-def lab(request: Any, tmp_path_factory: Any) -> Iterator[tuple[Any, list[str]]]:
-    """A page with the notebook open and run, and the addresses outside that it asked for."""
-    pytest.importorskip("jupyterlab", reason="the extra 'notebook' is not installed")
-    sync = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    folder: Path = tmp_path_factory.mktemp("lab")
-    write_notebook(folder / "net.ipynb", MAKE, SAY, "")
-    asked: list[str] = []
-    with warnings.catch_warnings(), jupyterlab(folder, theme=request.param) as address, sync.sync_playwright() as playwright:
-        warnings.simplefilter("ignore")
-        browser = launch(playwright, str(find_chromium()))
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.route(lambda url: not _inside(url, address), lambda route: (asked.append(route.request.url), route.abort()))
-        page.on("pageerror", lambda error: asked.append(f"error: {error}"))
+@pytest.fixture(scope="module", params=["light", "dark"])
+def lab(request: Any, tmp_path_factory: Any) -> Iterator[Any]:
+    """A page with the notebook open and run; ``page.outside`` lists what it asked of other hosts."""
+    need_browser()
+    folder: Path = tmp_path_factory.mktemp(request.param)
+    write_notebook(folder / "net.ipynb", [MAKE, SAY, ""])
+    dark = request.param == "dark"
+    with jupyterlab(folder, dark=dark) as address, browser_page(dark=dark, width=1400, height=900) as page:
         open_notebook(page, address, "net.ipynb")
+        start_cells(page)
         page.wait_for_selector("[data-testid=geta-explorer] [role=treeitem]", timeout=120_000)
         page.theme = request.param
-        yield page, asked
-        browser.close()
+        yield page
 
 
-def _inside(url: str, address: str) -> bool:
-    return url.startswith((address, address.replace("http", "ws", 1), "data:", "blob:"))
+def run_cell(page: Any, index: int) -> None:
+    """Run one cell again."""
+    chosen = "jupyterapp.shell.currentWidget.content.activeCellIndex = i"
+    page.evaluate(f"(i) => {{ {chosen}; void jupyterapp.commands.execute('notebook:run-cell') }}", index)
 
 
 def line(page: Any) -> str:
@@ -63,8 +57,8 @@ def line(page: Any) -> str:
     return str(page.locator(".jp-OutputArea-output", has_text="LINE").last.inner_text())
 
 
-def test_clicks_reach_the_kernel(lab: tuple[Any, list[str]]) -> None:
-    page, asked = lab
+def test_clicks_reach_the_kernel(lab: Any) -> None:
+    page = lab
     page.locator("[role=treeitem][data-vertex=conv2d_1]").click()
     page.get_by_test_id("geta-explorer-protect").click()
     budget = page.get_by_test_id("geta-explorer-budget")
@@ -77,18 +71,18 @@ def test_clicks_reach_the_kernel(lab: tuple[Any, list[str]]) -> None:
     page.get_by_test_id("geta-explorer-sparsity").fill("7")
     page.get_by_test_id("geta-explorer-set-sparsity").click()
     page.locator(".gx-note", has_text="max_sparsity is out of range").wait_for()
-    assert asked == []
+    assert page.outside == [] and page.problems == []
 
 
-def test_it_wears_the_theme_of_the_page(lab: tuple[Any, list[str]]) -> None:
-    page, _ = lab
+def test_it_wears_the_theme_of_the_page(lab: Any) -> None:
+    page = lab
     background = page.evaluate("getComputedStyle(document.querySelector('.gx')).backgroundColor")
     levels = [int(value) for value in background[background.index("(") + 1 : -1].split(",")[:3]]
-    assert (max(levels) < 80) == page.theme.endswith("Dark")
+    assert (max(levels) < 80) == (page.theme == "dark")
 
 
-def test_keys_typed_in_the_explorer_are_no_shortcuts_of_the_notebook(lab: tuple[Any, list[str]]) -> None:
-    page, _ = lab
+def test_keys_typed_in_the_explorer_are_no_shortcuts_of_the_notebook(lab: Any) -> None:
+    page = lab
     cells = page.locator(".jp-Cell").count()
     canvas, item = page.get_by_test_id("geta-explorer-canvas"), page.locator("[role=treeitem]").nth(2)
     for focus in (lambda: canvas.click(position={"x": 5, "y": 5}), item.click):
@@ -100,12 +94,12 @@ def test_keys_typed_in_the_explorer_are_no_shortcuts_of_the_notebook(lab: tuple[
         assert page.locator(".jp-Dialog").count() == 0
 
 
-def test_what_the_kernel_changes_reaches_the_page(lab: tuple[Any, list[str]]) -> None:
-    page, asked = lab
+def test_what_the_kernel_changes_reaches_the_page(lab: Any) -> None:
+    page = lab
     page.evaluate("(code) => { jupyterapp.shell.currentWidget.content.widgets[2].model.sharedModel.setSource(code) }", CHANGE)
     run_cell(page, 2)
     page.get_by_test_id("geta-explorer-budget").filter(has_text="gt.Budget(relative_bops=0.125)").wait_for()
     page.get_by_test_id("geta-explorer-details").locator("h3", has_text="conv2d").wait_for()
     page.locator("[role=treeitem][data-vertex=conv2d_1]").click()
     page.get_by_test_id("geta-explorer-details").filter(has_text="50 %").wait_for()
-    assert asked == []
+    assert page.outside == [] and page.problems == []

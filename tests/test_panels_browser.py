@@ -16,7 +16,6 @@ from lab_browser import (
     jupyterlab,
     kernel_value,
     need_browser,
-    need_explorer,
     open_notebook,
     run_cells,
     save_picture,
@@ -232,7 +231,6 @@ studio
 
 
 def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
-    need_explorer()
     page = lab("studio", SET_UP, STUDIO)
     studio = page.get_by_test_id("geta-studio")
     for testid in ("geta-explorer", "geta-budget", "geta-live"):
