@@ -1,5 +1,7 @@
 """geta-nb: joint structured pruning and quantization-aware training for any PyTorch network, seen and steered in notebooks."""
 
+from typing import Any
+
 from geta_nb import _extra
 from geta_nb import display as _display  # fills the registry of views
 from geta_nb.budget import Budget, LayerBudget
@@ -49,7 +51,7 @@ __all__ = [
 del _display
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import a widget when it is first asked for: the core needs no notebook packages."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,8 @@ def bert_base() -> gt.GETA:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
-    return gt.GETA(BertModel(BertConfig()).eval(), (torch.ones(1, 16, dtype=torch.int64),))
+    model: Any = BertModel(BertConfig())
+    return gt.GETA(model.eval(), (torch.ones(1, 16, dtype=torch.int64),))
 
 
 def answer_times(panel: Any, questions: int = 60) -> list[float]:
