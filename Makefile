@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 JOBS ?= 2
+export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
 .PHONY: help run test lint lab app bench-digits bench-speed bench-explorer bench-panel zoo widgets panels picture browser venv clean
 
