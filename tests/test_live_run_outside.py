@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LATENCY = 0.5  # seconds, as the issue asks
 
 SET_UP = """
-import time, torch
+import signal, time, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
 torch.set_num_threads(1)
 import geta_nb as gt
 from live_runs import Training
