@@ -60,6 +60,8 @@ class QuantConfig(Shown):
         learn_exponent: let the non-linearity t of weight quantizers train (else it stays 1).
         learn_activation_exponent: the same for activations, where t != 1 costs speed at run time.
         skip: patterns of whole layer paths (``fnmatch``) that stay unquantized.
+        compile: let torch's compiler build the quantizers' backward pass: less time a step on tensors of more than 32k elements, after
+            half a minute at the first one. Needs a C++ compiler and its cache folder (``TORCHINDUCTOR_CACHE_DIR``, else a temporary one).
 
     Raises:
         ConfigError: an option of the wrong type.
@@ -75,9 +77,10 @@ class QuantConfig(Shown):
     learn_exponent: bool = True
     learn_activation_exponent: bool = False
     skip: tuple[str, ...] = ()
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent"):
+        for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent", "compile"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"QuantConfig: {name} is a switch.", expected="True or False", got=repr(getattr(self, name))

@@ -17,26 +17,9 @@ import torch
 from torch import Tensor
 
 from .errors import BitWidthError
+from .quant_gradients import HALF_TYPES, cast_to, compute_dtype, encode, gradients
 
-HALF_TYPES = (torch.float16, torch.bfloat16)
-"""Too coarse for the arithmetic: 16-bit codes need more than their 8 to 11 bits of mantissa."""
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype in which ``x`` is quantized: its own, float32 for the half types."""
-    return torch.float32 if x.dtype in HALF_TYPES else x.dtype
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # not a bare .to(): a trace would keep an operator for every conversion that converts nothing
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)
-
-
-def _encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
-    """Return sgn(x) u / d, the code before rounding, as a fresh tensor; ``uniform`` takes t for 1 and spares the power."""
-    if uniform:
-        return torch.clamp(x, -clip, clip).div_(step)
-    return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
+__all__ = ["HALF_TYPES", "bit_width", "codes", "compute_dtype", "fake_quantize", "step_size"]
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -45,49 +28,39 @@ class _FakeQuantize(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
+    def forward(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, compiled: bool) -> Tensor:
         dtype = compute_dtype(x)
-        step, clip, exponent = _cast(step, dtype), _cast(clip, dtype), _cast(exponent, dtype)
-        return _cast(_encode(_cast(x, dtype), step, clip, exponent, uniform).round_().mul_(step), x.dtype)
+        step, clip, exponent = cast_to(step, dtype), cast_to(clip, dtype), cast_to(exponent, dtype)
+        return cast_to(encode(cast_to(x, dtype), step, clip, exponent, uniform).round_().mul_(step), x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.uniform = inputs
+        *tensors, ctx.uniform, ctx.compiled = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *parameters = ctx.saved_tensors
-        needs_x, needs_step, needs_clip, needs_exponent, _ = ctx.needs_input_grad
-        grad = grad.to_dense() if grad.is_sparse else grad  # an embedding's sparse gradient: the sums below read every element
+        # an embedding's sparse gradient: the sums read every element
+        grad = grad.to_dense() if grad.is_sparse else grad
         dtype = compute_dtype(x)
-        value, g = _cast(x, dtype), _cast(grad, dtype)
-        step, clip, exponent = (_cast(p, dtype) for p in parameters)
-        outside = value.abs() > clip if needs_x or needs_clip else None
-        grad_x = grad.masked_fill(outside, 0) if needs_x and outside is not None else None
-        grads: list[Tensor | None] = [None, None, None]
-        if needs_step:
-            code = _encode(value, step, clip, exponent, ctx.uniform)
-            grads[0] = (code.round() - code).mul(g).sum()
-        if needs_clip and outside is not None:
-            slope = 1 if ctx.uniform else exponent * clip ** (exponent - 1)
-            grads[1] = value.sign().mul(g).masked_fill(~outside, 0).sum() * slope
-        if needs_exponent:
-            clipped = torch.minimum(value.abs(), clip)
-            # xlogy(0, 0) = 0, which is the limit of u ln|x| at x = 0
-            grads[2] = torch.xlogy(clipped**exponent, clipped).mul(value.sign()).mul(g).sum()
-        return (grad_x, *(d if d is None else _cast(d, p.dtype) for d, p in zip(grads, parameters, strict=True)), None)
+        numbers = [cast_to(p, dtype) for p in parameters]
+        found = gradients(x, grad, numbers, uniform=ctx.uniform, needs=tuple(ctx.needs_input_grad[:4]), compiled=ctx.compiled)
+        ends = (x, *parameters)
+        return (*(d if d is None else cast_to(d, end.dtype) for d, end in zip(found, ends, strict=True)), None, None)
 
 
 def _fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor) -> Tensor:
     """Return the same numbers by plain operators, which a trace can show and a runtime can run."""
     dtype = compute_dtype(x)
-    value, step, clip, exponent = (_cast(tensor, dtype) for tensor in (x, step, clip, exponent))
+    value, step, clip, exponent = (cast_to(tensor, dtype) for tensor in (x, step, clip, exponent))
     bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)
-    return _cast(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)
+    return cast_to(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)
 
 
-def fake_quantize(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, uniform: bool = False) -> Tensor:
+def fake_quantize(
+    x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, uniform: bool = False, compiled: bool = False
+) -> Tensor:
     """Return x^Q, the nearest representable tensor.
 
         x^Q = sgn(x) d round(min(|x|, q_m)**t / d)
@@ -101,6 +74,7 @@ def fake_quantize(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tens
         clip_max: q_m, 0-dim, > 0, in units of x.
         exponent: t, 0-dim, > 0, dimensionless.
         uniform: the caller knows that t is 1: same numbers without the power.
+        compiled: let a compiler build the backward pass of large tensors; its sums add up in another order.
 
     Returns:
         x^Q, shape and dtype of ``x``. While ``torch.export`` traces, plain ATen operators compute it.
@@ -112,7 +86,7 @@ def fake_quantize(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tens
     """
     if torch.compiler.is_exporting():
         return _fake_quantize_aten(x, step_size, clip_max, exponent)
-    return cast(Tensor, _FakeQuantize.apply(x, step_size, clip_max, exponent, uniform))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _FakeQuantize.apply(x, step_size, clip_max, exponent, uniform, compiled))  # type: ignore[no-untyped-call]
 
 
 def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> Tensor:
@@ -128,8 +102,8 @@ def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> T
     """
     dtype = compute_dtype(x)
     with torch.no_grad():
-        value, step, clip, bend = (_cast(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
-        return _encode(value, step, clip, bend, False).round_().long()
+        value, step, clip, bend = (cast_to(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
+        return encode(value, step, clip, bend, False).round_().long()
 
 
 def bit_width(step_size: Tensor, clip_max: Tensor, exponent: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .groups import GroupTable
 
 HALF = (torch.float16, torch.bfloat16)
+SMALL = 1 << 16
+"""Tensors of at most so many elements are multiplied in one call."""
 
 
 class Segments:
@@ -41,16 +43,49 @@ class Segments:
         return torch.segment_reduce(values, "sum", lengths=self._lengths, unsafe=True)
 
 
-class Masks(NamedTuple):
-    """Tensors and the 0/1 factors, broadcastable, that keep their dead groups at zero."""
+class Factors:
+    """A factor for each group, multiplied into all elements of those groups: 0 keeps the dead ones at zero, less than 1 lets them fade.
 
-    tensors: list[Tensor]
-    factors: list[Tensor]
+    Args:
+        tensors: what is multiplied, one entry for each slice (a tensor with two grouped axes comes twice).
+        axes: the axis of each slice.
+        groups: group of each index on that axis, -1: none.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], axes: Sequence[int], groups: Sequence[Tensor]) -> None:
+        self._batches: list[tuple[Tensor, Tensor, list[Tensor], list[Tensor]]] = []  # group ids, factors, tensors, their views of the factors
+        left = list(range(len(tensors)))
+        while left:
+            kind = tensors[left[0]].device, tensors[left[0]].dtype
+            batch: list[int] = []
+            for i in left:  # one foreach call must not meet a tensor twice
+                if (tensors[i].device, tensors[i].dtype) == kind and all(tensors[i] is not tensors[j] for j in batch):
+                    batch.append(i)
+            left = [i for i in left if i not in batch]
+            ids = torch.cat([groups[i].to(kind[0]) for i in batch])
+            flat = torch.ones(len(ids), device=kind[0], dtype=kind[1])
+            parts = flat.split([len(groups[i]) for i in batch])
+            views = [part.view([-1 if a == axes[i] else 1 for a in range(tensors[i].ndim)]) for i, part in zip(batch, parts, strict=True)]
+            self._batches.append((ids, flat, [tensors[i].detach() for i in batch], views))
+
+    def set(self, factors: Tensor) -> None:
+        """Take over one factor for each group, [G]."""
+        for ids, flat, _, _ in self._batches:
+            extended = torch.cat([factors, factors.new_ones(1)]).to(flat.device, flat.dtype)  # -1 reads the last entry
+            torch.index_select(extended, 0, ids % len(extended), out=flat)
 
     def apply(self) -> None:
         """Multiply in place."""
-        if self.tensors:
-            torch._foreach_mul_(self.tensors, self.factors)
+        for _, _, tensors, views in self._batches:
+            torch._foreach_mul_(tensors, views)
+
+
+class Products(NamedTuple):
+    """<x, g> per group, [G]; their sum over everything, 0-dim; and the ids of the tensors whose gradients were read for it."""
+
+    per_group: Tensor
+    total: Tensor
+    covered: frozenset[int]
 
 
 class _Map(NamedTuple):
@@ -97,6 +132,7 @@ class Members:
         self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
         self.family_of = torch.as_tensor(np.asarray(table.family_of, dtype=np.int64), device=self.device)
         ids = [m.groups.to(self.device) for m in self._maps]
+        self._maps_of = [[i for i, m in enumerate(self._maps) if m.position == p] for p in range(len(self.tensors))]
         self._segments = Segments(torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int64), self.n_groups)
 
     def sums(self, values: Sequence[Tensor | None]) -> Tensor:
@@ -108,24 +144,34 @@ class Members:
         parts = []
         for position, axis, groups in self._maps:
             value = values[position]
-            if value is None:
-                part = torch.zeros(len(groups), device=self.device)
-            else:
-                others = [a for a in range(value.ndim) if a != axis]
-                wide = torch.float32 if value.dtype in HALF else value.dtype
-                part = value.sum(others, dtype=wide) if others else value.to(wide)
+            part = torch.zeros(len(groups)) if value is None else _sum_along(value, axis)
             parts.append(part.to(self.device))
         return self._segments.sum(torch.cat(parts)) if parts else torch.zeros(self.n_groups, device=self.device)
 
     def inner_products(self) -> Tensor:
         """Return <x, g> per group, [G]; a tensor without gradient counts as zero."""
+        return self.products().per_group
+
+    def products(self) -> Products:
+        """Return <x, g> per group and what else follows from reading all gradients; not finite where a gradient is not."""
+        if not self._maps:
+            zeros = torch.zeros(self.n_groups, device=self.device)
+            return Products(zeros, zeros.sum(), frozenset())
+        parts = [torch.zeros(0)] * len(self._maps)
         given = [i for i, t in enumerate(self.tensors) if t.grad is not None]
-        gradients = [_dense(self.tensors[i].grad) for i in given]
-        products: list[Tensor | None] = [None] * len(self.tensors)
-        if given:
-            for i, product in zip(given, torch._foreach_mul([self.tensors[i].detach() for i in given], gradients), strict=True):
-                products[i] = product
-        return self.sums(products)
+        # small ones in one call; of large ones a single product exists at a time
+        small = [i for i in given if self.tensors[i].numel() <= SMALL]
+        x, g = [self.tensors[i].detach() for i in small], [_dense(self.tensors[i].grad) for i in small]
+        products = dict(zip(small, torch._foreach_mul(x, g), strict=True)) if small else {}
+        for i in given:
+            product = products[i] if i in products else self.tensors[i].detach() * _dense(self.tensors[i].grad)
+            for m in self._maps_of[i]:
+                parts[m] = _sum_along(product, self._maps[m].axis).to(self.device)
+        for i in set(range(len(self.tensors))) - set(given):
+            for m in self._maps_of[i]:
+                parts[m] = torch.zeros(len(self._maps[m].groups), device=self.device)
+        together = torch.cat(parts)
+        return Products(self._segments.sum(together), together.sum(), frozenset(id(self.tensors[i]) for i in given))
 
     def square_sums(self) -> tuple[Tensor, Tensor]:
         """Return |x|^2 and |g|^2 per group, [G] each."""
@@ -133,19 +179,11 @@ class Members:
         gradients = [None if t.grad is None else _dense(t.grad).square() for t in self.tensors]
         return self.sums(weights), self.sums(gradients)
 
-    def masks(self, alive: Tensor) -> Masks:
-        """Return the masks that keep exactly the groups in ``alive`` (bool, [G]); tensors without a dead group are left out."""
-        factors: dict[int, Tensor] = {}
-        kept = torch.cat([alive, alive.new_ones(1)])  # -1 reads the last entry
-        for position, axis, groups in self._maps:
-            tensor = self.tensors[position]
-            mask = kept.to(tensor.device)[groups]
-            if not bool(mask.all()):
-                shape = [1] * tensor.ndim
-                shape[axis] = -1
-                factor = mask.view(shape).to(tensor.dtype)
-                factors[position] = factors[position] * factor if position in factors else factor
-        return Masks([self.tensors[p].detach() for p in factors], list(factors.values()))
+    def factors(self, concerned: Tensor) -> Factors:
+        """Return the factors of the tensors that hold a slice of a group in ``concerned`` (bool, [G]); waits for the device."""
+        flags = torch.cat([concerned, concerned.new_zeros(1)])  # -1 reads the last entry
+        chosen = [m for m in self._maps if bool(flags.to(m.groups.device)[m.groups].any())]
+        return Factors([self.tensors[m.position] for m in chosen], [m.axis for m in chosen], [m.groups for m in chosen])
 
     def elements(self, chosen: Tensor, layer_of: Mapping[str, int]) -> Elements:
         """Return the elements of the groups in ``chosen`` (bool, [G]).
@@ -226,6 +264,16 @@ class Elements:
         for part, value in zip(self._parts, values.split(self._sizes), strict=True):
             flat = _flat(part.tensor)
             flat.index_put_((part.places,), value.to(flat.device, flat.dtype))
+
+
+def _sum_along(values: Tensor, axis: int) -> Tensor:
+    """Return the sums over all other axes, [size of ``axis``]; half types are added up in float32."""
+    wide = torch.float32 if values.dtype in HALF else values.dtype
+    if values.ndim == 1:
+        return values.to(wide)
+    if axis == 0 and values.is_contiguous():
+        return values.view(len(values), -1).sum(1, dtype=wide)
+    return values.sum([a for a in range(values.ndim) if a != axis], dtype=wide)
 
 
 def _dense(gradient: Tensor | None) -> Tensor:

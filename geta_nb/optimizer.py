@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from .budget import Budget
+from .bundle import Bundle
 from .errors import CheckpointError, ConfigError
-from .guard import check_gradients, check_loss
+from .guard import Known, check_gradients, check_loss
+from .members import Products
 from .projection import QuantizerBank
 from .pruning import Pruner
 from .rules import Rules
@@ -91,8 +94,11 @@ class QASSO(Shown, torch.optim.Optimizer):
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
                 self._names |= {id(p): f"{layer} ({kind} quantizer, {name})" for name, p in quantizer.named_parameters()}
+        self._bundle: Bundle | None = None
         self._share_inner()
         self._add_quantizer_group()
+        bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
+        self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
@@ -120,6 +126,8 @@ class QASSO(Shown, torch.optim.Optimizer):
     @property
     def state(self) -> Any:
         """The inner optimizer's state, the very dictionary."""
+        if self._bundle is not None:
+            self._bundle.unpack()
         return self.inner.state
 
     @state.setter
@@ -151,27 +159,51 @@ class QASSO(Shown, torch.optim.Optimizer):
             NonFiniteError: NaN or infinity in the loss or a gradient; nothing was changed.
         """
         loss = self._evaluate(closure) if closure else None
+        products = self.pruner.observe(self.steps_done)
+        bundle = self._gathered()
         if self.check_finite:
-            check_gradients(self.param_groups, self._names, self.steps_done)
-        self.pruner.before(self.steps_done)
-        if closure is None:
-            self.inner.step()
+            self._check_gradients(products, bundle)
+        self.pruner.before(self.steps_done, products)
+        again = None if closure is None else _first_known(loss, lambda: self._evaluate(closure))
+        step = self.inner.step if again is None else partial(self.inner.step, again)
+        if bundle is None:
+            step()
         else:
-            self.inner.step(_first_known(loss, lambda: self._evaluate(closure)))
+            bundle.step(step)
         self.steps_done += 1
-        self._project()
+        self._project(bundle)
         self.pruner.after(self.steps_done)
         if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
             self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
         return loss
 
-    def _project(self) -> None:
+    def _gathered(self) -> Bundle | None:
+        """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""
+        if self._bundle is None or self._bundle.gather():
+            return self._bundle
+        self._bundle.unpack()
+        return None
+
+    def _check_gradients(self, products: Products | None, bundle: Bundle | None) -> None:
+        sums, covered = ([products.total], products.covered) if products is not None else ([], frozenset[int]())
+        if bundle is not None and bundle.flat.grad is not None:
+            sums, covered = [*sums, bundle.flat.grad.sum()], covered | bundle.ids
+        check_gradients(self.param_groups, self._names, self.steps_done, known=Known(sums, covered))
+
+    def _project(self, bundle: Bundle | None) -> None:
         bank, done = self.bank, self.steps_done
         if not len(bank):
             return
-        bank.keep_positive()
         bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
-        bank.constrain(anywhere=self.schedule.stage(done - 1) == WARM_UP)
+        anywhere = self.schedule.stage(done - 1) == WARM_UP
+        whole = bundle is not None and len(bundle) == bank.n_trained
+        if bundle is not None and whole:
+            bank.settle(bundle.flat, anywhere=anywhere)
+        if bundle is not None:
+            bundle.scatter()
+        if not whole:
+            bank.keep_positive()
+            bank.constrain(anywhere=anywhere)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
@@ -252,6 +284,8 @@ class QASSO(Shown, torch.optim.Optimizer):
             "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
             **self.pruner.state_dict(),
         }
+        if self._bundle is not None:
+            self._bundle.unpack()
         return {**self.inner.state_dict(), "qasso": own}
 
     @torch.no_grad()
@@ -278,6 +312,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         for name, mine in ours.items():
             if theirs[name] != mine:
                 raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=name, expected=mine, got=theirs[name])
+        if self._bundle is not None:
+            self._bundle.forget()
         self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]

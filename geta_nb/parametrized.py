@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
+from .lookup import lookup, reads_rows
 from .quantizers import Quantizer, WeightQuantizer, quantize_input
 
 
@@ -108,6 +109,8 @@ def register(module: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
         raise
     if first and hasattr(cls, "__deepcopy__"):
         type(module).__deepcopy__ = _deepcopy  # type: ignore[attr-defined]
+    if first and reads_rows(cls):
+        type(module).forward = lookup  # type: ignore[assignment]
     tensors = computed(module)[name]
     object.__setattr__(tensors, "parameter_order", order)
     for part in (cast(nn.Module, module.parametrizations), tensors):

@@ -110,6 +110,7 @@ class Quantizers(Shown):
             )
         else:
             self.taken_over += (layer,)
+        quantizer.compiled = config.compile
         self.weights[layer], self._sites[layer] = quantizer, []
         for site, present in zip(sites, there, strict=True):
             if weight_quantizer(site.module, site.name) is None:  # a module under two names is registered once
@@ -135,6 +136,7 @@ class Quantizers(Shown):
         elif layer not in self.taken_over:
             self.taken_over += (layer,)
         self.activations[layer] = cast(ActivationQuantizer, module.input_quantizer)
+        self.activations[layer].compiled = config.compile
         self._owners[layer] = site._replace(new=present is None)
 
 

@@ -90,10 +90,27 @@ class QuantizerBank:
         """All d, q_m and t that train."""
         return [p for p in (*self.step_sizes, *self.clip_maxes, *self.exponents) if p.requires_grad]
 
+    @property
+    def n_trained(self) -> int:
+        """Length of :meth:`parameters`."""
+        return 2 * len(self) + sum(t.requires_grad for t in self.exponents)
+
     def vectors(self) -> Vectors:
         """Return d, q_m and t as vectors on the first quantizer's device."""
         device = self.step_sizes[0].device
         return Vectors(*(torch.stack([p.detach().to(device) for p in ps]) for ps in (self.step_sizes, self.clip_maxes, self.exponents)))
+
+    def settle(self, flat: Tensor, *, anywhere: bool = False) -> None:
+        """Do :meth:`keep_positive` and :meth:`constrain` in place on one vector that holds all of :meth:`parameters`, in their order."""
+        step, clip, free = flat.detach().split([len(self), len(self), len(flat) - 2 * len(self)])
+        clip.clamp_(min=CLIP_FLOOR)
+        free.clamp_(*EXPONENT_RANGE)
+        exponent = free
+        if len(free) < len(self):
+            parts = iter(free.unbind())
+            exponent = torch.stack([next(parts) if t.requires_grad else t.detach() for t in self.exponents])
+        few, many = self.range_levels(step, anywhere=anywhere)
+        step.copy_(project_step_size(step, clip, exponent, few, many))
 
     def keep_positive(self) -> None:
         """Put q_m and t back into the range where a bit width exists, in place; only those that just took a step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .budget import Budget
 from .forgetting import paper_rates, split_quantized, uniform_rate
-from .members import Elements, Members
+from .members import Elements, Factors, Members, Products
 from .plan import choose_count, count_redundant, find_limits, removal_order
 from .projection import QuantizerBank
 from .rules import Rules
@@ -81,7 +81,8 @@ class Pruner:
         self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
         self.redundant = torch.zeros_like(self.alive)
         self.average = torch.zeros(table.n_groups, device=device)
-        self._masks = self.members.masks(self.alive)
+        self._factors: Factors | None = None
+        self._fades = False
         self._elements: Elements | None = None
         self._fading: _Fading | None = None
 
@@ -90,34 +91,39 @@ class Pruner:
         """Whether anything will ever be pruned."""
         return self.schedule.joint_steps > 0 and self.n_redundant != 0
 
-    def before(self, step: int) -> None:
-        """Observe the gradients of ``step``, choose groups where a period begins, and let the redundant ones fade."""
+    def observe(self, step: int) -> Products | None:
+        """Return <x, g> of all groups where ``step`` wants them; changes nothing yet."""
+        return self.members.products() if self._observes(step) else None
+
+    def before(self, step: int, products: Products | None) -> None:
+        """Take the gradients of ``step`` into account, and choose groups where a period begins."""
+        if products is not None:
+            self.average.lerp_(products.per_group.to(self.average.dtype), 1 - self.rules.average_decay)
         period = self.schedule.joint_period(step)
-        if self.active:
-            self._observe(step)
-            if period and period.k == 0:
-                self._choose(period)
+        if self.active and period and period.k == 0:
+            self._choose(period)
         if period and self._elements is not None:
-            self._fade(self._elements, uniform_rate(period.k, period.length))
+            self._remember(self._elements, uniform_rate(period.k, period.length))
 
     def after(self, steps_done: int) -> None:
-        """Finish the paper's rule, retire the redundant groups where their period ended, and put every dead group back to zero."""
+        """Let the redundant groups fade, retire them where their period ended, and put every dead group back to zero."""
+        period = self.schedule.joint_period(steps_done - 1)
         if self._elements is not None and self._fading is not None:
             self._forget_by_paper(self._elements, self._fading)
-        period = self.schedule.joint_period(steps_done - 1)
-        if period and period.k == period.length - 1 and self._elements is not None:
+        elif period and self._fades and self._factors is not None:
+            self._factors.set(self.alive * (1 - uniform_rate(period.k, period.length) * self.redundant))
+        if period and period.k == period.length - 1 and self._fades:
             self.alive = self.alive & ~self.redundant
             self._set_redundant(torch.zeros_like(self.redundant))
-            self._masks = self.members.masks(self.alive)
-        self._masks.apply()
+        if self._factors is not None:
+            self._factors.apply()
 
-    def _observe(self, step: int) -> None:
-        """Update the moving average of <x, g>: from a window before the joint stage until the last choice."""
-        if self.rules.saliency != "taylor":
-            return
+    def _observes(self, step: int) -> bool:
+        """Whether the moving average of <x, g> takes ``step`` in: from a window before the joint stage until the last choice."""
+        if self.rules.saliency != "taylor" or not self.active:
+            return False
         begin, steps, periods = self.schedule.joint_begin, self.schedule.joint_steps, self.schedule.joint_periods
-        if begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods:
-            self.average.lerp_(self.members.inner_products().to(self.average.dtype), 1 - self.rules.average_decay)
+        return begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods
 
     def _scores(self) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
@@ -152,25 +158,24 @@ class Pruner:
         self._set_redundant(redundant.to(self.alive.device))
 
     def _set_redundant(self, redundant: Tensor) -> None:
-        self.redundant = redundant
-        self._elements = self.members.elements(redundant, self.layers) if bool(redundant.any()) else None
-        self._fading = None
+        self.redundant, self._fades, self._fading = redundant, bool(redundant.any()), None
+        by_paper = self._fades and self.rules.forgetting == "paper"
+        self._elements = self.members.elements(redundant, self.layers) if by_paper else None
+        concerned = ~self.alive if by_paper else ~self.alive | redundant
+        self._factors = self.members.factors(concerned) if bool(concerned.any()) else None
+        if self._factors is not None:
+            self._factors.set(self.alive.to(torch.float32))
 
-    def _fade(self, elements: Elements, rate: float) -> None:
-        """x <- x - gamma x^Q by the default rule; for the paper's remember what its rates will need."""
+    def _remember(self, elements: Elements, rate: float) -> None:
+        """Keep what the paper's rule needs of the weights before the inner step: x, c and R, of x^Q = c + d R."""
         x, n_q = elements.take(), elements.n_quantized
         forgotten, residual = x, x[:n_q]
-        quantized = x
         if n_q:
             v = self.bank.vectors()
             step, clip, exponent = (part.to(elements.device)[elements.layer] for part in v)
             bent, residual = split_quantized(x[:n_q], step, clip, exponent)
             forgotten = torch.cat([bent, x[n_q:]])
-            quantized = torch.cat([bent + step * residual, x[n_q:]])
-        if self.rules.forgetting == "paper":
-            self._fading = _Fading(x, forgotten, residual, rate)
-        else:
-            elements.put(x - rate * quantized)
+        self._fading = _Fading(x, forgotten, residual, rate)
 
     def _forget_by_paper(self, elements: Elements, fading: _Fading) -> None:
         """x <- x - gamma (c + d R) with the paper's gamma and d, after the inner step showed the direction."""
@@ -205,4 +210,3 @@ class Pruner:
         self.alive = state["alive"].to(device, torch.bool).clone()
         self.average = state["average"].to(device).clone()
         self._set_redundant(state["redundant"].to(device, torch.bool).clone())
-        self._masks = self.members.masks(self.alive)

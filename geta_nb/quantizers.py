@@ -27,8 +27,12 @@ class Quantizer(Shown, nn.Module):
         initial_bits: bit width to start with, in bits, sign included; t starts at 1.
         learn_exponent: let t train; else it is a parameter without gradient, and its power is spared while it is 1.
         layer: the dotted name that messages show.
+
+    Attributes:
+        compiled: let a compiler build the backward pass of large tensors, see ``quant_gradients``.
     """
 
+    compiled = False
     step_size: nn.Parameter
     clip_max: nn.Parameter
     exponent: nn.Parameter
@@ -45,7 +49,7 @@ class Quantizer(Shown, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x^Q, shape and dtype of ``x``."""
-        return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform())
+        return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform(), compiled=self.compiled)
 
     @torch.no_grad()
     def bit_width(self) -> Tensor:

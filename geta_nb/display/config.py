@@ -26,7 +26,7 @@ def _on(switch: bool) -> str:
 
 def quant_text(config: QuantConfig) -> str:
     """Return the options as the call that makes them."""
-    keys = ("weights", "activations", "initial_bits", "learn_exponent", "learn_activation_exponent", "skip")
+    keys = ("weights", "activations", "initial_bits", "learn_exponent", "learn_activation_exponent", "skip", "compile")
     return _call(config, ((key, getattr(config, key)) for key in keys))
 
 
@@ -38,6 +38,7 @@ def quant_html(config: QuantConfig) -> str:
         ("bits at the start", number(config.initial_bits)),
         ("exponent t learns", f"weights {_on(config.learn_exponent)}, activations {_on(config.learn_activation_exponent)}"),
         ("left out", Prose(", ".join(clean(pattern) for pattern in config.skip) or "nothing")),
+        ("backward compiled", _on(config.compile)),
     ]
     return fragment("Quantization", facts(rows))
 

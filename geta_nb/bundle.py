@@ -1,0 +1,122 @@
+"""Many scalar parameters stepped as one vector: what a network with hundreds of quantizers would else cost in single small operations.
+
+In: an inner torch optimizer and one of its parameter groups, all 0-dim. Out: the same updates, computed on one tensor. Outside a step
+nothing of it shows: groups and state hold the parameters themselves, so schedulers, scalers, clipping and checkpoints see the usual thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+ELEMENTWISE = (
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adamax,
+)  # fmt: skip
+"""Optimizers that treat each element by itself and make their state when they first meet a parameter: for them, and for no subclass that
+may do otherwise, a vector of n is n scalars."""
+_COUNTERS = ("step", "mu_product")  # one for a whole parameter, whatever its size
+
+
+class Bundle:
+    """Scalar parameters of one group of an inner optimizer, seen by that optimizer as a single vector while it steps.
+
+    Args:
+        inner: the optimizer.
+        group: index of one of its groups.
+        params: some of what it holds, 0-dim, one dtype and device.
+
+    Attributes:
+        flat: the vector, [n]; current between :meth:`gather` and :meth:`scatter`.
+        ids: of ``params``.
+    """
+
+    def __init__(self, inner: torch.optim.Optimizer, group: int, params: Sequence[nn.Parameter]) -> None:
+        self._inner, self._group, self._params = inner, group, list(params)
+        self.ids = frozenset(id(p) for p in params)
+        self._state: dict[str, Any] | None = None  # of the vector, while the inner optimizer holds none of the parameters' own
+        self._bind()
+
+    def _bind(self) -> None:
+        self.flat = nn.Parameter(torch.stack([p.detach() for p in self._params]))
+        self._targets = [p.detach() for p in self._params]
+        self._sources = list(self.flat.detach().unbind())
+
+    @classmethod
+    def of(cls, inner: torch.optim.Optimizer, group: int, scalars: Sequence[nn.Parameter]) -> Bundle | None:
+        """Return the bundle of those ``scalars`` that ``group`` holds; None where a vector would not do the same as its parameters."""
+        settings = inner.param_groups[group]
+        held = {id(p) for p in settings["params"]}
+        params = [p for p in scalars if id(p) in held]
+        alike = {(type(p), p.dtype, p.device, p.ndim, p.requires_grad) for p in params}
+        special = any(settings.get(name) for name in ("capturable", "differentiable"))
+        if type(inner) not in ELEMENTWISE or special or len(params) < 2 or len(alike) != 1:
+            return None
+        kind, _, device, ndim, trains = next(iter(alike))
+        return cls(inner, group, params) if kind is nn.Parameter and device.type != "meta" and ndim == 0 and trains else None
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    def gather(self) -> bool:
+        """Read values and gradients of all parameters into the vector; False where one has no gradient, or they differ in their past."""
+        gradients = [p.grad for p in self._params if p.grad is not None]
+        if len(gradients) < len(self._params) or not self._pack():
+            return False
+        if self._targets[0].data_ptr() != self._params[0].data_ptr():
+            self._bind()  # the model moved to another device or dtype
+        torch.stack(self._targets, out=self.flat.data)
+        self.flat.grad = torch.stack(gradients)
+        return True
+
+    def step(self, call: Callable[[], Any]) -> None:
+        """Run ``call``, the inner optimizer's step, on the vector instead of the parameters."""
+        state, group = self._inner.state, self._inner.param_groups[self._group]
+        params = group["params"]
+        group["params"] = [*(p for p in params if id(p) not in self.ids), self.flat]
+        if self._state:
+            state[self.flat] = self._state
+        try:
+            call()
+        finally:
+            group["params"], self.flat.grad = params, None
+            self._state = dict(state.pop(self.flat, {}))
+
+    def scatter(self) -> None:
+        """Write the vector's values into the parameters."""
+        torch._foreach_copy_(self._targets, self._sources)
+
+    def _pack(self) -> bool:
+        """Take the parameters' state over from the inner optimizer; False where they do not stand at the same step."""
+        if self._state is not None:
+            return True
+        own = [self._inner.state.get(p) or {} for p in self._params]
+        if any(s.keys() != own[0].keys() for s in own):
+            return False
+        packed: dict[str, Any] = {}
+        for key, first in own[0].items():
+            values = [s[key] for s in own]
+            if isinstance(first, Tensor) and key not in _COUNTERS:
+                packed[key] = torch.stack(values)
+            elif all((v is first) or bool(v == first) for v in values):
+                packed[key] = first
+            else:
+                return False
+        for p in self._params:
+            self._inner.state.pop(p, None)
+        self._state = packed
+        return True
+
+    def unpack(self) -> None:
+        """Give the inner optimizer the state of each parameter, as if it had stepped them one by one."""
+        packed, self._state = self._state, None
+        for index, p in enumerate(self._params):
+            if packed:
+                own = {k: v[index] if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
+                self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
+
+    def forget(self) -> None:
+        """Drop the vector's state: the inner optimizer was given another."""
+        self._state = None
