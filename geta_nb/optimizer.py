@@ -104,6 +104,12 @@ class QASSO(Shown, torch.optim.Optimizer):
         present = {id(p) for group in self.inner.param_groups for p in group["params"]}
         missing = [p for p in self.bank.parameters() if id(p) not in present]
         if missing:
+            if isinstance(self.inner, torch.optim.LBFGS):  # it would take a second group and never look at it
+                raise ConfigError(
+                    "QASSO: LBFGS trains one parameter group, and the quantizers need one of their own.", expected="another optimizer",
+                    got="LBFGS over the model's own parameters",
+                    hint="torch.optim.LBFGS(geta.model.parameters()) trains them too, at its own rate",
+                )  # fmt: skip
             # zero decay whatever the default: a step size that decays is a bit width that drifts
             decay = {"weight_decay": 0.0} if "weight_decay" in self.inner.defaults else {}
             self.inner.add_param_group({"params": missing, "lr": self.lr_quant, **decay})

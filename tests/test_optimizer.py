@@ -178,6 +178,26 @@ def test_an_optimizer_that_calls_its_closure_many_times_meets_the_budget_too():
     assert zero_groups(run).sum() == 7
 
 
+def test_an_optimizer_of_one_group_trains_the_quantizers_only_when_it_was_given_them():
+    with pytest.raises(ConfigError, match=r"(?s)LBFGS trains one parameter group.*geta\.model\.parameters"):
+        compress(config=WEIGHTS, build=lambda ps: torch.optim.LBFGS(ps))
+    run = compress(config=WEIGHTS)
+    inner = torch.optim.LBFGS(run.model.parameters(), lr=0.01, max_iter=2)
+    run.optimizer = QASSO(
+        inner, table=run.table, parameters=parameter_tensors(run.model), quantizers=run.quantizers, budget=Budget(0.5), schedule=SHORT
+    )
+    before = run.quantizers.weights["conv1"].step_size.item()  # the clip value has no gradient yet
+
+    def closure():
+        run.optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(run.model(torch.ones(4, 3, 8, 8)), torch.arange(4))
+        loss.backward()
+        return loss
+
+    run.optimizer.step(closure)
+    assert run.quantizers.weights["conv1"].step_size.item() != before
+
+
 def test_dead_groups_are_zero_after_every_step_and_never_return():
     run = compress(config=WEIGHTS)
     seen = []
