@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from .budget import Budget
+from .checkpoint import first_difference
 from .errors import CheckpointError, ConfigError
 from .guard import check_gradients, check_loss
 from .projection import QuantizerBank
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from .groups import GroupTable
     from .prepare import Quantizers
 
-FORMAT = 1
+FORMAT = 2
 """Version of the ``"qasso"`` part of a state dict."""
 
 
@@ -251,14 +253,24 @@ class QASSO(Shown, torch.optim.Optimizer):
         own = {
             "format": FORMAT,
             "step": self.steps_done,
-            "budget": self.budget.to_dict(),
-            "schedule": self.schedule.to_dict(),
-            "quantizers": [list(key) for key in self.bank.keys],
+            **self._identity(),
             "lower_bits": list(self.bank.lower),
             "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
             **self.pruner.state_dict(),
         }
         return {**self.inner.state_dict(), "qasso": own}
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same in the run that loads a state: plain values."""
+        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self._family_names)).tolist()
+        return {
+            "optimizer": type(self.inner).__name__,
+            "groups": [[name, size] for name, size in zip(self._family_names, sizes, strict=True)],
+            "quantizers": [list(key) for key in self.bank.keys],
+            "budget": self.budget.to_dict(),
+            "schedule": self.schedule.to_dict(),
+            "rules": asdict(self.rules),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -273,18 +285,15 @@ class QASSO(Shown, torch.optim.Optimizer):
                 "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
                 got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
             )
-        ours = {
-            "groups": self.pruner.members.n_groups, "quantizers": [list(key) for key in self.bank.keys],
-            "budget": self.budget, "schedule": self.schedule,
-        }
-        theirs = {
-            "groups": len(own["alive"]), "quantizers": [list(key) for key in own["quantizers"]],
-            "budget": Budget.from_dict(own["budget"]), "schedule": Schedule(**own["schedule"]),
-        }
-        for name, mine in ours.items():
-            if theirs[name] != mine:
-                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=name, expected=mine, got=theirs[name])
-        self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
+        for name, mine in self._identity().items():
+            difference = first_difference(name, mine, own.get(name))
+            if difference is not None:
+                at, expected, got = difference
+                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
+        try:
+            self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
+        except ValueError as error:  # torch compares the parameter groups before it changes anything
+            raise CheckpointError("QASSO.load_state_dict: saved by another run.", at="param_groups", got=str(error)) from None
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
