@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from geta_nb import calibrate as calibration
-from geta_nb import checkpoint, checks, masking, random_state
+from geta_nb import checkpoint, checks, masking, random_state, ranks
 from geta_nb.analysis import Analysis, analyse
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
@@ -71,6 +71,7 @@ class GETA(Shown):
         approximate_norms: bool = False,
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms)
+        ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
         self.example_inputs, self.example_kwargs = checks.example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
@@ -165,6 +166,7 @@ class GETA(Shown):
         checks.check_space(budget, len(self.groups), self.protected, self.model)
         checks.check_run(schedule, total_steps)
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
+        ranks.check_whole(self.model, "qasso")
         parameters = parameter_tensors(self.model)
         unique = list({id(parameter): parameter for parameter in parameters.values()}.values())
         qasso = QASSO(
@@ -180,6 +182,7 @@ class GETA(Shown):
             saliency=saliency,
             forgetting=forgetting,
         )
+        qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
         if self._pending is not None:
             qasso.load_state_dict(self._pending)
             self._saved["groups"] = self._pending["param_groups"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from . import ranks
 from .budget import Budget
 from .forgetting import paper_rates, split_quantized, uniform_rate
 from .members import Elements, Members
@@ -121,7 +121,7 @@ class Pruner:
 
     def _scores(self) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
-        return self.scores(shared=dist.is_available() and dist.is_initialized())
+        return self.scores(shared=ranks.several())
 
     def scores(self, *, shared: bool = False) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
@@ -129,8 +129,7 @@ class Pruner:
         figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])
         if shared:
-            dist.all_reduce(stacked)
-            stacked /= dist.get_world_size()
+            stacked = ranks.mean(stacked)
         values, alive = stacked.cpu(), self.alive.cpu()
         if self.rules.saliency == "taylor":
             return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
