@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from .budget import Budget
 from .checkpoint import first_difference
 from .errors import CheckpointError, ConfigError
-from .guard import check_gradients, check_loss
+from .guard import check_gradients, check_loss, warn_of_collapse
 from .projection import QuantizerBank
 from .pruning import Pruner
+from .ranks import is_first
 from .rules import Rules
 from .schedule import WARM_UP, Schedule
 from .views import Shown
@@ -88,7 +89,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
-        self._family_names = list(table.family_names)
+        self._table, self._family_names = table, list(table.family_names)
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
@@ -157,6 +158,9 @@ class QASSO(Shown, torch.optim.Optimizer):
 
         Raises:
             NonFiniteError: NaN or infinity in the loss or a gradient; nothing was changed.
+
+        Warns:
+            CollapseWarning: of a family's groups all but one begin to fade.
         """
         loss = self._evaluate(closure) if closure else None
         if self.check_finite:
@@ -171,6 +175,10 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.pruner.after(self.steps_done)
         if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
             self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
+        if self.pruner.collapsing:  # said at the end, so that the step is whole even where warnings are errors
+            families, self.pruner.collapsing = self.pruner.collapsing, []
+            if is_first():
+                warn_of_collapse(self._table, families, self.budget, self.steps_done)
         return loss
 
     def _project(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import ranks
 from .budget import Budget
 from .forgetting import paper_rates, split_quantized, uniform_rate
+from .guard import collapsing_families
 from .members import Elements, Members
 from .plan import choose_count, count_redundant, find_limits, removal_order
 from .projection import QuantizerBank
@@ -53,6 +54,7 @@ class Pruner:
         alive: bool [G]; the others are exactly zero.
         redundant: bool [G]; those that fade in this period.
         n_redundant: K, or None for a cost target.
+        collapsing: families that the last choice leaves with one group.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -84,6 +86,7 @@ class Pruner:
         self._masks = self.members.masks(self.alive)
         self._elements: Elements | None = None
         self._fading: _Fading | None = None
+        self.collapsing: list[int] = []
 
     @property
     def active(self) -> bool:
@@ -148,6 +151,7 @@ class Pruner:
             chosen = choose_count(order, wanted, self.limits, exactly=last)
         redundant = torch.zeros(len(alive), dtype=torch.bool)
         redundant[torch.as_tensor(chosen)] = True
+        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
         self._set_redundant(redundant.to(self.alive.device))
 
     def _set_redundant(self, redundant: Tensor) -> None:

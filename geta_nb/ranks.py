@@ -24,6 +24,11 @@ def several() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_first() -> bool:
+    """Whether this is the only process, or rank 0: the one that speaks for all."""
+    return not several() or dist.get_rank() == 0
+
+
 def mean(values: Tensor) -> Tensor:
     """Return the mean of ``values`` over all ranks, the same bits on each; all ranks must call it."""
     if several():

@@ -1,10 +1,11 @@
 """One rank of a run under ``torchrun``, or the whole run in one process: the same lines. Run by tests/test_distributed.py.
 
-``ddp_worker.py FOLDER CASE`` trains on this rank's share of the same global batches and writes what this rank ended with.
+``ddp_worker.py FOLDER CASES`` trains on this rank's share of the same global batches and writes what this rank ended with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,51 +48,68 @@ def global_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, labels
 
 
-def train(case: dict[str, Any], folder: Path) -> tuple[gt.GETA, gt.QASSO]:
-    """As people write it; nothing in it but the two lines of DDP knows how many ranks there are."""
+def train(case: dict[str, Any], path: Path, *, resume: bool = False) -> tuple[gt.GETA, gt.QASSO]:
+    """As people write it; nothing in it but the lines of DDP knows how many ranks there are."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    geta = gt.GETA(network(), global_batch(0)[0][:2], quantize=gt.QuantConfig(activations=case.get("activations", True)))
-    geta.calibrate([global_batch(0)[0]])
+    example = global_batch(0)[0]
+    if resume:
+        geta = gt.GETA.resume(path, network(), example[:2])
+    else:
+        geta = gt.GETA(network(), example[:2], quantize=gt.QuantConfig(activations=True))
+        geta.calibrate([example])
     model = DistributedDataParallel(geta.model, **case.get("ddp", {})) if world > 1 else geta.model
-    target = case.get("budget", {"group_sparsity": 0.5})
-    budget = gt.Budget(**target, bit_range=(4, 8), activation_bit_range=(6, 8))
+    budget = gt.Budget(**case.get("budget", {"group_sparsity": 0.5}), bit_range=(4, 8), activation_bit_range=(6, 8))
     optimizer = OPTIMIZERS[case.get("optimizer", "sgd")](geta, budget=budget, schedule=SCHEDULE, rules=case.get("rules", "default"))
     accumulate = case.get("accumulate", 1)
     share = BATCH // world // accumulate
-    for step in range(TOTAL):
-        x, labels = global_batch(step)
+    while optimizer.steps_done < TOTAL:
+        x, labels = global_batch(optimizer.steps_done)
+        if case.get("backwards"):
+            x, labels = x.flip(0), labels.flip(0)
         optimizer.zero_grad()
         for part in range(accumulate):
             rows = slice((rank * accumulate + part) * share, (rank * accumulate + part + 1) * share)
-            last = part == accumulate - 1
-            with torch.enable_grad() if last or world == 1 else model.no_sync():
+            with contextlib.nullcontext() if part == accumulate - 1 or world == 1 else model.no_sync():
                 (F.cross_entropy(model(x[rows]), labels[rows]) / accumulate).backward()
         optimizer.step()
-        if step == case.get("save_at") and rank == 0:
-            geta.save_checkpoint(folder / "run.checkpoint")
+        if optimizer.steps_done == case.get("save_at") and rank == 0 and not resume:
+            geta.save_checkpoint(path)
     return geta, optimizer
 
 
-def main(folder: Path, case: dict[str, Any]) -> None:
-    """Train and write this rank's end: bytes, groups, bits, and the weights themselves."""
+def result_of(geta: gt.GETA, optimizer: gt.QASSO, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What this rank ended with, as plain values."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    report = geta.report(geta.construct_subnet()).to_dict()
+    optimizer.pruner.average += int(os.environ.get("RANK", "0"))  # as if each rank had seen other gradients
+    return {
+        "digest": found.hexdigest(), "alive": optimizer.group_mask.tolist(), "bits": [geta.bit_widths(), geta.activation_bit_widths()],
+        "groups": hashlib.sha256(repr([group.slices for group in geta.groups]).encode()).hexdigest(), "k": optimizer.n_redundant,
+        "difference": report["max_abs_difference"], "relative_bops": report["relative_bops"], "progress": optimizer.progress(),
+        "own_scores": optimizer.pruner.scores().tolist(), "shared_scores": optimizer.pruner._scores().tolist(),
+    }  # fmt: skip
+
+
+def main(folder: Path, cases: list[dict[str, Any]]) -> None:
+    """Train each case and write how this rank ended it, with the weights themselves."""
     torch.set_num_threads(1)
     rank = int(os.environ.get("RANK", "0"))
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-    geta, optimizer = train(case, folder)
-    tensors = parameter_tensors(geta.model) | dict(geta.model.named_parameters())
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        found.update(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    subnet = geta.construct_subnet()
-    result = {
-        "rank": rank, "digest": found.hexdigest(), "alive": optimizer.group_mask.tolist(), "bits": geta.bit_widths(),
-        "inputs": geta.activation_bit_widths(), "n_groups": len(geta.groups), "k": optimizer.n_redundant,
-        "groups": hashlib.sha256(repr([group.slices for group in geta.groups]).encode()).hexdigest(),
-        "difference": geta.report(subnet).to_dict()["max_abs_difference"], "progress": optimizer.progress(),
-    }  # fmt: skip
-    (folder / f"rank{rank}.json").write_text(json.dumps(result))
-    torch.save({name: tensor.detach() for name, tensor in tensors.items()}, folder / f"rank{rank}.pt")
+    for number, case in enumerate(cases):
+        path = folder / f"case{number}.checkpoint"
+        geta, optimizer = train(case, path)
+        tensors = {name: tensor.detach().clone() for name, tensor in parameter_tensors(geta.model).items()}
+        tensors |= {name: tensor.detach().clone() for name, tensor in geta.model.named_parameters()}
+        result = result_of(geta, optimizer, tensors)
+        if "save_at" in case:
+            again, _ = train(case, path, resume=True)
+            names = again.model.state_dict()
+            result["resumed_alike"] = all(torch.equal(names[name], tensor) for name, tensor in geta.model.state_dict().items())
+        (folder / f"case{number}.rank{rank}.json").write_text(json.dumps(result))
+        torch.save(tensors, folder / f"case{number}.rank{rank}.pt")
     if dist.is_initialized():
         dist.destroy_process_group()
 

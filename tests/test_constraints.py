@@ -22,6 +22,8 @@ from laws import RTOL, RTOL_FLOAT32
 from small_nets import evaluate
 from training_setups import NETS, OPTIMIZERS, SCHEDULERS, Net, parameter_groups
 
+# budgets at the edge leave one group of a family, and that is said
+pytestmark = pytest.mark.filterwarnings("ignore:QASSO. a layer collapses:geta_nb.errors.CollapseWarning")
 CONFIGS = {"prune": None, "weights": gt.QuantConfig(), "both": gt.QuantConfig(activations=True, learn_activation_exponent=True)}
 EXAMPLES = int(os.environ.get("GETA_EXAMPLES", "40"))  # of the slow test; raise it to search longer
 SCHEDULE = gt.Schedule(1, 5, 2, 6, 3, 4, joint_start=4)
