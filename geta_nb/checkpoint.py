@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import os
 import tempfile
+import time
 import zlib
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from geta_nb.errors import CheckpointError
+from geta_nb.errors import CheckpointError, ConfigError
 
-FORMAT = "geta-nb checkpoint 1"
+FORMAT = "geta-nb checkpoint 2"
+STALE = 600.0
+"""Seconds after which nobody is writing a part file any more: its process was killed."""
 
 
 def write(path: str | PathLike[str], state: dict[str, Any]) -> None:
@@ -35,12 +42,28 @@ def write(path: str | PathLike[str], state: dict[str, Any]) -> None:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
         os.close(handle)
         save_file(tensors, temporary, metadata=metadata)
+        _flush(temporary)
         os.replace(temporary, target)
+        _sweep(target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError("save_checkpoint: the file cannot be written.", at=path, got=str(error)[:200]) from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def _flush(path: str) -> None:
+    """Wait until a file is on the disk: renamed before that, it could be an empty one after a power cut."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that were killed while writing left behind."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > STALE:
+                part.unlink()
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
@@ -86,6 +109,59 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
     model.load_state_dict(saved)
 
 
+def state_of(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint holds of things that users train with: their state where they have one, else the plain value itself."""
+    return {name: _state(value) for name, value in extra.items()}
+
+
+def _state(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    return value.state_dict() if hasattr(value, "state_dict") else value
+
+
+def load_into(objects: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Give each object the state that was saved under its name.
+
+    Raises:
+        CheckpointError: a name under which nothing was saved; no object was touched.
+        ConfigError: a thing that has no state to load.
+    """
+    for name, value in objects.items():
+        if name not in saved:
+            raise CheckpointError(
+                "restore: nothing was saved under this name.", at=name, expected=f"one of {', '.join(saved) or '(none)'}", got=name,
+                hint=f"geta.save_checkpoint(path, {name}={name})",
+            )  # fmt: skip
+        if not isinstance(value, torch.Generator) and not hasattr(value, "load_state_dict"):
+            raise ConfigError(
+                "restore: this has no state to load.", at=name, expected="a scheduler, scaler, generator, ... with load_state_dict",
+                got=type(value).__name__, hint=f'values = geta.restore(); values["{name}"]',
+            )  # fmt: skip
+    for name, value in objects.items():
+        if isinstance(value, torch.Generator):
+            value.set_state(saved[name])
+        else:
+            value.load_state_dict(saved[name])
+
+
+def first_difference(name: str, mine: Any, theirs: Any) -> tuple[str, Any, Any] | None:
+    """Return where two plain values first differ, with both values there; None when they are the same. Lists and tuples are the same.
+
+    >>> first_difference("a", {"b": (1, 2), "c": 3}, {"b": [1, 4], "c": 3})
+    ('a.b[1]', 2, 4)
+    """
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        pairs = [(f"{name}.{key}", mine.get(key), theirs.get(key)) for key in {**mine, **theirs}]
+    elif isinstance(mine, (list, tuple)) and isinstance(theirs, (list, tuple)):
+        if len(mine) != len(theirs):
+            return name, f"{len(mine)} entries", f"{len(theirs)} entries"
+        pairs = [(f"{name}[{i}]", a, b) for i, (a, b) in enumerate(zip(mine, theirs, strict=True))]
+    else:
+        return None if mine == theirs else (name, mine, theirs)
+    return next((found for pair in pairs if (found := first_difference(*pair)) is not None), None)
+
+
 def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
     total = zlib.crc32(text.encode())
     for key in sorted(tensors):
@@ -102,6 +178,8 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         return {"tuple" if isinstance(value, tuple) else "list": [_flatten(item, tensors) for item in value]}
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return {"value": value}
     raise CheckpointError(

@@ -1,9 +1,14 @@
-"""Every error geta-nb raises on purpose: what happened, where, expected, got, and a line to try.
+"""Every error and warning geta-nb raises on purpose: what happened, where, expected, got, and a line to try.
 
 First module of the pipeline: it imports nothing of the package. Raised at the public boundary, before anything was changed.
 """
 
 from __future__ import annotations
+
+
+def _text(what: str, at: object, expected: object, got: object, hint: object) -> str:
+    fields = {"at": at, "expected": expected, "got": got, "try": hint}
+    return "\n".join([what, *(f"  {key + ':':<9} {value}" for key, value in fields.items() if value is not None)])
 
 
 class GetaError(Exception):
@@ -25,10 +30,7 @@ class GetaError(Exception):
     def __init__(
         self, what: str, *, at: object = None, expected: object = None, got: object = None, hint: object = None
     ) -> None:
-        fields = {"at": at, "expected": expected, "got": got, "try": hint}
-        lines = [what]
-        lines += [f"  {key + ':':<9} {value}" for key, value in fields.items() if value is not None]
-        super().__init__("\n".join(lines))
+        super().__init__(_text(what, at, expected, got, hint))
         self.what, self.at, self.expected, self.got, self.hint = what, at, expected, got, hint
 
 
@@ -86,3 +88,16 @@ class SubnetError(GetaError, RuntimeError):
 
 class RunStateError(GetaError, RuntimeError):
     """A live run was asked for what its present state does not allow."""
+
+
+class GetaWarning(UserWarning):
+    """Base of all warnings of this package: the run goes on, but probably not to where it should. Arguments as for :class:`GetaError`."""
+
+    def __init__(
+        self, what: str, *, at: object = None, expected: object = None, got: object = None, hint: object = None
+    ) -> None:
+        super().__init__(_text(what, at, expected, got, hint))
+
+
+class CollapseWarning(GetaWarning):
+    """A layer is about to lose all its channels (heads, neurons) but one."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from geta_nb import calibrate as calibration
-from geta_nb import checkpoint, checks, masking
+from geta_nb import checkpoint, checks, masking, random_state, ranks
 from geta_nb.analysis import Analysis, analyse
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
@@ -71,6 +71,7 @@ class GETA(Shown):
         approximate_norms: bool = False,
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms)
+        ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
         self.example_inputs, self.example_kwargs = checks.example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
@@ -95,6 +96,7 @@ class GETA(Shown):
         self.groups = GroupList(self._analysis.table)
         self._optimizer: QASSO | None = None
         self._pending: dict[str, Any] | None = None
+        self._saved: dict[str, Any] = {}
 
     @property
     def trace(self) -> Trace:
@@ -164,6 +166,7 @@ class GETA(Shown):
         checks.check_space(budget, len(self.groups), self.protected, self.model)
         checks.check_run(schedule, total_steps)
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
+        ranks.check_whole(self.model, "qasso")
         parameters = parameter_tensors(self.model)
         unique = list({id(parameter): parameter for parameter in parameters.values()}.values())
         qasso = QASSO(
@@ -179,9 +182,12 @@ class GETA(Shown):
             saliency=saliency,
             forgetting=forgetting,
         )
+        qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
         if self._pending is not None:
             qasso.load_state_dict(self._pending)
+            self._saved["groups"] = self._pending["param_groups"]
             self._pending = None
+            random_state.restore(self._saved["random"])
         self._optimizer = qasso
         return qasso
 
@@ -261,8 +267,17 @@ class GETA(Shown):
             metrics=metrics,
         )
 
-    def save_checkpoint(self, path: str | PathLike[str]) -> None:
-        """Write model, quantizers and the optimizer of the last :meth:`qasso` to one file, whole or not at all."""
+    def save_checkpoint(self, path: str | PathLike[str], **extra: Any) -> None:
+        """Write model, quantizers, the optimizer of the last :meth:`qasso` and the global random numbers to one file, whole or not at all.
+
+        Args:
+            path: the file; one that is there is replaced only when the new one is complete.
+            extra: what else the run needs, by name: anything with a ``state_dict`` (scheduler, gradient scaler), a ``torch.Generator``, or
+                plain values and tensors (the epoch). :meth:`restore` gives it back.
+
+        Raises:
+            CheckpointError: a value that a file cannot hold, or no place to write; what was there stays.
+        """
         state = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict() if self._optimizer is not None else self._pending,
@@ -270,8 +285,36 @@ class GETA(Shown):
             "protect": list(self.protect),
             "approximate_norms": self.approximate_norms,
             "groups": len(self.groups),
+            "random": random_state.capture(),
+            "extra": checkpoint.state_of(extra),
         }
         checkpoint.write(path, state)
+
+    def restore(self, **objects: Any) -> dict[str, Any]:
+        """After :meth:`resume` and :meth:`qasso`: give schedulers, scalers and generators their state back, and return all that was saved.
+
+        The last thing to do before training goes on. A scheduler that is built anew writes its first learning rates into the optimizer;
+        this puts those of the checkpoint back, and the global random numbers.
+
+        Args:
+            objects: by the names under which :meth:`save_checkpoint` got them.
+
+        Returns:
+            name -> plain value, or the state of an object.
+
+        Raises:
+            CheckpointError: a name under which nothing was saved, or nothing was resumed.
+            ConfigError: an object that has no state.
+        """
+        if not self._saved:
+            raise CheckpointError("restore: this GETA was not resumed.", hint="geta = gt.GETA.resume(path, model, example_inputs)")
+        saved: dict[str, Any] = self._saved["extra"]
+        checkpoint.load_into(objects, saved)
+        if self._optimizer is not None:
+            for group, before in zip(self._optimizer.param_groups, self._saved.get("groups", ()), strict=False):
+                group.update({key: value for key, value in before.items() if key != "params"})
+        random_state.restore(self._saved["random"])
+        return dict(saved)
 
     @classmethod
     def resume(
@@ -296,6 +339,7 @@ class GETA(Shown):
                 geta.quantizers.undo()
             raise
         geta._pending = state["optimizer"]
+        geta._saved = {"random": state["random"], "extra": state["extra"]}
         return geta
 
 

@@ -1,16 +1,26 @@
-"""Looks for NaN and infinity before a step touches any weight. Comes in: a loss, gradients. Goes out: an error that names the place."""
+"""Says when training goes wrong. Comes in: a loss, gradients, a choice of groups. Goes out: an error or a warning that names the place.
+
+NaN and infinity are looked for before a step touches any weight; a family is looked at when groups are chosen, while they still live.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import NonFiniteError
+from .budget import Budget
+from .errors import CollapseWarning, NonFiniteError
+
+if TYPE_CHECKING:
+    from .groups import GroupTable
 
 
 _SMALL = 1 << 14
@@ -85,3 +95,40 @@ def _sum(values: Tensor) -> Tensor:
         values = torch.view_as_real(values)
     # half types would overflow at once
     return values.sum(dtype=torch.float32) if values.dtype in (torch.float16, torch.bfloat16) else values.sum()
+
+
+def collapsing_families(family_of: NDArray[np.int64], before: NDArray[np.bool_], after: NDArray[np.bool_]) -> list[int]:
+    """Return the families that a choice leaves with one group of three or more; not those that were there already.
+
+    Args:
+        family_of: family of each group, [G].
+        before, after: which groups live, bool [G].
+    """
+    total, had, left = (np.bincount(family_of, weights=weights) for weights in (np.ones(len(before)), before, after))
+    return [int(family) for family in np.flatnonzero((total > 2) & (had > 1) & (left == 1))]
+
+
+def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget, step: int) -> None:
+    """Warn of each family that keeps one group, unless an exception of the budget lets it: the user has spoken.
+
+    Args:
+        table: the groups.
+        families: of :func:`collapsing_families`.
+        budget: whose exceptions count.
+        step: steps done, for the message.
+    """
+    wanted = budget.group_sparsity or 0.0
+    share = 0.75 if wanted <= 0.6 else math.floor(50 * (1 + wanted)) / 100
+    for family in families:
+        makers = [e.parameter for e in table.axis_maps if e.producing and family in table.family_of[e.group_of_index[e.group_of_index >= 0]]]
+        if any(budget.layer(name).max_sparsity is not None for name in makers):
+            continue
+        layer = makers[0].rpartition(".")[0] or makers[0]
+        warnings.warn(
+            CollapseWarning(
+                "QASSO: a layer collapses: all that it makes goes, but for one group.",
+                at=f"{table.family_names[family]}, step {step}", got=f"1 of {int((table.family_of == family).sum())} groups left",
+                hint=f'Budget(..., exceptions={{"{layer}": LayerBudget(max_sparsity={share})}})',
+            ),
+            stacklevel=4,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from numpy.typing import NDArray
 
 from .budget import Budget
 from .bundle import Bundle
+from .checkpoint import first_difference
 from .errors import CheckpointError, ConfigError
-from .guard import Known, check_gradients, check_loss
+from .guard import Known, check_gradients, check_loss, warn_of_collapse
 from .members import Products
 from .projection import QuantizerBank
 from .pruning import Pruner
+from .ranks import is_first
 from .rules import Rules
 from .schedule import WARM_UP, Schedule
 from .views import Shown
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from .groups import GroupTable
     from .prepare import Quantizers
 
-FORMAT = 1
+FORMAT = 2
 """Version of the ``"qasso"`` part of a state dict."""
 
 
@@ -89,7 +92,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
-        self._family_names = list(table.family_names)
+        self._table, self._family_names = table, list(table.family_names)
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
@@ -110,6 +113,12 @@ class QASSO(Shown, torch.optim.Optimizer):
         present = {id(p) for group in self.inner.param_groups for p in group["params"]}
         missing = [p for p in self.bank.parameters() if id(p) not in present]
         if missing:
+            if isinstance(self.inner, torch.optim.LBFGS):  # it would take a second group and never look at it
+                raise ConfigError(
+                    "QASSO: LBFGS trains one parameter group, and the quantizers need one of their own.", expected="another optimizer",
+                    got="LBFGS over the model's own parameters",
+                    hint="torch.optim.LBFGS(geta.model.parameters()) trains them too, at its own rate",
+                )  # fmt: skip
             # zero decay whatever the default: a step size that decays is a bit width that drifts
             decay = {"weight_decay": 0.0} if "weight_decay" in self.inner.defaults else {}
             self.inner.add_param_group({"params": missing, "lr": self.lr_quant, **decay})
@@ -157,6 +166,9 @@ class QASSO(Shown, torch.optim.Optimizer):
 
         Raises:
             NonFiniteError: NaN or infinity in the loss or a gradient; nothing was changed.
+
+        Warns:
+            CollapseWarning: of a family's groups all but one begin to fade.
         """
         loss = self._evaluate(closure) if closure else None
         products = self.pruner.observe(self.steps_done)
@@ -175,6 +187,10 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.pruner.after(self.steps_done)
         if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
             self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
+        if self.pruner.collapsing:  # said at the end, so that the step is whole even where warnings are errors
+            families, self.pruner.collapsing = self.pruner.collapsing, []
+            if is_first():
+                warn_of_collapse(self._table, families, self.budget, self.steps_done)
         return loss
 
     def _gathered(self) -> Bundle | None:
@@ -277,9 +293,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         own = {
             "format": FORMAT,
             "step": self.steps_done,
-            "budget": self.budget.to_dict(),
-            "schedule": self.schedule.to_dict(),
-            "quantizers": [list(key) for key in self.bank.keys],
+            **self._identity(),
             "lower_bits": list(self.bank.lower),
             "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
             **self.pruner.state_dict(),
@@ -287,6 +301,18 @@ class QASSO(Shown, torch.optim.Optimizer):
         if self._bundle is not None:
             self._bundle.unpack()
         return {**self.inner.state_dict(), "qasso": own}
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same in the run that loads a state: plain values."""
+        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self._family_names)).tolist()
+        return {
+            "optimizer": type(self.inner).__name__,
+            "groups": [[name, size] for name, size in zip(self._family_names, sizes, strict=True)],
+            "quantizers": [list(key) for key in self.bank.keys],
+            "budget": self.budget.to_dict(),
+            "schedule": self.schedule.to_dict(),
+            "rules": asdict(self.rules),
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -301,20 +327,11 @@ class QASSO(Shown, torch.optim.Optimizer):
                 "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
                 got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
             )
-        ours = {
-            "groups": self.pruner.members.n_groups, "quantizers": [list(key) for key in self.bank.keys],
-            "budget": self.budget, "schedule": self.schedule,
-        }
-        theirs = {
-            "groups": len(own["alive"]), "quantizers": [list(key) for key in own["quantizers"]],
-            "budget": Budget.from_dict(own["budget"]), "schedule": Schedule(**own["schedule"]),
-        }
-        for name, mine in ours.items():
-            if theirs[name] != mine:
-                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=name, expected=mine, got=theirs[name])
-        if self._bundle is not None:
-            self._bundle.forget()
-        self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
+from .bundle import Bundle
+from .checkpoint import first_difference
+from .errors import CheckpointError, ConfigError
+from .guard import Known, check_gradients, check_loss, warn_of_collapse
+from .members import Products
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]

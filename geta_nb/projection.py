@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .config import MAX_BITS, MIN_BITS
 from .fake_quant import bit_width
+from .ranks import agreed
 
 if TYPE_CHECKING:
     from .quantizers import Quantizer
@@ -165,8 +166,9 @@ class QuantizerBank:
         return [float(high if math.isnan(b) else b) for b, high in zip(widths, self.upper, strict=True)]
 
     def rounded_bits(self, bounds: Sequence[int]) -> list[int]:
-        """Return the present bits rounded to integers inside [lower, bounds]."""
-        return [int(min(max(round(b), low), high)) for b, low, high in zip(self.bits(), self.lower, bounds, strict=True)]
+        """Return the present bits rounded to integers inside [lower, bounds]; of rank 0 in a distributed run, where all ranks must ask."""
+        rounded = [int(min(max(round(b), low), high)) for b, low, high in zip(self.bits(), self.lower, bounds, strict=True)]
+        return agreed(rounded, self.step_sizes[0].device) if rounded else rounded
 
     def freeze(self, bits: Sequence[int]) -> None:
         """Fix all bit widths; from now on :meth:`constrain` sets d from q_m, t and these."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from . import ranks
 from .budget import Budget
 from .forgetting import paper_rates, split_quantized, uniform_rate
+from .guard import collapsing_families
 from .members import Elements, Factors, Members, Products
 from .plan import choose_count, count_redundant, find_limits, removal_order
 from .projection import QuantizerBank
@@ -53,6 +54,7 @@ class Pruner:
         alive: bool [G]; the others are exactly zero.
         redundant: bool [G]; those that fade in this period.
         n_redundant: K, or None for a cost target.
+        collapsing: families that the last choice leaves with one group.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -85,6 +87,7 @@ class Pruner:
         self._fades = False
         self._elements: Elements | None = None
         self._fading: _Fading | None = None
+        self.collapsing: list[int] = []
 
     @property
     def active(self) -> bool:
@@ -127,7 +130,7 @@ class Pruner:
 
     def _scores(self) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
-        return self.scores(shared=dist.is_available() and dist.is_initialized())
+        return self.scores(shared=ranks.several())
 
     def scores(self, *, shared: bool = False) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
@@ -135,8 +138,7 @@ class Pruner:
         figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])
         if shared:
-            dist.all_reduce(stacked)
-            stacked /= dist.get_world_size()
+            stacked = ranks.mean(stacked)
         values, alive = stacked.cpu(), self.alive.cpu()
         if self.rules.saliency == "taylor":
             return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
@@ -155,6 +157,7 @@ class Pruner:
             chosen = choose_count(order, wanted, self.limits, exactly=last)
         redundant = torch.zeros(len(alive), dtype=torch.bool)
         redundant[torch.as_tensor(chosen)] = True
+        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
         self._set_redundant(redundant.to(self.alive.device))
 
     def _set_redundant(self, redundant: Tensor) -> None:

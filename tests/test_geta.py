@@ -371,4 +371,4 @@ def test_the_package_re_exports_its_names() -> None:
     assert all(hasattr(gt, name) for name in gt.__all__)
     from geta_nb import errors
 
-    assert all(issubclass(e, gt.GetaError) for e in vars(errors).values() if inspect.isclass(e))
+    assert all(issubclass(e, (gt.GetaError, errors.GetaWarning)) for e in vars(errors).values() if inspect.isclass(e))
