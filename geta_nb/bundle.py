@@ -116,7 +116,3 @@ class Bundle:
             if packed:
                 own = {k: v[index] if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
                 self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
-
-    def forget(self) -> None:
-        """Drop the vector's state: the inner optimizer was given another."""
-        self._state = None

@@ -58,7 +58,7 @@ def check_gradients(param_groups: Iterable[Mapping[str, Any]], names: Mapping[in
     known = known or Known((), frozenset())
     given = [p for group in param_groups for p in group["params"] if p.grad is not None]
     sums = [*known.sums, *_sums([p.grad for p in given if id(p) not in known.covered])]
-    if not sums or math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack([s.to(sums[0].device, torch.float32) for s in sums]).sum())):
+    if not sums or math.isfinite(float(torch.stack([s.to(sums[0].device, torch.float32) for s in sums]).sum())):
         return
     # a sum may overflow where every entry is finite: only an entry that is not counts
     for parameter in given:

@@ -53,7 +53,8 @@ class Factors:
     """
 
     def __init__(self, tensors: Sequence[Tensor], axes: Sequence[int], groups: Sequence[Tensor]) -> None:
-        self._batches: list[tuple[Tensor, Tensor, list[Tensor], list[Tensor]]] = []  # group ids, factors, tensors, their views of the factors
+        # of each: group ids, factors, tensors, and the view of the factors that each tensor is multiplied by
+        self._batches: list[tuple[Tensor, Tensor, list[Tensor], list[Tensor]]] = []
         left = list(range(len(tensors)))
         while left:
             kind = tensors[left[0]].device, tensors[left[0]].dtype

@@ -327,11 +327,17 @@ class QASSO(Shown, torch.optim.Optimizer):
                 "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
                 got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
             )
-from .bundle import Bundle
-from .checkpoint import first_difference
-from .errors import CheckpointError, ConfigError
-from .guard import Known, check_gradients, check_loss, warn_of_collapse
-from .members import Products
+        for name, mine in self._identity().items():
+            difference = first_difference(name, mine, own.get(name))
+            if difference is not None:
+                at, expected, got = difference
+                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
+        if self._bundle is not None:
+            self._bundle.unpack()
+        try:
+            self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
+        except ValueError as error:  # torch compares the parameter groups before it changes anything
+            raise CheckpointError("QASSO.load_state_dict: saved by another run.", at="param_groups", got=str(error)) from None
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]

@@ -1,6 +1,6 @@
 """The four gradients of the quantizer, and how they are computed fast: small blocks on a CPU, or one compiled loop.
 
-In: x, the gradient to x^Q, and d, q_m, t. Out: the gradients to all four. With the code c = sgn(x) u / d before rounding, u = min(|x|, q_m)**t:
+In: x, the gradient to x^Q, and d, q_m, t. Out: the gradients to all four. With u = min(|x|, q_m)**t and c = sgn(x) u / d before rounding:
 
     to x      g where |x| <= q_m, else 0                to q_m    sum of g sgn(x) where |x| > q_m, times t q_m**(t-1)
     to d      sum of g (round(c) - c)                   to t      d times the sum of g c ln min(|x|, q_m)
@@ -93,14 +93,17 @@ def gradients(x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bo
     return _in_blocks(formulas, x, flat, flat_grad, layout, numbers)
 
 
-def _in_blocks(formulas: Callable[..., Found], x: Tensor, flat: Tensor, grad: Tensor, layout: list[int], numbers: Sequence[Tensor]) -> Found:
+def _in_blocks(
+    formulas: Callable[..., Found], x: Tensor, flat: Tensor, grad: Tensor, layout: list[int], numbers: Sequence[Tensor]
+) -> Found:
     result, columns = torch.empty_like(x, dtype=numbers[0].dtype), []
     for value, g, into in zip(flat.split(BLOCK), grad.split(BLOCK), result.permute(layout).view(-1).split(BLOCK), strict=True):
         part, *sums = formulas(value, g, *numbers)
         columns.append(sums)
         if part is not None:
             into.copy_(part)
-    totals = [None if column[0] is None else torch.stack([s for s in column if s is not None]).sum() for column in zip(*columns, strict=True)]
+    kept = [[s for s in column if s is not None] for column in zip(*columns, strict=True)]
+    totals = [torch.stack(column).sum() if column else None for column in kept]
     return (None if part is None else result, *totals)
 
 

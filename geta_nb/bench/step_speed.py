@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -139,12 +139,13 @@ def interleaved(ours: Callable[[], object], theirs: Callable[[], object], rounds
     for _ in range(3):
         ours()
         theirs()
-    pairs = [(timed(ours), timed(theirs)) for _ in range(rounds)]
-    return {
-        "ratio": median(a / b for a, b in pairs),
-        "ours": 1e3 * median(a for a, _ in pairs),
-        "theirs": 1e3 * median(b for _, b in pairs),
-    }
+    return medians([(timed(ours), timed(theirs)) for _ in range(rounds)])
+
+
+def medians(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return the median of the ratios of (ours, theirs), and both medians in milliseconds."""
+    ours, theirs = zip(*pairs, strict=True)
+    return {"ratio": median(a / b for a, b in pairs), "ours": 1e3 * median(ours), "theirs": 1e3 * median(theirs)}
 
 
 class Pair:
@@ -210,7 +211,7 @@ def selection_run(net: str, optimizer: str, rounds: int) -> dict[str, Any]:
         for _ in range(3):
             pair.ours.step()
             pair.theirs.step()
-    return {"ratio": median(a / b for a, b in pairs), "ours": 1e3 * median(a for a, _ in pairs), "theirs": 1e3 * median(b for _, b in pairs)}
+    return medians(pairs)
 
 
 def passes_run(net: str, activations: bool, rounds: int) -> dict[str, Any]:
