@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-speed bench-explorer bench-panel zoo widgets panels picture browser venv clean
+.PHONY: help run test lint lab app bench-digits bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture browser venv clean
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -33,6 +33,9 @@ zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes 
 
 bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.speed_table --output runs/bench_speed
+
+bench-step: $(STAMP)    ## what a training step costs beside the plain one: docs/step_cost.md (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.step_table --output runs/bench_step
 
 widgets:        ## rebuild the browser side of the widgets (needs node and npm; the result is committed)
 	cd widgets/explorer && npm ci --no-audit --no-fund --ignore-scripts && npm run build

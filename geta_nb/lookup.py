@@ -25,9 +25,9 @@ def lookup(self: nn.Embedding, ids: Tensor) -> Tensor:
 
     A trace sees the table quantized as a whole, as it does wherever the table is smaller than the batch or rows are not all there is to it.
     """
-    computed = cast(nn.ModuleDict, self.parametrizations)["weight"]
+    computed = cast(ParametrizationList, cast(nn.ModuleDict, self.parametrizations)["weight"])
     quantizer = next(iter(computed), None)
-    plain = isinstance(computed, ParametrizationList) and len(computed) == 1 and isinstance(quantizer, WeightQuantizer)
+    plain = len(computed) == 1 and isinstance(quantizer, WeightQuantizer)
     special = self.max_norm is not None or self.scale_grad_by_freq or torch.compiler.is_exporting()
     if not plain or special or (ids.numel() >= self.num_embeddings and not self.sparse):
         return nn.Embedding.forward(self, ids)

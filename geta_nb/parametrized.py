@@ -110,7 +110,7 @@ def register(module: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
     if first and hasattr(cls, "__deepcopy__"):
         type(module).__deepcopy__ = _deepcopy  # type: ignore[attr-defined]
     if first and reads_rows(cls):
-        type(module).forward = lookup  # type: ignore[assignment]
+        type(module).forward = lookup
     tensors = computed(module)[name]
     object.__setattr__(tensors, "parameter_order", order)
     for part in (cast(nn.Module, module.parametrizations), tensors):

@@ -111,7 +111,8 @@ def _memory_order(x: Tensor) -> list[int] | None:
     """Return the axes from the slowest to the fastest; None where ``x`` is no single run of memory, or not an ordinary tensor."""
     if type(x) not in (Tensor, torch.nn.Parameter):
         return None
-    order = sorted(range(x.ndim), key=lambda axis: (-x.stride(axis), axis))
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda axis: (-strides[axis], axis))
     return order if x.detach().permute(order).is_contiguous() else None
 
 

@@ -7,7 +7,8 @@ thread; a round is one step of each, what counts is the median over rounds of (o
 from __future__ import annotations
 
 import copy
-import gc
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class Pair:
     def backward(self, model: nn.Module) -> None:
         """Forward and backward of one batch, from no gradients."""
         model.zero_grad(set_to_none=True)
-        loss_of(model, self.batch).backward()  # type: ignore[no-untyped-call]
+        loss_of(model, self.batch).backward()
 
 
 def stage_run(net: str, optimizer: str, stage: str, rounds: int) -> dict[str, Any]:
@@ -214,10 +215,62 @@ def selection_run(net: str, optimizer: str, rounds: int) -> dict[str, Any]:
     return medians(pairs)
 
 
-def passes_run(net: str, activations: bool, rounds: int) -> dict[str, Any]:
-    """Return the cost of forward and backward of the quantized net."""
+def passes_run(net: str, activations: bool, compiled: bool, rounds: int) -> dict[str, Any]:
+    """Return the cost of forward and backward of the quantized net, and of both with the optimizer step of the joint stage."""
     found = NETS[net]
-    config = gt.QuantConfig(activations=activations)
-    pair = Pair(found.build, found.inputs(), optimizer="sgd", schedule=SCHEDULES["warm-up"], config=config)
-    gc.collect()
-    return interleaved(lambda: pair.backward(pair.model), lambda: pair.backward(pair.plain), rounds)
+    config = gt.QuantConfig(activations=activations, compile=compiled)
+    pair = Pair(found.build, found.inputs(), optimizer="adamw", schedule=SCHEDULES["joint"], config=config, lead_in=12)
+
+    def ours() -> None:
+        pair.backward(pair.model)
+        pair.ours.step()
+
+    def theirs() -> None:
+        pair.backward(pair.plain)
+        pair.theirs.step()
+
+    passes = interleaved(lambda: pair.backward(pair.model), lambda: pair.backward(pair.plain), rounds)
+    return passes | {"whole_step": interleaved(ours, theirs, rounds)["ratio"]}
+
+
+def scaling_run(width: int, depth: int, rounds: int) -> dict[str, Any]:
+    """Return the cost of a joint step of ``depth`` square layers, beside the plain step: per parameter it should not grow."""
+    batch, config = torch.randn(2, width), gt.QuantConfig()
+    pair = Pair(lambda: mlp(width, depth), batch, optimizer="adamw", schedule=SCHEDULES["joint"], config=config, lead_in=12)
+    parameters = sum(p.numel() for p in pair.plain.parameters())
+    facts = {"parameters": parameters, "groups": len(pair.geta.groups)} | interleaved(pair.ours.step, pair.theirs.step, rounds)
+    return facts | {"ns_per_parameter": 1e6 * facts["ours"] / parameters}
+
+
+MEMORY = """
+import sys, torch
+torch.set_num_threads(1)
+from geta_nb.bench.step_speed import SCHEDULES, Pair, mlp
+import geta_nb as gt
+which, width = sys.argv[1], int(sys.argv[2])
+pair = Pair(lambda: mlp(width), torch.randn(8, width), optimizer="sgd", schedule=SCHEDULES["joint"], config=gt.QuantConfig(), lead_in=12)
+model, optimizer = (pair.model, pair.ours) if which == "ours" else (pair.plain, pair.theirs)
+for _ in range(2):
+    pair.backward(model)
+    optimizer.step()
+model.zero_grad(set_to_none=True)
+with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    pair.backward(model)
+    optimizer.step()
+now = peak = 0
+for event in profile.profiler.kineto_results.events():
+    if event.name() == "[memory]":
+        now += event.nbytes()
+        peak = max(peak, now)
+print(peak)
+"""
+
+
+def memory_run(width: int) -> dict[str, Any]:
+    """Return how much more memory a training step of ours takes at its peak than the plain one, in copies of the quantized weights."""
+    peaks = {}
+    for which in ("ours", "theirs"):
+        command = [sys.executable, "-W", "ignore", "-c", MEMORY, which, str(width)]
+        peaks[which] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    weights = 4 * (4 * width * width + 10 * width)
+    return peaks | {"weights": weights, "copies": (peaks["ours"] - peaks["theirs"]) / weights}
