@@ -21,7 +21,7 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, tor
 
 @contextmanager
 def own_forwards(model: nn.Module) -> Iterator[None]:
-    """Take off, for a while, what trainers put around a module's own ``forward`` (accelerate: mixed precision), that is, decorate it with."""
+    """Take off, for a while, what trainers decorate a module's own ``forward`` with (accelerate: mixed precision)."""
     decorated = {}
     for module in model.modules():
         forward = module.__dict__.get("forward")

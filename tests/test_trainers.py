@@ -1,4 +1,4 @@
-"""Other people's training loops, really run: Hugging Face's Trainer, accelerate, and Lightning end with constraints met and an exact subnet.
+"""Other people's training loops, really run: Hugging Face's Trainer, accelerate and Lightning end with constraints met and a subnet.
 
 Everything they write goes under tmp_path, and they report to nobody.
 """
@@ -66,8 +66,9 @@ class Images(Dataset[dict[str, Tensor]]):
 @pytest.fixture(autouse=True)
 def silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No reports, no hub, no files beside tmp_path, and none of accelerate's global state left behind."""
-    for name, value in {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "WANDB_DISABLED": "true", "HF_HUB_DISABLE_TELEMETRY": "1"}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "WANDB_DISABLED"):
+        monkeypatch.setenv(name, "1")
     monkeypatch.chdir(tmp_path)
     before = dict(os.environ)
     yield
