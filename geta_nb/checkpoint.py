@@ -75,7 +75,8 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            # clones: the tensors of an open file are the file, and would go with it when it is overwritten in place
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 - it is no mapping
         if metadata.get("format") != FORMAT:
             raise CheckpointError("resume: not a checkpoint of this version.", at=path, expected=FORMAT, got=metadata.get("format"))
         if metadata["checksum"] != _checksum(metadata["state"], tensors):

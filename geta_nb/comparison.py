@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,23 @@ from geta_nb.trace import eval_mode, operator_name
 
 # n summands in another order differ by about n eps: these leave three to four orders of magnitude for depth
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@contextmanager
+def own_forwards(model: nn.Module) -> Iterator[None]:
+    """Take off, for a while, what trainers decorate a module's own ``forward`` with (accelerate: mixed precision)."""
+    decorated = {}
+    for module in model.modules():
+        forward = module.__dict__.get("forward")
+        if forward is not None and getattr(forward, "__wrapped__", None) is not None:
+            inside = inspect.unwrap(forward)
+            if getattr(inside, "__func__", inside) is type(module).forward:
+                decorated[module] = module.__dict__.pop("forward")
+    try:
+        yield
+    finally:
+        for module, forward in decorated.items():
+            module.__dict__["forward"] = forward
 
 
 def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -15,6 +15,7 @@ from geta_nb import calibrate as calibration
 from geta_nb import checkpoint, checks, masking, random_state, ranks
 from geta_nb.analysis import Analysis, analyse
 from geta_nb.budget import Budget
+from geta_nb.comparison import own_forwards
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel
 from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError, TraceError
@@ -233,9 +234,11 @@ class GETA(Shown):
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
         alive = round_up(table, masking.keep_one(table, nonzero), round_to=round_to)
-        return build_subnet(
-            self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs, zero_groups=int((~nonzero).sum())
-        )
+        zero_groups = int((~nonzero).sum())
+        with own_forwards(self.model):
+            return build_subnet(
+                self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs, zero_groups=zero_groups
+            )
 
     def report(self, subnet: nn.Module, *, metrics: Mapping[str, Any] | None = None) -> Report:
         """Return measured facts of a subnet of this object, as they were when it was cut; shows itself.

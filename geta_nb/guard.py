@@ -120,7 +120,10 @@ def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget,
     wanted = budget.group_sparsity or 0.0
     share = 0.75 if wanted <= 0.6 else math.floor(50 * (1 + wanted)) / 100
     for family in families:
-        makers = [e.parameter for e in table.axis_maps if e.producing and family in table.family_of[e.group_of_index[e.group_of_index >= 0]]]
+        makers = [
+            entry.parameter for entry in table.axis_maps
+            if entry.producing and family in table.family_of[entry.group_of_index[entry.group_of_index >= 0]]
+        ]
         if any(budget.layer(name).max_sparsity is not None for name in makers):
             continue
         layer = makers[0].rpartition(".")[0] or makers[0]

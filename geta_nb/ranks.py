@@ -1,4 +1,4 @@
-"""Runs of several processes: what all ranks must agree on, and models that lie on several ranks. In: a model or figures. Out: the same, checked.
+"""Runs of several processes: what all ranks agree on, and models that lie on several. In: a model or figures. Out: the same, checked.
 
 Data-parallel training (``DistributedDataParallel``) needs no more: gradients are the mean of all ranks', so weights stay the same on each.
 """

@@ -26,7 +26,8 @@ SCHEDULE = gt.Schedule(2, 8, 3, 12, 3, 3, joint_start=6)
 TOTAL, BATCH = 26, 8
 OPTIMIZERS = {
     "sgd": lambda geta, **o: geta.qasso(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-3, **o),
-    "adamw": lambda geta, **o: geta.qasso(torch.optim.AdamW, lr=3e-3, eps=1e-4, **o),
+    # dividing by a root of squares near zero would make last digits large: eps bounds that
+    "adamw": lambda geta, **o: geta.qasso(torch.optim.AdamW, lr=1e-2, eps=0.1, **o),
 }
 
 
@@ -55,8 +56,10 @@ def train(case: dict[str, Any], path: Path, *, resume: bool = False) -> tuple[gt
     if resume:
         geta = gt.GETA.resume(path, network(), example[:2])
     else:
-        geta = gt.GETA(network(), example[:2], quantize=gt.QuantConfig(activations=True))
-        geta.calibrate([example])
+        # 8 bits to begin with: a step size of 16 bits reads values / d up to 32767, and what it learns from their last digits is chance
+        geta = gt.GETA(network(), example[:2], quantize=gt.QuantConfig(activations=True, initial_bits=8))
+        # another batch than is trained on: else the largest input lies on the clip value to the last digit, on this or on that side of it
+        geta.calibrate([global_batch(-1)[0]])
     model = DistributedDataParallel(geta.model, **case.get("ddp", {})) if world > 1 else geta.model
     budget = gt.Budget(**case.get("budget", {"group_sparsity": 0.5}), bit_range=(4, 8), activation_bit_range=(6, 8))
     optimizer = OPTIMIZERS[case.get("optimizer", "sgd")](geta, budget=budget, schedule=SCHEDULE, rules=case.get("rules", "default"))
@@ -64,8 +67,6 @@ def train(case: dict[str, Any], path: Path, *, resume: bool = False) -> tuple[gt
     share = BATCH // world // accumulate
     while optimizer.steps_done < TOTAL:
         x, labels = global_batch(optimizer.steps_done)
-        if case.get("backwards"):
-            x, labels = x.flip(0), labels.flip(0)
         optimizer.zero_grad()
         for part in range(accumulate):
             rows = slice((rank * accumulate + part) * share, (rank * accumulate + part + 1) * share)

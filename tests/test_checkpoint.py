@@ -144,3 +144,12 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"(?s)cannot be written.*at: .*nowhere"):
         checkpoint.write(tmp_path / "nowhere" / "a", {"a": 1})
     assert checkpoint.read(path) == {"a": 1} and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_was_read_does_not_hang_on_the_file(tmp_path: Path) -> None:
+    """A run that resumed goes on when something writes over its file in place: mapped tensors would change, or end the process."""
+    checkpoint.write(tmp_path / "a", {"tensor": torch.arange(4096.0)})
+    found = checkpoint.read(tmp_path / "a")["tensor"]
+    with open(tmp_path / "a", "r+b") as file:
+        file.write(b"\0" * (tmp_path / "a").stat().st_size)
+    assert torch.equal(found, torch.arange(4096.0))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -272,3 +274,20 @@ def test_casts_and_limits_of_a_graph_subnet_follow_its_dtype() -> None:
         assert got.dtype == dtype
         torch.testing.assert_close(got, expected, rtol=0, atol=close)
     assert subnet(inputs).dtype == torch.float64  # the copies were cast, not this one
+
+
+def test_a_forward_that_a_trainer_decorated_is_left_out_of_the_subnet() -> None:
+    """accelerate puts mixed precision around the model's forward, on the object: neither the comparison nor the subnet may have it."""
+    geta = gt.GETA(cnn(), IMAGES)
+    plain, model = evaluate(geta.model, IMAGES), geta.model
+    inner = type(model).forward
+
+    @functools.wraps(inner)
+    def forward(self: nn.Module, *args: Any) -> torch.Tensor:
+        return 2 * inner(self, *args)
+
+    model.forward = MethodType(forward, model)
+    subnet = geta.construct_subnet()
+    assert "forward" in vars(model) and "forward" not in vars(subnet) and subnet.geta_info.kind == "native"
+    # sums of 72 terms in another order, float32
+    assert_same(evaluate(subnet, IMAGES), plain, atol=1e-6)
