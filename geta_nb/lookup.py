@@ -31,7 +31,7 @@ def lookup(self: nn.Embedding, ids: Tensor) -> Tensor:
     special = self.max_norm is not None or self.scale_grad_by_freq or torch.compiler.is_exporting()
     if not plain or special or (ids.numel() >= self.num_embeddings and not self.sparse):
         return nn.Embedding.forward(self, ids)
-    table = cast(Tensor, computed.original)
+    table = computed.original
     rows = nn.functional.embedding(ids, table, self.padding_idx, None, self.norm_type, False, self.sparse)
     quantized: Tensor = cast(WeightQuantizer, quantizer)(rows)
     if self.padding_idx is None:

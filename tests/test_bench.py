@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from geta_nb import GETA
-from geta_nb.bench import digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table
+from geta_nb.bench import digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table, step_speed, step_table
 from geta_nb.budget import Budget
 from geta_nb.errors import InputError
 
@@ -196,3 +196,26 @@ def test_speed_tables_say_what_was_measured():
     assert line == f"| a net | {mode} | {mode} | 0.25 | 0.50 | 0.75 | 50 % | **no** | 2.00 |"
     deep = [speed_table.summary({"layers": n, "rounds": {"quantized": [run(n / 4, ours)]}}) for n in (4, 8)]
     assert speed_table.depths(deep).splitlines()[-1] == "| 8 | 1.00 | 1.00 | 2.00 | 250 ms | 1.00 |"
+
+
+def test_step_tables_say_what_was_measured():
+    numbers = {"ratio": 1.234, "ours": 2.0, "theirs": 1.5, "whole_step": 1.05, "ns_per_parameter": 3.0}
+    numbers |= {"parameters": 2_000_000, "groups": 7}
+    results = {name: numbers | {"copies": 0.5} for name in step_table.all_jobs(8)}
+    text = step_table.markdown(results)
+    assert text.count("1.23") == 4 * 2 * 6 + 4 * 4 + 4 and text.count("1.23 (1.05)") == 16
+    assert "| 100M | 2.0M | 7 | 2.0 ms | 3.0 | 1.23 |" in text and "0.500 copies" in text
+    assert text.splitlines()[2].startswith("| wanted | 1.1 | 1.15 | 1.5 |")
+
+
+def test_each_stage_is_measured_inside_itself():
+    found = step_speed.stage_run("resnet20", "sgd", "joint", 2)
+    assert found["ours"] > 0 < found["theirs"] and found["ratio"] > 0
+    with pytest.raises(KeyError):
+        step_speed.stage_run("resnet20", "sgd", "no stage", 2)
+
+
+def test_a_training_step_holds_at_most_one_more_copy_of_the_quantized_weights():
+    facts = step_speed.memory_run(512)
+    # x^Q lives from the forward to the backward pass; what blocks and foreach calls need beside it is small
+    assert facts["weights"] == 4 * (4 * 512 * 512 + 5120) and facts["copies"] <= 1.05
