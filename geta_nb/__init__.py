@@ -16,14 +16,17 @@ from geta_nb.preview import Preview
 from geta_nb.report import Report
 from geta_nb.schedule import Schedule
 
-_LAZY: dict[str, str] = {  # name -> module of widgets and exports that want the extra "notebook"
+_LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for those of _EXPORT, "notebook" for the others
     "BudgetPanel": "geta_nb.widgets.budget_panel",
     "Explorer": "geta_nb.widgets.explorer",
     "LiveRun": "geta_nb.widgets.live_run",
+    "benchmark_latency": "geta_nb.latency",
+    "export_onnx": "geta_nb.onnx_export",
     "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",
     "to_pyvis": "geta_nb.widgets.exports",
 }
+_EXPORT = frozenset({"benchmark_latency", "export_onnx"})
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,6 +44,8 @@ __all__ = [
     "QuantConfig",
     "Report",
     "Schedule",
+    "benchmark_latency",
+    "export_onnx",
     "load",
     "register_rule",
     "save",
@@ -52,7 +57,7 @@ del _display
 
 
 def __getattr__(name: str) -> Any:
-    """Import a widget when it is first asked for: the core needs no notebook packages."""
+    """Import what wants an extra when it is first asked for: the core needs none."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_extra.load(_LAZY[name], "notebook"), name)
+    return getattr(_extra.load(_LAZY[name], "export" if name in _EXPORT else "notebook"), name)

@@ -47,12 +47,7 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     Raises:
         ArtifactError: no subnet, a weight that has moved off its grid, an operator that a file cannot carry, or no such folder.
     """
-    info = getattr(subnet, "geta_info", None)
-    graph = subnet if isinstance(subnet, fx.GraphModule) else getattr(info, "graph", None)
-    if info is None or not isinstance(graph, fx.GraphModule):
-        hint = "gt.save(geta.construct_subnet(), path)"
-        raise ArtifactError("save: this module is no subnet.", expected="a module with geta_info", got=type(subnet).__name__, hint=hint)
-    net = GraphNet.of(graph, None if graph is subnet else subnet)
+    net, info = own_graph(subnet, "save")
     blocks, table = encode_tensors(list(list_entries(net)), info.formats)
     header = {
         "program": encode_program(net.graph),
@@ -64,6 +59,24 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
     container.write(Path(path), blocks, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
     return Path(path)
+
+
+def own_graph(subnet: nn.Module, who: str) -> tuple[GraphNet, SubnetInfo]:
+    """Return the graph of a subnet with its present values, which it shares, and what it knows of itself.
+
+    Args:
+        subnet: what ``construct_subnet`` or :func:`load` returned.
+        who: the caller's public name, for the message.
+
+    Raises:
+        ArtifactError: no subnet.
+    """
+    info = getattr(subnet, "geta_info", None)
+    graph = subnet if isinstance(subnet, fx.GraphModule) else getattr(info, "graph", None)
+    if info is None or not isinstance(graph, fx.GraphModule):
+        hint = f"gt.{who}(geta.construct_subnet(), path)"
+        raise ArtifactError(f"{who}: this module is no subnet.", expected="a module with geta_info", got=type(subnet).__name__, hint=hint)
+    return GraphNet.of(graph, None if graph is subnet else subnet), info
 
 
 def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Module:

@@ -82,13 +82,22 @@ def trace_model(
         TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
     """
     kwargs = dict(kwargs or {})
-    with eval_mode(model), torch.no_grad():
-        exported, dynamic = _export(model, args, kwargs)
+    exported, dynamic = export_program(model, args, kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
         module = _functional(exported, understood)
     tidy(module)
     return Trace(module, args, kwargs, dynamic)
+
+
+def export_program(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
+
+    Raises:
+        TraceError: torch.export cannot trace the model.
+    """
+    with eval_mode(model), torch.no_grad():
+        return _export(model, args, kwargs)
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
