@@ -42,7 +42,7 @@ _OPERATORS: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...], tuple[str, .
     "bend_input": (("x",), False, (), ("step", "clip", "exponent")),
     "dequantize": (("codes", "scale"), False, ("axis",), ("bound",)),
     "matmul": (("x", "codes", "scale", "bias"), True, ("turned",), ("bound",)),
-    "rows": (("codes", "scale", "indices"), False, (), ()),
+    "rows": (("codes", "scale", "indices"), False, (), ("bound",)),
 }
 
 
@@ -251,7 +251,9 @@ def _write_matmul(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> I
 
 def _write_rows(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
     codes, scale, indices = node.input
-    yield from _chain(node, [("Gather", [indices], {"axis": 0}), ("DequantizeLinear", [scale], {})], codes)
+    # the Max changes nothing: it keeps OpenVINO from moving the scale past a layer norm, whose eps would then mean something else
+    steps = [("Gather", [indices], {"axis": 0}), ("DequantizeLinear", [scale], {}), ("Max", [writer.constant(-values["bound"], np.float32)], {})]
+    yield from _chain(node, steps, codes)
 
 
 _FORMS: dict[str, Callable[[_Writer, NodeProto, dict[str, Any]], Iterator[NodeProto]]] = {

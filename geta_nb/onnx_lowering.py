@@ -264,7 +264,8 @@ def _lower_use(
         user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone)
         user.target, user.args, user.kwargs = ours.matmul.default, user_args, {}
     elif name == "embedding" and user.args[0] is node:
-        user.target, user.args, user.kwargs = ours.rows.default, (*buffers(weight.codes, weight.scale), user.args[1]), {}
+        user_args = (*buffers(weight.codes, weight.scale), user.args[1], weight.bound)
+        user.target, user.args, user.kwargs = ours.rows.default, user_args, {}
     elif factor is not None:
         signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.form.step_size
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny).float()  # a factor of 0: codes of 0, any scale

@@ -7,7 +7,7 @@ puts them into a graph, ``onnx_file`` writes each as standard ONNX operators. Fi
     bend_input(x, step, clip, exponent)             sgn(x) step round(min(|x|, clip)**exponent / step)
     dequantize(codes, scale, axis, bound)           scale * codes, scale per tensor or along ``axis``
     matmul(x, codes, scale, bias, bound, turned)    x @ (scale * codes) + bias
-    rows(codes, scale, indices)                     scale * codes[indices]
+    rows(codes, scale, indices, bound)              scale * codes[indices]
 
 ``bound`` is 0, or the largest magnitude of a weight: then the file clips to it, which changes nothing and keeps a runtime from
 quantizing the other operand of the product on its own authority. ``turned``: codes are [C_out, C_in].
@@ -24,7 +24,7 @@ _SCHEMAS = (
     "bend_input(Tensor x, float step, float clip, float exponent) -> Tensor",
     "dequantize(Tensor codes, Tensor scale, int axis, float bound) -> Tensor",
     "matmul(Tensor x, Tensor codes, Tensor scale, Tensor? bias, float bound, bool turned) -> Tensor",
-    "rows(Tensor codes, Tensor scale, Tensor indices) -> Tensor",
+    "rows(Tensor codes, Tensor scale, Tensor indices, float bound) -> Tensor",
 )
 
 
@@ -50,7 +50,7 @@ def matmul(x: Tensor, codes: Tensor, scale: Tensor, bias: Tensor | None, bound: 
     return product if bias is None else product + bias
 
 
-def rows(codes: Tensor, scale: Tensor, indices: Tensor) -> Tensor:
+def rows(codes: Tensor, scale: Tensor, indices: Tensor, bound: float) -> Tensor:
     """Return rows of a table, [*indices.shape, C]."""
     return codes[indices] * scale
 
