@@ -20,7 +20,7 @@ _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for th
     "BudgetPanel": "geta_nb.widgets.budget_panel",
     "Explorer": "geta_nb.widgets.explorer",
     "LiveRun": "geta_nb.widgets.live_run",
-    "benchmark_latency": "geta_nb.latency",
+    "benchmark_latency": "geta_nb.latency_runs",
     "export_onnx": "geta_nb.onnx_export",
     "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",

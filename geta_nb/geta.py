@@ -220,7 +220,8 @@ class GETA(Shown):
         Works at any time. Of a family that is zero as a whole one group stays: a layer needs a channel.
 
         Args:
-            round_to: keep so many zero groups that each family counts a multiple of this.
+            round_to: keep so many zero groups that the channels of each family are a multiple of this, which integer kernels like;
+                the report says how many, and what they cost.
 
         Returns:
             The model's own classes where these, cut, compute the same; else a graph module. ``model`` itself is not changed.
@@ -233,11 +234,13 @@ class GETA(Shown):
         table = self._analysis.table
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
-        alive = round_up(table, masking.keep_one(table, nonzero), round_to=round_to)
-        zero_groups = int((~nonzero).sum())
+        needed = masking.keep_one(table, nonzero)
+        alive = round_up(table, needed, round_to=round_to)
+        rounded = tuple(int(index) for index in np.flatnonzero(alive & ~needed))
         with own_forwards(self.model):
             return build_subnet(
-                self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs, zero_groups=zero_groups
+                self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs,
+                zero_groups=int((~nonzero).sum()), rounded=rounded, round_to=round_to,
             )
 
     def report(self, subnet: nn.Module, *, metrics: Mapping[str, Any] | None = None) -> Report:
@@ -268,6 +271,7 @@ class GETA(Shown):
             approximate_groups=int((~self._analysis.table.exact[list(facts.removed)]).sum()),
             target_group_sparsity=target / len(self.groups) if target is not None and len(self.groups) else None,
             metrics=metrics,
+            rounding=(facts.round_to, facts.rounded),
         )
 
     def save_checkpoint(self, path: str | PathLike[str], **extra: Any) -> None:

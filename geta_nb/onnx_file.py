@@ -17,10 +17,11 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxscript
 import torch
@@ -35,7 +36,7 @@ _OWN = onnxscript.values.Opset(NAMESPACE, 1)
 _LARGEST_FILE = 2**31 - 1  # what one protobuf message can hold
 
 
-_FLOATS, _INTEGERS = ["tensor(float)"], ["tensor(int8)", "tensor(int16)", "tensor(int32)", "tensor(int64)"]
+_TYPES = {"F": ["tensor(float)"], "C": ["tensor(int8)", "tensor(int16)"], "I": ["tensor(int32)", "tensor(int64)"]}
 # operator -> (inputs, whether the last may be absent, integer attributes, float attributes)
 _OPERATORS: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...], tuple[str, ...]]] = {
     "quantize_input": (("x",), False, ("levels", "nonnegative"), ("step",)),
@@ -61,13 +62,9 @@ def _register(name: str) -> None:
     onnx.defs.register_schema(
         schema(
             name, NAMESPACE, 1,
-            inputs=[
-                parameter(item, _kind(item), param_option=last if item == inputs[-1] else one)
-                for item in inputs
-            ],
+            inputs=[parameter(item, _kind(item), param_option=last if item == inputs[-1] else one) for item in inputs],
             outputs=[parameter("out", "F")],
-            type_constraints=[(key, kinds_, "") for key, kinds_ in (("F", _FLOATS), ("C", _INTEGERS), ("I", _INTEGERS))
-                              if any(_kind(item) == key for item in ("x", *inputs))],
+            type_constraints=[(kind, _TYPES[kind], "") for kind in sorted({"F", *map(_kind, inputs)})],
             attributes=[attribute(item, kind, "") for names, kind in ((integers, kinds.INT), (floats, kinds.FLOAT)) for item in names],
         )
     )
@@ -137,7 +134,7 @@ def expand(model: onnx.ModelProto, bits: Mapping[str, int]) -> onnx.ModelProto:
     Raises:
         ArtifactError: the result is no valid ONNX, or larger than one file can be.
     """
-    graph, writer = model.graph, _Writer({item.name for item in model.graph.initializer})
+    graph, writer = model.graph, _Writer(list(model.graph.initializer))
     nodes = [new for node in graph.node for new in (writer.expand(node) if node.domain == NAMESPACE else [node])]
     del graph.node[:]
     graph.node.extend([*_narrow(graph, bits, nodes), *nodes])
@@ -145,7 +142,7 @@ def expand(model: onnx.ModelProto, bits: Mapping[str, int]) -> onnx.ModelProto:
     kept = [item for item in model.opset_import if item.domain != NAMESPACE]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-    model.ir_version = max(model.ir_version, IR_VERSION) if model.ir_version < IR_VERSION else model.ir_version
+    model.ir_version = max(model.ir_version, IR_VERSION)
     del graph.value_info[:]
     if model.ByteSize() > _LARGEST_FILE:
         raise ArtifactError("export_onnx: the file would be too large.", expected="under 2 GiB", got=f"{model.ByteSize()} bytes")
@@ -172,10 +169,11 @@ def _narrow(graph: onnx.GraphProto, bits: Mapping[str, int], nodes: list[NodePro
 class _Writer:
     """Writes our operators as standard ones; collects the constants that they need, each once."""
 
-    def __init__(self, taken: set[str]) -> None:
+    def __init__(self, initializers: Iterable[TensorProto]) -> None:
         self.constants: list[TensorProto] = []
-        self._names: dict[tuple[str, bytes], str] = {}
-        self._taken = taken
+        self.shapes = {item.name: tuple(item.dims) for item in initializers}
+        self.types = {item.name: item.data_type for item in initializers}
+        self._names: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
     def expand(self, node: NodeProto) -> list[NodeProto]:
         """Return the standard nodes of one of ours."""
@@ -185,12 +183,19 @@ class _Writer:
     def constant(self, value: Any, dtype: Any) -> str:
         """Return the name of a 0-dim initializer."""
         array = np.array(value, dtype=dtype)
-        key = (array.dtype.str, array.tobytes())
+        return self._named(array, f"{array.dtype.name}_{array.item():g}")
+
+    def zeros(self, shape: tuple[int, ...], data_type: int) -> str:
+        """Return the name of an initializer of zeros of an ONNX type."""
+        array = np.zeros(shape, dtype=helper.tensor_dtype_to_np_dtype(data_type))
+        return self._named(array, f"{array.dtype.name}_zeros_{'x'.join(map(str, shape))}")
+
+    def _named(self, array: npt.NDArray[Any], name: str) -> str:
+        key = (array.dtype.str, array.tobytes(), array.shape)
         if key not in self._names:
-            name = f"{array.dtype.name}_{array.item():g}"
-            while name in self._taken:
+            while name in self.shapes:
                 name += "_"
-            self._taken.add(name)
+            self.shapes[name] = array.shape
             self._names[key] = name
             self.constants.append(numpy_helper.from_array(array, name))
         return self._names[key]
@@ -229,31 +234,35 @@ def _write_bend(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Ite
     yield from _chain(node, steps, x)
 
 
-def _weight_steps(writer: _Writer, scale: str, bound: float, axis: int | None = None) -> list[Any]:
+def _weight_steps(writer: _Writer, codes: str, scale: str, bound: float, axis: int = 0) -> list[Any]:
     """Return the steps from codes to a weight; ``bound`` > 0 clips to it."""
-    steps: list[Any] = [("DequantizeLinear", [scale], {} if axis is None else {"axis": axis})]
+    shape = writer.shapes[scale]
+    # zero points that are all 0: ONNX Runtime wants them written when it is asked for ``session.x64quantprecision``
+    zeros = writer.zeros(shape, writer.types[codes])
+    steps: list[Any] = [("DequantizeLinear", [scale, zeros], {"axis": axis} if shape else {})]
     if bound > 0 and math.isfinite(bound):
         steps.append(("Clip", [writer.constant(-bound, np.float32), writer.constant(bound, np.float32)], {}))
     return steps
 
 
 def _write_dequantize(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
-    yield from _chain(node, _weight_steps(writer, node.input[1], values["bound"], values["axis"]), node.input[0])
+    codes, scale = node.input
+    yield from _chain(node, _weight_steps(writer, codes, scale, values["bound"], values["axis"]), codes)
 
 
 def _write_matmul(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
     x, codes, scale, *bias = node.input
     weight = NodeProto(name=f"{node.name}_weight", output=[f"{node.output[0]}_weight"])
     turn: list[Any] = [("Transpose", [], {"perm": [1, 0]})] if values["turned"] else []
-    yield from _chain(weight, [*turn, *_weight_steps(writer, scale, values["bound"])], codes)
+    yield from _chain(weight, [*turn, *_weight_steps(writer, codes, scale, values["bound"])], codes)
     yield from _chain(node, [("MatMul", [weight.output[0]], {}), *([("Add", bias, {})] if bias else [])], x)
 
 
 def _write_rows(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
     codes, scale, indices = node.input
     # the Max changes nothing: it keeps OpenVINO from moving the scale past a layer norm, whose eps would then mean something else
-    steps = [("Gather", [indices], {"axis": 0}), ("DequantizeLinear", [scale], {}), ("Max", [writer.constant(-values["bound"], np.float32)], {})]
-    yield from _chain(node, steps, codes)
+    lowest = writer.constant(-values["bound"], np.float32)
+    yield from _chain(node, [("Gather", [indices], {"axis": 0}), ("DequantizeLinear", [scale], {}), ("Max", [lowest], {})], codes)
 
 
 _FORMS: dict[str, Callable[[_Writer, NodeProto, dict[str, Any]], Iterator[NodeProto]]] = {

@@ -32,8 +32,8 @@ _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _POSITIVE = frozenset({"relu", "relu6", "sigmoid", "softmax", "_softmax", "abs", "exp", "hardsigmoid"})
 _PASSING = frozenset({
     "view", "reshape", "flatten", "permute", "transpose", "clone", "slice", "select", "unsqueeze", "squeeze", "expand", "max_pool2d",
-    "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "mean",
-    "adaptive_avg_pool1d", "sum", "dropout", "cat", "getitem", "add", "mul", "split", "unbind", "contiguous", "alias", "split_with_sizes",
+    "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d",
+    "adaptive_avg_pool1d", "mean", "sum", "dropout", "cat", "getitem", "add", "mul", "split", "unbind", "contiguous", "alias", "split_with_sizes",
 })  # fmt: skip
 
 
@@ -111,7 +111,8 @@ def _fold_norms(module: fx.GraphModule) -> dict[fx.Node, Tensor]:
         if not alone or not all(user.target is operator.getitem and user.args[1] == 0 for user in readers):
             continue
         weight, old_bias, *statistics = (_tensor(module, item) for item in (conv.args[1], _argument(conv, 2), *arguments[1:5]))
-        if weight is None or len(conv.args[1].users) > 1 or (_argument(conv, 2) is not None and old_bias is None) or statistics[2] is None or statistics[3] is None:
+        unknown_bias = _argument(conv, 2) is not None and old_bias is None
+        if weight is None or len(conv.args[1].users) > 1 or unknown_bias or any(item is None for item in statistics[2:]):
             continue
         factor, shift = _affine(weight.shape[0], old_bias, statistics, eps)
         with module.graph.inserting_before(conv):
@@ -259,8 +260,7 @@ def _lower_use(
     if name in ("linear", "addmm", "mm", "matmul") and (found := _PRODUCTS[name](node, user)) is not None and weight.codes.ndim == 2:
         x, bias, turned = found
         codes = weight.codes.t() if turned and weight.lone else weight.codes
-        exact = isinstance(x, fx.Node) and x.target is ours.quantize_input.default and is_byte(x.args[2], x.args[3]) and weight.form.bits <= 8
-        bound = 0.0 if exact else weight.bound
+        bound = 0.0 if _is_byte_input(x) and weight.form.bits <= 8 else weight.bound
         user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone)
         user.target, user.args, user.kwargs = ours.matmul.default, user_args, {}
     elif name == "embedding" and user.args[0] is node:
@@ -275,6 +275,10 @@ def _lower_use(
         bound = 0.0 if name in _CONVOLUTIONS else weight.bound
         plain = module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, weight.scale), 0, bound))
         user.replace_input_with(node, plain)
+
+
+def _is_byte_input(x: Any) -> bool:
+    return isinstance(x, fx.Node) and x.target is ours.quantize_input.default and is_byte(*x.args[2:4])  # type: ignore[arg-type]
 
 
 def _linear(node: fx.Node, user: fx.Node) -> tuple[Any, Any, bool] | None:

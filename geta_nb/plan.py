@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .budget import Budget
 from .errors import BudgetError
+from .removal import unit_of_families
 
 if TYPE_CHECKING:
     from .groups import GroupTable
@@ -70,19 +71,17 @@ def find_limits(table: GroupTable, budget: Budget) -> Limits:
     count = len(table.family_names)
     sizes = np.bincount(table.family_of, minlength=count).astype(np.int64)
     capacity = np.maximum(sizes - 1, 0)
-    channels = np.ones(count, dtype=np.int64)
     for entry in table.axis_maps:
         owners = entry.group_of_index[entry.group_of_index >= 0]
         if not entry.producing or not len(owners):
             continue
-        families, members = np.unique(table.family_of[owners], return_counts=True)
-        channels[families] = np.maximum(channels[families], members // np.maximum(sizes[families], 1))
+        families = np.unique(table.family_of[owners])
         layer = budget.layer(entry.parameter)
         share = 0.0 if layer.protect else layer.max_sparsity
         if share is not None:
             # the tiny term lets 0.3 * 10 be 3
             capacity[families] = np.minimum(capacity[families], np.floor(share * sizes[families] + 1e-9).astype(np.int64))
-    unit = np.array([budget.round_to // math.gcd(budget.round_to, int(c)) for c in channels], dtype=np.int64)
+    unit = unit_of_families(table, budget.round_to)
     unit[sizes < unit] = 1  # no multiple fits: leave the family free
     return Limits(np.asarray(table.family_of, dtype=np.int64), capacity, unit)
 

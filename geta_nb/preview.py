@@ -86,7 +86,7 @@ def preview(
         alive[[g if isinstance(g, int | np.integer) else g.index for g in groups]] = False
     if alive is None:
         alive, n_zero = expected_alive(cost, table, budget, w_bits, a_bits)
-        choice = _describe_choice(n_zero, table, budget)
+        choice = _describe_choice(n_zero, n_zero - int((~alive).sum()), table, budget)
     else:
         n_zero = int(cost.n_groups - alive.sum())
         choice = f"exactly {n_zero} given groups removed"
@@ -101,12 +101,12 @@ def _floats(given: Bits | None, default: dict[str, float]) -> dict[str, float]:
     return default if given is None else {layer: float(bits) for layer, bits in given.items()}
 
 
-def _describe_choice(zero: int, table: GroupTable, budget: Budget) -> str:
+def _describe_choice(zero: int, kept: int, table: GroupTable, budget: Budget) -> str:
     text = f"{zero} of {table.n_groups} groups removed, evenly over {len(table.family_names)} families in proportion to their size"
     if budget.target:
         text += f", just enough for {budget.target[0]} <= {budget.target[1]:g}"
     if budget.round_to > 1:
-        text += f", what is kept rounded up to a multiple of {budget.round_to}"
+        text += f", the channels that stay rounded up to a multiple of {budget.round_to} ({kept} of those kept for it)"
     return text
 
 

@@ -42,11 +42,29 @@ def removal_order(table: GroupTable, budget: Budget) -> IntArray:
     return np.asarray(chosen[np.argsort(keys, kind="stable")], dtype=np.int64)
 
 
+def channels_per_group(table: GroupTable) -> IntArray:
+    """Return how many indices of its widest producing axis one group of each family takes, [families]: a head's rows, a filter's one."""
+    sizes = _family_sizes(table)
+    channels = np.ones(len(sizes), dtype=np.int64)
+    for entry in table.axis_maps:
+        owners = entry.group_of_index[entry.group_of_index >= 0]
+        if entry.producing and len(owners):
+            families, members = np.unique(table.family_of[owners], return_counts=True)
+            channels[families] = np.maximum(channels[families], members // np.maximum(sizes[families], 1))
+    return channels
+
+
+def unit_of_families(table: GroupTable, round_to: int) -> IntArray:
+    """Return the fewest groups of each family whose channels are a multiple of ``round_to``, [families]."""
+    channels = channels_per_group(table)
+    return np.asarray(round_to // np.gcd(round_to, channels), dtype=np.int64)
+
+
 def round_up(table: GroupTable, alive: BoolArray, *, round_to: int = 1) -> BoolArray:
-    """Return ``alive`` with zero groups kept until each family counts a multiple of ``round_to``, or all it has."""
+    """Return ``alive`` with zero groups kept until each family's channels are a multiple of ``round_to``, or all it has."""
     if round_to == 1:
         return alive
-    missing = -np.bincount(table.family_of[alive], minlength=len(table.family_names)) % round_to
+    missing = -np.bincount(table.family_of[alive], minlength=len(table.family_names)) % unit_of_families(table, round_to)
     dead = np.flatnonzero(~alive)
     families = table.family_of[dead]
     kept = alive.copy()

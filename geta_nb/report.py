@@ -9,7 +9,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +37,8 @@ class Report(Shown):
         max_abs_difference: largest difference between the outputs of masked model and subnet; None: an output is not finite.
         module_kind: ``"native"`` (the model's own classes) or ``"graph"``.
         approximate_groups: removed groups that a norm runs over (``approximate_norms``); 0: the subnet equals the masked model.
+        rounding: where zero groups were kept so that channels are a multiple of a number: ``round_to``, ``groups`` kept, and what they
+            cost: ``parameters``, ``size_bytes``, ``macs``, ``relative_bops``; None where nothing was rounded.
         metrics: what the user measured, plain values; one that is not finite is None, with ``<name>_reason`` beside it.
         versions: package -> version.
     """
@@ -51,6 +53,7 @@ class Report(Shown):
     approximate_groups: int
     metrics: dict[str, Any]
     versions: dict[str, str]
+    rounding: dict[str, Any] | None = None
 
     @property
     def layers(self) -> tuple[LayerReport, ...]:
@@ -60,7 +63,7 @@ class Report(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON-able values. Sizes in bytes; MACs in the paper's counting, ``_full`` with products of two activations.
 
-        ``"approximate_groups"`` is there only where norms run over groups that are gone.
+        ``"approximate_groups"`` is there only where norms run over groups that are gone, ``"rounding"`` where ``round_to`` kept groups.
         """
         dense = self.costs.dense
         sides = {
@@ -79,6 +82,7 @@ class Report(Shown):
             "max_abs_difference": self.max_abs_difference,
             "module_kind": self.module_kind,
             **({"approximate_groups": self.approximate_groups} if self.approximate_groups else {}),
+            **({"rounding": dict(self.rounding)} if self.rounding else {}),
             "layers": [{key: _plain(value) for key, value in asdict(row).items()} for row in self.layers],
             "metrics": dict(self.metrics),
             "versions": dict(self.versions),
@@ -109,6 +113,7 @@ def build_report(
     target_group_sparsity: float | None = None,
     approximate_groups: int = 0,
     metrics: Mapping[str, Any] | None = None,
+    rounding: tuple[int, Sequence[int]] = (1, ()),
 ) -> Report:
     """Return the report of a subnet.
 
@@ -123,6 +128,7 @@ def build_report(
         target_group_sparsity: what the budget asked for.
         approximate_groups: removed groups that did not go exactly.
         metrics: name -> number, text, or a mapping or list of such.
+        rounding: (round_to, zero groups that live for it).
 
     Raises:
         ConfigError: an unknown kind of module, or a metric that JSON cannot hold.
@@ -141,7 +147,21 @@ def build_report(
         approximate_groups=approximate_groups,
         metrics=_plain_metrics(metrics or {}, at="metrics"),
         versions=find_versions(),
+        rounding=_rounding(cost, alive, weight_bits, activation_bits, *rounding),
     )
+
+
+def _rounding(
+    cost: CostModel, alive: BoolArray, weight_bits: Bits, activation_bits: Bits, round_to: int, rounded: Sequence[int]
+) -> dict[str, Any] | None:
+    """Return what the groups that live only for ``round_to`` cost: the network as it is, less the network without them."""
+    if not rounded:
+        return None
+    bare = alive.copy()
+    bare[list(rounded)] = False
+    after, before = cost.evaluate(alive, weight_bits, activation_bits), cost.evaluate(bare, weight_bits, activation_bits)
+    extra = {key: _plain(getattr(after, key) - getattr(before, key)) for key in ("parameters", "size_bytes", "macs", "relative_bops")}
+    return {"round_to": round_to, "groups": len(rounded), **extra}
 
 
 def find_versions() -> dict[str, str]:

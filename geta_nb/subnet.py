@@ -67,6 +67,8 @@ class CutFacts:
         max_abs_difference: largest difference to the masked model on the example inputs.
         weight_bits: layer -> bits at the time.
         activation_bits: the same of inputs.
+        round_to: what the channels of each family were rounded up to a multiple of.
+        rounded: indices of the zero groups that were kept for it.
     """
 
     space: str
@@ -75,6 +77,8 @@ class CutFacts:
     max_abs_difference: float
     weight_bits: dict[str, int | float]
     activation_bits: dict[str, int | float]
+    round_to: int = 1
+    rounded: tuple[int, ...] = ()
 
 
 @dataclass(repr=False)
@@ -153,6 +157,8 @@ def build_subnet(
     kwargs: dict[str, Any],
     *,
     zero_groups: int,
+    rounded: tuple[int, ...] = (),
+    round_to: int = 1,
 ) -> nn.Module:
     """Return ``model`` without the groups that do not live; the model itself is not changed.
 
@@ -163,6 +169,8 @@ def build_subnet(
         alive: groups that stay, [G]; more do where a tensor would be left without an index.
         args, kwargs: example inputs on which results are compared.
         zero_groups: groups that are zero, for the report.
+        rounded: those of them that live so that channels are a multiple of ``round_to``, for the report.
+        round_to: that number.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
@@ -208,7 +216,7 @@ def build_subnet(
         activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
         graph=None if native is None else share_tensors(graph, native),
         dense=analysis.cost.dense,
-        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, *bits),
+        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, *bits, round_to, rounded),
     )
     return result
 

@@ -23,14 +23,14 @@ import geta_nb as gt  # noqa: E402
 from geta_nb.bench.jobs import Job, run_jobs, write_json  # noqa: E402
 from onnx_checks import OPENERS, ZOO, half_cut, noise, worst  # noqa: E402
 
-NETS = """
+NETS = """\
 vgg7 resnet20 resnet_basic resnet_bottleneck resnet_pad_shortcut resnext densenet mobilenet_v2 unet shufflenet squeeze_excite flatten_linear
 batch_norm batch_norm_plain group_norm layer_norm_like instance_norm grouped_conv depthwise_multiplier conv1d conv3d shared_conv tied_linear
 tied_autoencoder mlp mlp_gelu_norm mlp_sigmoid glu_chunk bare_parameter many_inputs attention multihead_attention encoder_layer
 encoder_layer_pre_norm lstm bert_sdpa vit_sdpa gpt2_sdpa llama_sdpa phi_sdpa t5_eager roberta distilbert albert electra deberta opt bloom
 mistral gemma2 qwen2 qwen3 mixtral mamba deit beit dinov2 swin pvt segformer convnext hf_regnet hf_mobilenet_v2 efficientnet cvt poolformer
 clip wav2vec2 whisper detr bart super_resolution mixer simple_vit
-""".split()
+"""
 BATCHES, LIMIT = (2, 5), 1e-3
 MODES = {"weights": False, "weights and inputs": True}
 
@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(HERE.glob("zoo*.py")))).hexdigest()[:16]
-    jobs = {name: Job(measure, {"name": name, "version": version}) for name in options.only or NETS}
+    jobs = {name: Job(measure, {"name": name, "version": version}) for name in options.only or NETS.split()}
     results = run_jobs(jobs, options.output, workers=options.workers, title="onnx")
     text = page(results)
     if options.only is None:

@@ -191,6 +191,33 @@ def test_round_to_keeps_multiples(round_to: int) -> None:
     assert geta.report(subnet).to_dict()["group_sparsity"] == 4 / 16  # zero groups, kept or not
 
 
+def test_round_to_counts_the_channels_of_a_head_as_the_optimizer_does() -> None:
+    class Heads(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv, self.out = torch.nn.Linear(16, 48), torch.nn.Linear(16, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q, k, v = self.qkv(x).view(-1, 5, 3, 4, 4).permute(2, 0, 3, 1, 4)
+            return self.out(torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, 5, 16))
+
+    geta = gt.GETA(Heads(), torch.randn(2, 5, 16), quantize=None)
+    assert len(geta.groups) == 4  # heads, of four channels each
+    geta.mask([0, 1, 2])
+    assert geta.construct_subnet().get_parameter("out.weight").shape[1] == 4
+    subnet = geta.construct_subnet(round_to=8)
+    assert subnet.get_parameter("out.weight").shape[1] == 8  # two heads, not all four
+    facts = geta.report(subnet).to_dict()
+    bare = geta.report(geta.construct_subnet()).to_dict()
+    assert "rounding" not in bare and facts["group_sparsity"] == bare["group_sparsity"] == 3 / 4
+    assert (facts["rounding"]["round_to"], facts["rounding"]["groups"]) == (8, 1)
+    for key in ("parameters", "size_bytes", "macs"):
+        assert facts["rounding"][key] == facts[key]["subnet"] - bare[key]["subnet"] > 0
+    assert facts["rounding"]["relative_bops"] == facts["relative_bops"] - bare["relative_bops"]
+    html = geta.report(subnet)._repr_mimebundle_()["text/html"]
+    assert "1 zero group, so that channels are multiples of 8" in html
+
+
 def test_a_family_that_is_zero_as_a_whole_keeps_one_channel() -> None:
     geta = gt.GETA(cnn(), IMAGES, quantize=None)
     geta.mask(geta.families[0].groups)

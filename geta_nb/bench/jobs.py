@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 PACKAGE = Path(__file__).resolve().parents[1]
-UNRELATED = ("jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "run_notebook.py", "views.py")
+UNRELATED = ("jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "run_notebook.py", "views.py")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from geta_nb.branches import Branch
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.costs import Costs, Totals
-from geta_nb.display import config, cost, geta, groups, optimizer, qadg, quantizers, report, subnet, trace
+from geta_nb.display import config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, subnet, trace
 from geta_nb.geta import GETA
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
+from geta_nb.latency import LatencyTable
 from geta_nb.optimizer import QASSO
 from geta_nb.prepare import Quantizers
 from geta_nb.preview import Preview
@@ -48,6 +49,7 @@ VIEWS.update(
         Costs: View(cost.costs_text, cost.costs_html, cost.costs_svg),
         Preview: View(cost.costs_text, cost.preview_html, cost.costs_svg),
         GETA: View(geta.geta_text, geta.geta_html),
+        LatencyTable: View(latency.latency_text, latency.latency_html, latency.latency_svg),
         Report: View(report.report_text, report.report_html, report.report_svg),
         SubnetInfo: View(subnet.subnet_text, subnet.subnet_html),
         WeightFormat: View(subnet.format_text),

@@ -10,7 +10,7 @@ from typing import Any
 
 from geta_nb.display.cost import CAPTION, headline, headline_table
 from geta_nb.display.layers import layers_picture, layers_table
-from geta_nb.display.markup import Cell, Number, cards, details, facts, figure, fragment, table
+from geta_nb.display.markup import Cell, Number, Prose, cards, details, facts, figure, fragment, table
 from geta_nb.display.wording import MISSING, clean, count, number, percent, plural, shorten, size
 
 
@@ -86,10 +86,20 @@ def _checks(facts_: Mapping[str, Any]) -> list[tuple[str, Cell]]:
     kind = facts_.get("module_kind")
     loose = facts_.get("approximate_groups") or 0
     remark = f" (not exact: norms run over {plural(loose, 'group')} that are gone)" if loose else ""
+    rounding = facts_.get("rounding") or {}
+    kept = [("kept for round_to", _rounding(rounding))] if rounding else []
     return [
+        *kept,
         ("masked model against subnet, largest difference", (MISSING if difference is None else f"{float(difference):.3g}") + remark),
         ("kind of module", f"{clean(kind)}: {kinds[kind]}" if kind in kinds else clean(kind)),
     ]
+
+
+def _rounding(found: Mapping[str, Any]) -> Prose:
+    return Prose(
+        f"{plural(int(found['groups']), 'zero group')}, so that channels are multiples of {found['round_to']}: "
+        f"{count(found['parameters'])} parameters, {size(found['size_bytes'])}, {percent(found['relative_bops'])} of the BOPs more"
+    )
 
 
 def _versions(versions: Mapping[str, Any]) -> str:
