@@ -14,7 +14,8 @@ from typing import Any
 from geta_nb.views import Shown
 
 _SHORTEST = 0.004  # seconds of one measurement: a faster call is repeated
-Call = Callable[[], Any]
+Call, Clock = Callable[[], Any], Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class LatencyTable(Shown):
         rows: the measurements.
         threads: threads of every system.
         rounds: pairs behind each median.
+        clock: "wall", or "processor": time of this process's threads, which other programs do not lengthen.
         file_bytes: size of the ONNX files, "subnet" and, where there is one, "dense".
         versions: package -> version.
     """
@@ -55,6 +57,7 @@ class LatencyTable(Shown):
     rows: tuple[LatencyRow, ...]
     threads: int
     rounds: int
+    clock: str
     file_bytes: dict[str, int]
     versions: dict[str, str]
 
@@ -63,27 +66,29 @@ class LatencyTable(Shown):
         return asdict(self)
 
 
-def take_turns(systems: Mapping[tuple[str, str], Call], rounds: int) -> dict[tuple[str, str], list[float]]:
+def take_turns(
+    systems: Mapping[tuple[str, str], Call], rounds: int, clock: Clock = time.perf_counter
+) -> dict[tuple[str, str], list[float]]:
     """Return seconds of one call of every system, ``rounds`` times each, after two warm-up rounds; the order turns by one each round."""
     repeats: dict[tuple[str, str], int] = {}
     for key, call in systems.items():
         call()
-        repeats[key] = max(1, round(_SHORTEST / max(_seconds(call, 1), 1e-6)))
-        _seconds(call, repeats[key])
+        repeats[key] = max(1, round(_SHORTEST / max(_seconds(call, 1, clock), 1e-6)))
+        _seconds(call, repeats[key], clock)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in systems}
     order = list(systems)
     for _ in range(rounds):
         for key in order:
-            times[key].append(_seconds(systems[key], repeats[key]))
+            times[key].append(_seconds(systems[key], repeats[key], clock))
         order = order[1:] + order[:1]
     return times
 
 
-def _seconds(call: Call, repeats: int) -> float:
-    start = time.perf_counter()
+def _seconds(call: Call, repeats: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(repeats):
         call()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def ratio_of(slow: list[float] | None, fast: list[float]) -> float | None:

@@ -25,7 +25,7 @@ from geta_nb import checks
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.export import own_graph
-from geta_nb.latency import Call, LatencyRow, LatencyTable, ratio_of, take_turns
+from geta_nb.latency import CLOCKS, Call, Clock, LatencyRow, LatencyTable, ratio_of, take_turns
 from geta_nb.onnx_export import dense_onnx, export_onnx
 from geta_nb.prepare import attach_quantizers
 from geta_nb.runtimes import Array, Run, open_onnxruntime, open_openvino
@@ -44,6 +44,7 @@ def benchmark_latency(
     batch_sizes: Sequence[int] = (1, 64),
     rounds: int = 15,
     threads: int = 1,
+    clock: str = "wall",
 ) -> LatencyTable:
     """Measure how long a call of ``subnet`` takes, beside the dense network.
 
@@ -56,6 +57,7 @@ def benchmark_latency(
         batch_sizes: samples of a call.
         rounds: how often every system has its turn, after two that do not count.
         threads: of every system.
+        clock: "wall", or "processor" for the time that this process computed: fair on a busy machine when ``threads`` is 1.
 
     Returns:
         A table that shows itself.
@@ -65,7 +67,7 @@ def benchmark_latency(
         ArtifactError: the network cannot be exported.
         InputError: the subnet rejects the example inputs.
     """
-    _check(backends, batch_sizes, rounds, threads)
+    _check(backends, batch_sizes, rounds, threads, clock)
     args, kwargs = checks.example_arguments(example_inputs, example_kwargs)
     modules: dict[str, nn.Module] = {"subnet": subnet} | ({} if against is None else {"dense": without_quantizers(against)})
     _, info = own_graph(subnet, "benchmark_latency")
@@ -83,11 +85,13 @@ def benchmark_latency(
         names = {side: [item.name for item in onnx.load(path).graph.input] for side, path in files.items()}
         rows: list[LatencyRow] = []
         for batch in batch_sizes:
-            rows += _rows(batch, backends, _systems(modules, runs, names, _sized(args, kwargs, batch)), rounds)
-    return LatencyTable(tuple(rows), threads, rounds, sizes, _versions(backends))
+            rows += _rows(batch, backends, _systems(modules, runs, names, _sized(args, kwargs, batch)), rounds, CLOCKS[clock])
+    return LatencyTable(tuple(rows), threads, rounds, clock, sizes, _versions(backends))
 
 
-def _check(backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, threads: int) -> None:
+def _check(backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, threads: int, clock: str) -> None:
+    if clock not in CLOCKS:
+        raise ConfigError("benchmark_latency: clock.", expected=" or ".join(CLOCKS), got=repr(clock))
     if isinstance(backends, str) or not backends or not set(backends) <= set(BACKENDS):
         raise ConfigError("benchmark_latency: backends.", expected=f"some of {', '.join(BACKENDS)}", got=repr(backends))
     numbers = {"batch_sizes": list(batch_sizes), "rounds": [rounds], "threads": [threads]}
@@ -158,11 +162,11 @@ def _systems(
     return systems | {key: in_runtime(run, key[1]) for key, run in runs.items()}
 
 
-def _rows(batch: int, backends: Sequence[str], systems: Mapping[tuple[str, str], Call], rounds: int) -> Iterator[LatencyRow]:
+def _rows(batch: int, backends: Sequence[str], systems: Mapping[tuple[str, str], Call], rounds: int, clock: Clock) -> Iterator[LatencyRow]:
     with _evaluating(systems):
         expected = systems["torch", "subnet"]()
         differences = {backend: _difference(systems[backend, "subnet"](), expected) for backend in backends}
-        times = take_turns(systems, rounds)
+        times = take_turns(systems, rounds, clock)
     eager = times.get(("torch", "dense"))
     for backend in backends:
         dense, mine = times.get((backend, "dense")), times[backend, "subnet"]

@@ -9,7 +9,8 @@ DequantizeLinear around uint8 on inputs; codes as initializers of the narrowest 
     9 .. 16       INT16
 
 An input of b bits is quantized to uint8 around 128 (around 0 where nothing is negative) and clipped as integers to 2**(b-1) - 1 on
-either side, which is exact for every b. Wider inputs are clipped first and quantized to int16.
+either side, which is exact for every b. Wider inputs are rounded in float32 (Div, Round, Clip, Mul): no kernel takes 16-bit inputs, and
+OpenVINO's QuantizeLinear is off by a code at that width now and then.
 """
 
 from __future__ import annotations
@@ -158,8 +159,10 @@ def _narrow(graph: onnx.GraphProto, bits: Mapping[str, int], nodes: list[NodePro
     for item in list(graph.initializer):
         if bits.get(item.name, 16) > 4:
             continue
-        values = numpy_helper.to_array(item)
-        packed = helper.make_tensor(f"{item.name}_int4", TensorProto.INT4, values.shape, values.reshape(-1).tolist())
+        nibbles = np.append(numpy_helper.to_array(item).reshape(-1).view(np.uint8) & 15, np.zeros(1, dtype=np.uint8))
+        pairs = nibbles[: 2 * (len(nibbles) // 2)].reshape(-1, 2)  # the first of two in the low bits; an odd one is filled up
+        content = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+        packed = helper.make_tensor(f"{item.name}_int4", TensorProto.INT4, list(item.dims), content, raw=True)
         name = item.name
         graph.initializer.remove(item)
         graph.initializer.append(packed)
@@ -185,10 +188,12 @@ class _Writer:
         array = np.array(value, dtype=dtype)
         return self._named(array, f"{array.dtype.name}_{array.item():g}")
 
-    def zeros(self, shape: tuple[int, ...], data_type: int) -> str:
-        """Return the name of an initializer of zeros of an ONNX type."""
-        array = np.zeros(shape, dtype=helper.tensor_dtype_to_np_dtype(data_type))
-        return self._named(array, f"{array.dtype.name}_zeros_{'x'.join(map(str, shape))}")
+    def zeros(self, name: str, shape: tuple[int, ...], data_type: int) -> str:
+        """Return the name of an initializer of zeros of an ONNX type; the same name again is the same tensor."""
+        if name not in self.shapes:
+            self.shapes[name] = shape
+            self.constants.append(numpy_helper.from_array(np.zeros(shape, dtype=helper.tensor_dtype_to_np_dtype(data_type)), name))
+        return name
 
     def _named(self, array: npt.NDArray[Any], name: str) -> str:
         key = (array.dtype.str, array.tobytes(), array.shape)
@@ -219,9 +224,8 @@ def _write_quantize(writer: _Writer, node: NodeProto, values: dict[str, Any]) ->
         around = [scale, writer.constant(zero, np.uint8)]
         steps: list[Any] = [("QuantizeLinear", around, {}), ("Clip", ends, {}), ("DequantizeLinear", around, {})]
     else:
-        ends = [writer.constant(sign * levels * np.float32(step), np.float32) for sign in (-1, 1)]
-        around = [scale, writer.constant(0, np.int16)]
-        steps = [("Clip", ends, {}), ("QuantizeLinear", around, {}), ("DequantizeLinear", around, {})]
+        ends = [writer.constant(end, np.float32) for end in (-levels, levels)]
+        steps = [("Div", [scale], {}), ("Round", [], {}), ("Clip", ends, {}), ("Mul", [scale], {})]
     yield from _chain(node, steps, node.input[0])
 
 
@@ -237,8 +241,8 @@ def _write_bend(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Ite
 def _weight_steps(writer: _Writer, codes: str, scale: str, bound: float, axis: int = 0) -> list[Any]:
     """Return the steps from codes to a weight; ``bound`` > 0 clips to it."""
     shape = writer.shapes[scale]
-    # zero points that are all 0: ONNX Runtime wants them written when it is asked for ``session.x64quantprecision``
-    zeros = writer.zeros(shape, writer.types[codes])
+    # zero points that are all 0, one tensor for each weight: ONNX Runtime's ``session.x64quantprecision`` rewrites them
+    zeros = writer.zeros(f"{scale}_zero", shape, writer.types[codes])
     steps: list[Any] = [("DequantizeLinear", [scale, zeros], {"axis": axis} if shape else {})]
     if bound > 0 and math.isfinite(bound):
         steps.append(("Clip", [writer.constant(-bound, np.float32), writer.constant(bound, np.float32)], {}))

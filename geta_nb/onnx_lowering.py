@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from geta_nb import onnx_ops as _onnx_ops  # noqa: F401 - defines torch.ops.geta_nb
 from geta_nb.errors import ArtifactError, CalibrationError
-from geta_nb.graph_net import GraphNet, find_module
+from geta_nb.graph_net import GraphNet, copy_graph, find_module
 from geta_nb.nodes import operator_name, overload_name
 from geta_nb.packing import MAX_BITS
 from geta_nb.quantizers import ActivationQuantizer
@@ -33,7 +33,8 @@ _POSITIVE = frozenset({"relu", "relu6", "sigmoid", "softmax", "_softmax", "abs",
 _PASSING = frozenset({
     "view", "reshape", "flatten", "permute", "transpose", "clone", "slice", "select", "unsqueeze", "squeeze", "expand", "max_pool2d",
     "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d",
-    "adaptive_avg_pool1d", "mean", "sum", "dropout", "cat", "getitem", "add", "mul", "split", "unbind", "contiguous", "alias", "split_with_sizes",
+    "adaptive_avg_pool1d", "mean", "sum", "dropout", "cat", "getitem", "add", "mul", "split", "unbind", "contiguous", "alias",
+    "split_with_sizes",
 })  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def lower_for_onnx(net: GraphNet, formats: Mapping[str, WeightFormat]) -> tuple[
     """
     twin = copy.deepcopy(net).cpu()
     _check_float32(twin)
-    module = fx.GraphModule(twin, twin.graph)  # plain: a name of a code buffer is no name of a file
+    module = fx.GraphModule(twin, copy_graph(twin.graph))  # plain: a name of a code buffer is no name of a file
     _drop_idle(module)
     folds = _fold_norms(module)
     _lower_inputs(module)

@@ -69,15 +69,16 @@ HEAD = """# ONNX files, measured
 
 Made by `make onnx-table`: nets of the zoo (tiny, random weights), every second group cut, exported by `gt.export_onnx`, run at batch
 sizes {batches} in ONNX Runtime and OpenVINO. A figure is the largest difference to the torch subnet over its largest output. *Weights*: 2
-to 12 bits, inputs in float32. *Weights and inputs*: 8 bits each. Nets with both runtimes within {limit:g}: **{weights} of {all}** with quantized
-weights, **{both} of {all}** with quantized weights and inputs, {either} in both modes.
+to 12 bits, inputs in float32. *Weights and inputs*: 8 bits each. Nets with both runtimes within {limit:g}: **{weights} of {all}** with
+quantized weights, **{both} of {all}** with quantized weights and inputs, {either} in both modes.
 
 {notes}
 | net | module | weights: ORT | OpenVINO | weights and inputs: ORT | OpenVINO | torch itself |
 |---|---|---:|---:|---:|---:|---:|
 """
-NOTES = """*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has jumps: where a sum lies within
-rounding error of the middle between two codes, another order of summation takes the other code, and one code in 255 of one
+NOTES = """*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has
+jumps: where a sum lies
+within rounding error of the middle between two codes, another order of summation takes the other code, and one code in 255 of one
 activation shows in a net with 8 channels. Where a figure above the limit has such a code as its cause, it cannot be better in float32.
 
 ONNX Runtime's integer convolution also rounds each bias to a multiple of input step times weight step (the format of `QLinearConv` asks

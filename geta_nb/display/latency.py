@@ -10,12 +10,13 @@ from geta_nb.display.theme import BLUE, GREY
 from geta_nb.display.wording import MISSING, count, plural, size
 
 _WORDS = {"torch": "torch, eager", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+_CLOCKS = {"wall": "time on the wall", "processor": "processor time"}
 _HOW = "Milliseconds of one call, medians; all systems took turns. A speed-up is the median of the ratios of neighbours in time."
 
 
 def latency_text(found: Any) -> str:
     """Return one line a row: milliseconds dense and subnet, and both speed-ups."""
-    lines = [f"LatencyTable({plural(found.threads, 'thread')}, medians of {found.rounds} rounds)"]
+    lines = [f"LatencyTable({plural(found.threads, 'thread')}, medians of {found.rounds} rounds, {_CLOCKS.get(found.clock, found.clock)})"]
     for row in found.rows:
         dense = "" if row.dense_ms is None else f"{_ms(row.dense_ms)} dense, "
         lines.append(f"  batch {row.batch:<4}{_WORDS.get(row.backend, row.backend):<14}{dense}{_ms(row.subnet_ms)} subnet{_factors(row)}")
@@ -51,9 +52,13 @@ def latency_html(found: Any) -> str:
         cards(_cards(found)),
         figure(latency_svg(found), "milliseconds of one call, dense (grey) and subnet; longer is slower, each batch size has its scale"),
         table(head, rows, label="latencies"),
-        note(f"{_HOW} {plural(found.threads, 'thread')}. In eager torch the subnet's quantizers are simulated in float32."),
+        note(f"{_HOW} {_conditions(found)}. In eager torch the subnet's quantizers are simulated in float32."),
         details("Versions", facts([(key, Prose(value)) for key, value in found.versions.items()])),
     )
+
+
+def _conditions(found: Any) -> str:
+    return f"{plural(found.threads, 'thread')}, {_CLOCKS.get(found.clock, found.clock)}"
 
 
 def _cards(found: Any) -> list[tuple[str, str, str]]:
