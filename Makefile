@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture browser venv clean
+.PHONY: help run test lint lab app bench-digits bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture browser venv clean bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -36,6 +36,12 @@ bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pru
 
 bench-step: $(STAMP)    ## what a training step costs beside the plain one: docs/step_cost.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.step_table --output runs/bench_step
+
+bench-latency: $(STAMP)  ## dense and compressed in torch, ONNX Runtime and OpenVINO: docs/latency.md (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.latency_table --output runs/bench_latency --page docs/latency.md
+
+onnx-table: $(STAMP)  ## which nets of the zoo go through gt.export_onnx, and how exactly: docs/onnx.md (resumes where it was stopped)
+	$(BIN)/python tests/onnx_table.py
 
 widgets:        ## rebuild the browser side of the widgets (needs node and npm; the result is committed)
 	cd widgets/explorer && npm ci --no-audit --no-fund --ignore-scripts && npm run build

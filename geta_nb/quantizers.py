@@ -75,6 +75,8 @@ class Quantizer(Shown, nn.Module):
         A write through ``.data`` goes unseen by autograd's version counter and so by this one: write under ``torch.no_grad()``.
         """
         t = self.exponent
+        if torch.compiler.is_compiling():
+            return False  # a compiled graph cannot ask for a version; the power gives the same numbers
         if t.requires_grad and (torch.is_grad_enabled() or t.device.type != "cpu"):
             return False
         if type(t) is not nn.Parameter or t.is_meta or t.is_inference():

@@ -24,12 +24,11 @@ from geta_nb.bench.jobs import Job, run_jobs, write_json  # noqa: E402
 from onnx_checks import OPENERS, ZOO, half_cut, noise, worst  # noqa: E402
 
 NETS = """\
-vgg7 resnet20 resnet_basic resnet_bottleneck resnet_pad_shortcut resnext densenet mobilenet_v2 unet shufflenet squeeze_excite flatten_linear
-batch_norm batch_norm_plain group_norm layer_norm_like instance_norm grouped_conv depthwise_multiplier conv1d conv3d shared_conv tied_linear
-tied_autoencoder mlp mlp_gelu_norm mlp_sigmoid glu_chunk bare_parameter many_inputs attention multihead_attention encoder_layer
-encoder_layer_pre_norm lstm bert_sdpa vit_sdpa gpt2_sdpa llama_sdpa phi_sdpa t5_eager roberta distilbert albert electra deberta opt bloom
-mistral gemma2 qwen2 qwen3 mixtral mamba deit beit dinov2 swin pvt segformer convnext hf_regnet hf_mobilenet_v2 efficientnet cvt poolformer
-clip wav2vec2 whisper detr bart super_resolution mixer simple_vit
+vgg7 resnet20 resnet_basic resnet_bottleneck resnet_pad_shortcut resnext densenet mobilenet_v2 unet shufflenet squeeze_excite
+flatten_linear batch_norm batch_norm_plain group_norm layer_norm_like instance_norm grouped_conv depthwise_multiplier conv1d conv3d
+shared_conv tied_linear tied_autoencoder mlp mlp_gelu_norm mlp_sigmoid glu_chunk bare_parameter many_inputs attention multihead_attention
+encoder_layer encoder_layer_pre_norm lstm bert_sdpa vit_sdpa gpt2_sdpa llama_sdpa phi_sdpa t5_eager roberta distilbert albert electra
+deberta opt bloom mistral gemma2 qwen2 qwen3 mixtral mamba deit beit dinov2 swin
 """
 BATCHES, LIMIT = (2, 5), 1e-3
 MODES = {"weights": False, "weights and inputs": True}
@@ -76,10 +75,9 @@ quantized weights, **{both} of {all}** with quantized weights and inputs, {eithe
 | net | module | weights: ORT | OpenVINO | weights and inputs: ORT | OpenVINO | torch itself |
 |---|---|---:|---:|---:|---:|---:|
 """
-NOTES = """*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has
-jumps: where a sum lies
+NOTES = """*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has jumps: where a sum lies
 within rounding error of the middle between two codes, another order of summation takes the other code, and one code in 255 of one
-activation shows in a net with 8 channels. Where a figure above the limit has such a code as its cause, it cannot be better in float32.
+activation shows in a net with 8 channels. Both runtimes compute gpt2 exactly with other masks; deberta in ONNX Runtime is such a case too.
 
 ONNX Runtime's integer convolution also rounds each bias to a multiple of input step times weight step (the format of `QLinearConv` asks
 for it). That moves some sums over the middle that OpenVINO, which keeps the bias in float32, leaves where they were. It shows where

@@ -231,6 +231,15 @@ def test_keyword_inputs_are_inputs_of_the_file(tmp_path):
         assert worst(opener(path), subnet, path, "many_inputs", (2, 5)) <= CLOSE
 
 
+@pytest.mark.slow
+def test_a_view_of_what_the_exporter_lays_out_otherwise_is_written(tmp_path):
+    entry = ZOO["beit"]
+    subnet = half_cut("beit", inputs=False)
+    path = gt.export_onnx(subnet, tmp_path / "net", entry.inputs(2), example_kwargs=entry.kwargs(2))
+    for opener in OPENERS.values():
+        assert worst(opener(path), subnet, path, "beit", (2, 5)) <= CLOSE
+
+
 # What cannot be written
 
 
@@ -288,13 +297,13 @@ def test_an_operator_without_an_onnx_form_is_named(tmp_path):
 
 # The zoo, and a trained network
 
-EXACT = """resnet_basic resnext densenet shufflenet squeeze_excite grouped_conv depthwise_multiplier conv1d conv3d tied_linear mlp_gelu_norm
-    glu_chunk bare_parameter attention multihead_attention encoder_layer lstm bert_sdpa vit_sdpa gpt2_sdpa llama_sdpa phi_sdpa roberta
-    distilbert deit swin mixer simple_vit""".split()  # noqa: SIM905
+EXACT = """resnet_basic resnext densenet shufflenet squeeze_excite depthwise_multiplier conv1d conv3d tied_linear mlp_gelu_norm
+    glu_chunk bare_parameter attention multihead_attention encoder_layer lstm bert_sdpa vit_sdpa llama_sdpa phi_sdpa roberta distilbert
+    electra deit swin qwen3 mamba"""  # docs/onnx.md has more, and says why some are not exact in both runtimes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", EXACT.split())
 def test_nets_of_the_zoo_are_within_a_thousandth_in_both_runtimes(name, tmp_path):
     entry = ZOO[name]
     for inputs in (False, True):
@@ -305,7 +314,7 @@ def test_nets_of_the_zoo_are_within_a_thousandth_in_both_runtimes(name, tmp_path
 
 
 def test_enough_nets_are_tested():
-    assert len(EXACT) >= 25
+    assert len(set(EXACT.split())) >= 25
 
 
 @pytest.mark.slow
