@@ -14,7 +14,8 @@ from typing import Any
 from geta_nb.views import Shown
 
 _SHORTEST = 0.004  # seconds of one measurement: a faster call is repeated
-Call, Clock = Callable[[], Any], Callable[[], float]
+Call = Callable[[], Any]
+Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 
 

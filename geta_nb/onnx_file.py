@@ -107,7 +107,8 @@ def translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
             exported: Any = torch.onnx.export(
                 program, (), dynamo=True, opset_version=OPSET, custom_translation_table=table, verbose=False, external_data=False
             )
-            return exported.model_proto
+            proto: onnx.ModelProto = exported.model_proto
+            return proto
     except Exception as error:
         raise ArtifactError(
             "export_onnx: torch's ONNX exporter cannot write this network.", expected="operators with an ONNX form",

@@ -86,13 +86,11 @@ def _add_tensor(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
 
 
 def _drop_idle(module: fx.GraphModule) -> None:
-    """Leave out slices of everything and pads by nothing, which runtimes do not all see through; let no view ask for strides."""
+    """Leave out slices of everything and pads by nothing, which runtimes do not all see through."""
     for node in list(module.graph.nodes):
         if node.op != "call_function" or not node.args:
             continue
         arguments: Any = node.args
-        if node.target is aten.view.default:
-            node.target = aten.reshape.default  # the exporter's own forms of an operator may give other strides
         slices = node.target is aten.slice.Tensor and arguments[2:] in ((), (0,), (0, 2**63 - 1), (None, None))
         pads = node.target in (aten.pad.default, aten.constant_pad_nd.default) and not any(arguments[1])
         if slices or pads:
@@ -267,13 +265,14 @@ def _lower_use(
         user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone)
         user.target, user.args, user.kwargs = ours.matmul.default, user_args, {}
     elif name == "embedding" and user.args[0] is node:
-        user_args = (*buffers(weight.codes, weight.scale), user.args[1], weight.bound)
-        user.target, user.args, user.kwargs = ours.rows.default, user_args, {}
+        indices: Any = user.args[1]
+        user.target, user.kwargs = ours.rows.default, {}
+        user.args = (*buffers(weight.codes, weight.scale), indices, weight.bound)
     elif factor is not None:
         signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.form.step_size
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny).float()  # a factor of 0: codes of 0, any scale
-        codes, scales = buffers(weight.codes * signs.to(weight.codes.dtype), scale, f"_{user.name}")
-        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (codes, scales, 0, 0.0)))
+        read = buffers(weight.codes * signs.to(weight.codes.dtype), scale, f"_{user.name}")
+        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (*read, 0, 0.0)))
     else:
         bound = 0.0 if name in _CONVOLUTIONS else weight.bound
         plain = module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, weight.scale), 0, bound))

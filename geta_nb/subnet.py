@@ -216,7 +216,7 @@ def build_subnet(
         activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
         graph=None if native is None else share_tensors(graph, native),
         dense=analysis.cost.dense,
-        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, *bits, round_to, rounded),
+        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, bits[0], bits[1], round_to, rounded),
     )
     return result
 

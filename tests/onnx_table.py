@@ -75,7 +75,8 @@ quantized weights, **{both} of {all}** with quantized weights and inputs, {eithe
 | net | module | weights: ORT | OpenVINO | weights and inputs: ORT | OpenVINO | torch itself |
 |---|---|---:|---:|---:|---:|---:|
 """
-NOTES = """*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has jumps: where a sum lies
+NOTES = """\
+*Torch itself*: the same torch subnet in float32 against float64, with quantized inputs. A quantized network has jumps: where a sum lies
 within rounding error of the middle between two codes, another order of summation takes the other code, and one code in 255 of one
 activation shows in a net with 8 channels. Both runtimes compute gpt2 exactly with other masks; deberta in ONNX Runtime is such a case too.
 

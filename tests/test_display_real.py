@@ -12,6 +12,7 @@ import geta_nb as gt
 from display_checks import check_inert, check_one_line, check_svg, svg_texts
 from geta_nb.display.qadg import qadg_svg
 from geta_nb.display.training import training_picture
+from geta_nb.latency import LatencyRow, LatencyTable
 from geta_nb.rules import Rules
 from geta_nb.views import VIEWS, find_view
 
@@ -43,6 +44,7 @@ def made() -> dict[str, Any]:
         geta.qadg.vertices[1], geta.qadg.branches[0], geta.groups, geta.groups[0], geta.families[0], geta.protected, geta.quantizers,
         quantizer, geta.preview(budget), report.costs, report.costs.dense, optimizer, report, subnet.geta_info,
         next(iter(subnet.geta_info.formats.values())),
+        LatencyTable((LatencyRow("torch", 1, 2.0, 1.0, 2.0, 2.0, 0.0),), 1, 1, "wall", {}, {}),
     ]  # fmt: skip
     return {"geta": geta, "history": history, "schedule": schedule, "report": report, "shown": shown}
 

@@ -76,8 +76,8 @@ def test_systems_take_turns_and_ratios_are_of_neighbours():
 def test_the_view_has_every_number_and_a_picture():
     rows = (LatencyRow("torch", 1, 4.0, 2.0, 2.0, 2.0, 0.0), LatencyRow("openvino", 1, 3.0, 0.5, 6.0, 8.0, 1e-7))
     bundle = LatencyTable(rows, 1, 5, "wall", {"subnet": 1000, "dense": 9000}, {"torch": "<b>1</b>"})._repr_mimebundle_()
-    assert "OpenVINO" in bundle["text/plain"] and "6.0x" in bundle["text/plain"]
-    for words in ("0.5 ms", "8.0x", "<svg", "of 9", "&lt;b&gt;1&lt;/b&gt;", "time on the wall"):
+    assert "OpenVINO" in bundle["text/plain"] and "6.0×" in bundle["text/plain"]
+    for words in ("0.5 ms", "8.0×", "<svg", "of 9", "&lt;b&gt;1&lt;/b&gt;", "time on the wall"):
         assert words in bundle["text/html"], words
     assert bundle["image/svg+xml"].startswith("<svg")
 

@@ -231,15 +231,6 @@ def test_keyword_inputs_are_inputs_of_the_file(tmp_path):
         assert worst(opener(path), subnet, path, "many_inputs", (2, 5)) <= CLOSE
 
 
-@pytest.mark.slow
-def test_a_view_of_what_the_exporter_lays_out_otherwise_is_written(tmp_path):
-    entry = ZOO["beit"]
-    subnet = half_cut("beit", inputs=False)
-    path = gt.export_onnx(subnet, tmp_path / "net", entry.inputs(2), example_kwargs=entry.kwargs(2))
-    for opener in OPENERS.values():
-        assert worst(opener(path), subnet, path, "beit", (2, 5)) <= CLOSE
-
-
 # What cannot be written
 
 

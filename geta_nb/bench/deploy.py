@@ -6,7 +6,7 @@ In: a subnet, the dense network it came from, a folder. Out: files, a picture of
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
@@ -19,9 +19,9 @@ from geta_nb.display.wording import size
 from geta_nb.export import save
 from geta_nb.latency_runs import without_quantizers
 from geta_nb.onnx_export import dense_onnx, export_onnx
-from geta_nb.runtimes import open_onnxruntime, open_openvino
+from geta_nb.runtimes import Run, open_onnxruntime, open_openvino
 
-RUNTIMES = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
+RUNTIMES: dict[str, Callable[..., Run]] = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
 
 
 def write_files(subnet: nn.Module, dense: nn.Module, folder: Path, example: Tensor) -> dict[str, Path]:

@@ -15,18 +15,12 @@ _HOW = "Milliseconds of one call, medians; all systems took turns. A speed-up is
 
 
 def latency_text(found: Any) -> str:
-    """Return one line a row: milliseconds dense and subnet, and both speed-ups."""
-    lines = [f"LatencyTable({plural(found.threads, 'thread')}, medians of {found.rounds} rounds, {_CLOCKS.get(found.clock, found.clock)})"]
-    for row in found.rows:
-        dense = "" if row.dense_ms is None else f"{_ms(row.dense_ms)} dense, "
-        lines.append(f"  batch {row.batch:<4}{_WORDS.get(row.backend, row.backend):<14}{dense}{_ms(row.subnet_ms)} subnet{_factors(row)}")
-    return "\n".join(lines)
-
-
-def _factors(row: Any) -> str:
-    if row.speedup is None:
-        return ""
-    return f": {_times(row.speedup)}, and {_times(row.speedup_eager)} over dense eager torch"
+    """Return, by batch size, milliseconds of each backend and how many times faster than the dense network that is."""
+    parts = []
+    for batch in dict.fromkeys(row.batch for row in found.rows):
+        shown = [f"{_WORDS.get(row.backend, row.backend)} {_beside(row)}" for row in found.rows if row.batch == batch]
+        parts.append(f"batch {batch}: {'; '.join(shown)}")
+    return f"LatencyTable({', '.join(parts)}; {_conditions(found)})"
 
 
 def _ms(milliseconds: float | None) -> str:
@@ -34,7 +28,7 @@ def _ms(milliseconds: float | None) -> str:
 
 
 def _times(factor: float | None) -> str:
-    return MISSING if factor is None else f"{factor:.1f}x"
+    return MISSING if factor is None else f"{factor:.1f}×"
 
 
 def latency_html(found: Any) -> str:
