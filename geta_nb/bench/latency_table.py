@@ -35,7 +35,8 @@ Made by `make bench-latency` on {machine}, {threads} thread, with
 gone, channels rounded up to multiples of 8, weights and inputs of 8 bits (`QuantConfig(activations=True)`). Milliseconds of
 processor time of one call: all systems take turns, {rounds} rounds, medians; a speed-up is the
 median of the ratios of neighbours in time. *Over eager*: over the dense float32 network in eager torch. *Same runtime*: over the dense
-float32 network in the same runtime. OpenVINO computes what the file says (`EXECUTION_MODE_HINT=ACCURACY`), dense and subnet alike. In eager torch the quantizers are simulated in
+float32 network in the same runtime. OpenVINO computes what the file says (`EXECUTION_MODE_HINT=ACCURACY`), dense and subnet alike. In
+eager torch the quantizers are simulated in
 float32, so a subnet there saves channels and pays for the simulation. Wanted: 5x over eager and 3x in the same runtime for the
 convolutional networks, 3x and 2x for the transformers; figures that reach it are bold.
 
