@@ -1,0 +1,123 @@
+"""DJPQ: one loss for pruning by an information bottleneck and for learned bit widths.
+
+Pruning: the output of group j is multiplied by z_j = mu_j + sigma_j e, e ~ N(0, 1) per sample (its mean mu_j when evaluated), with the cost
+log(1 + mu_j**2 / sigma_j**2); a group without signal (mu**2 / sigma**2 small) is pruned. Quantization: per tensor
+
+    x^Q = sgn(x) d round(min(|x|, q_m)**t / d)      b = log2(q_m**t / d + 1) + 1        with d, q_m and t learned
+
+    loss = cross-entropy + w (gamma * mean_j log(1 + mu_j**2 / sigma_j**2) + log BOPs(keep, b)),   keep_j = sigmoid(log(mu_j**2 / sigma_j**2))
+
+The quantizer is the core's, which has it from there. Source: Wang, Lu and Blankevoort 2020, arXiv:2007.10463, whose full text was not at
+hand: the two parts and the quantizer are the paper's, the exact form of the BOPs term is our reading. w follows the budget in the run
+(``gates.Pressure``); after ``joint_share`` of the phase bits are rounded, groups cut, and what is left trains on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geta_nb.baselines.attach import split_parameters
+from geta_nb.baselines.gates import Pressure, fold_gates, own_parameters, place_gates, settle
+from geta_nb.baselines.space import Space, check_met, dead_indices
+from geta_nb.baselines.task import Result, Task, fit, pretrained
+from geta_nb.calibrate import calibrate
+from geta_nb.config import QuantConfig
+from geta_nb.fake_quant import bit_width, step_size
+from geta_nb.masking import group_flags, mask_groups
+from geta_nb.prepare import attach_quantizers
+from geta_nb.quantizers import Quantizer
+
+LOWEST, HIGHEST = 2, 16
+
+
+class Bottleneck(nn.Module):
+    """mu and log sigma**2 of every group, [G]."""
+
+    def __init__(self, n_groups: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.ones(n_groups))
+        self.log_variance = nn.Parameter(torch.full((n_groups,), -5.0))
+
+    def log_ratio(self) -> Tensor:
+        """Return log(mu**2 / sigma**2), [G]."""
+        return self.mean.square().clamp(min=1e-12).log() - self.log_variance
+
+    def cost(self) -> Tensor:
+        """Return log(1 + mu**2 / sigma**2), [G]."""
+        return nn.functional.softplus(self.log_ratio())
+
+    def factors(self, groups: Tensor, batch: int) -> Tensor:
+        """Return z of these groups: [B, C] with noise while training, [1, C] without."""
+        mean = self.mean[groups][None]
+        if not self.training:
+            return mean
+        return mean + (0.5 * self.log_variance[groups]).exp() * torch.randn(batch, len(groups))
+
+
+def learned_bits(quantizer: Quantizer) -> Tensor:
+    """Return b, 0-dim, with its gradient."""
+    return bit_width(quantizer.step_size, quantizer.clip_max, quantizer.exponent)
+
+
+@torch.no_grad()
+def hold_bits(quantizer: Quantizer, low: float, high: float) -> None:
+    """Keep q_m and t positive and d where b lies in [low, high], in place."""
+    quantizer.clip_max.clamp_(min=1e-4)
+    quantizer.exponent.clamp_(0.5, 2.0)
+    top, bottom = (step_size(bits, quantizer.clip_max, quantizer.exponent) for bits in (low, high))
+    quantizer.step_size.copy_(quantizer.step_size.clamp(bottom, top))
+
+
+def compress(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
+    joint_share: float = 0.6, gamma: float = 1.0, lr_gates: float = 3e-2, lr_quant: float = 1e-3, rate: float = 0.02,
+) -> Result:
+    """Train in fp32 for ``dense_share`` of the epochs, learn gates and bits jointly, then train on at fixed groups and bits.
+
+    Raises:
+        BudgetError: out of reach.
+    """
+    space = space or Space(task)
+    dense_epochs = round(dense_share * task.epochs)
+    joint_epochs = round(joint_share * (task.epochs - dense_epochs))
+    model = pretrained(task, seed, dense_epochs)
+    torch.manual_seed(seed)
+    found = attach_quantizers(model, QuantConfig(activations=activations, initial_bits=8))
+    calibrate(model, found, task.calibration.split(64))
+    weights = {layer: found.weights[layer] for layer in space.layers}
+    inputs = {layer: found.activations[layer] for layer in space.layers if layer in found.activations}
+    quantizers = [*weights.values(), *inputs.values()]
+    gates = Bottleneck(space.table.n_groups)
+    remove = place_gates(model, space.table, gates.factors)
+    pressure = Pressure(relative_bops, rate=rate, steps=joint_epochs * task.steps_per_epoch)
+
+    def penalty() -> Tensor:
+        bits = [{layer: learned_bits(q) for layer, q in table.items()} for table in (weights, inputs)]
+        bops = space.soft_bops(gates.log_ratio().sigmoid(), *bits)
+        pressure.update(float(bops.detach()))
+        return pressure.weight * (gamma * gates.cost().mean() + bops.log())
+
+    groups = split_parameters(model, quantizers, lr=lr_quant)
+    groups.append({"params": list(gates.parameters()), "lr": lr_gates, "weight_decay": 0.0})
+    fit(task, model, joint_epochs, seed=seed, groups=groups, penalty=penalty,
+        after_step=lambda: [hold_bits(q, LOWEST, HIGHEST) for q in quantizers] and None)  # type: ignore[func-returns-value]
+    chosen = [{k: min(max(round(float(q.bit_width())), LOWEST), HIGHEST) for k, q in table.items()} for table in (weights, inputs)]
+    scores = gates.log_ratio().detach().double().numpy()
+    alive, weight_bits, activation_bits = settle(space, scores, relative_bops, *chosen, lambda bits: max(bits - 1, LOWEST))
+    remove()
+    fold_gates(model, space.table, gates.mean.detach())
+    dead = group_flags(dead_indices(alive), len(alive))
+
+    def keep() -> None:
+        mask_groups(space.table, own_parameters(model), dead)
+        for table, bits in ((weights, weight_bits), (inputs, activation_bits)):
+            for layer, quantizer in table.items():
+                hold_bits(quantizer, bits[layer], bits[layer])
+
+    keep()
+    fit(task, model, task.epochs - dense_epochs - joint_epochs, seed=seed + 1000, groups=split_parameters(model, quantizers, lr=lr_quant / 10),
+        after_step=keep)
+    notes = {"closed": float(np.mean(scores < 0)), "groups": int(alive.sum()), "pressure": pressure.weight}
+    return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "DJPQ")

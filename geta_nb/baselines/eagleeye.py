@@ -1,0 +1,76 @@
+"""EagleEye-style sampling: many random choices of how much each layer loses, ranked without training by adaptive batch norm.
+
+    ratio of layer l:  r_l = min(u_l / max(u), 1) scaled by one factor to the budget,   u_l ~ uniform(0, 1)
+    within a layer the filters of least L1 norm go;   of the candidates the one with the best accuracy after *adaptive batch norm* wins:
+    running mean and variance are measured anew on some training batches, all weights as they are.
+
+The winner is fine-tuned, then rounded to 8 bits by ``minmax``. Source: Li et al. 2020, arXiv:2007.02491. There candidates that miss the
+budget are drawn again; here one factor, found by bisection, puts each on the budget.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from geta_nb.baselines.attach import adapt_norms
+from geta_nb.baselines.minmax import post_quantize
+from geta_nb.baselines.space import FULL, Bools, Floats, Space, check_met, dead_indices, group_sums
+from geta_nb.baselines.task import Result, Task, accuracy, fit, pretrained
+from geta_nb.masking import group_flags, mask_groups
+
+
+def candidate(space: Space, l1: Floats, shares: Floats, relative_bops: float, bits: tuple[dict[str, float], dict[str, float]]) -> Bools:
+    """Return living groups, [G], of one random choice.
+
+    Args:
+        l1: L1 norm of each group's filters, [G].
+        shares: u, [families], > 0: families with larger shares lose more.
+        bits: of weights and of inputs.
+
+    A group whose rank within its family is q (0 the weakest, as a share of the family) goes once factor * u reaches q, so ordering all
+    groups by q / u and cutting where the budget is met is the bisection over the factor.
+    """
+    family_of = np.asarray(space.table.family_of)
+    order = np.lexsort((l1, family_of))
+    first = np.searchsorted(family_of[order], family_of[order])
+    rank = np.empty(len(l1))
+    rank[order] = np.arange(len(l1)) - first
+    position = (rank + 1) / np.bincount(family_of)[family_of]
+    return space.prune_to(position / shares[family_of], relative_bops, *bits)
+
+
+def compress(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, bits: int = 8,
+    dense_share: float = 0.5, candidates: int = 40, batches: int = 6,
+) -> Result:
+    """Train in fp32 for ``dense_share`` of the epochs, pick the best of ``candidates``, fine-tune it, quantize to ``bits``.
+
+    Args:
+        batches: of 64 training inputs, for adaptive batch norm.
+
+    Raises:
+        BudgetError: out of reach even with one group left per family.
+    """
+    space = space or Space(task)
+    weight_bits, activation_bits = pair = space.bits(bits, bits if activations else FULL)
+    dense_epochs = round(dense_share * task.epochs)
+    model = pretrained(task, seed, dense_epochs)
+    l1 = group_sums(space.table, {n: p for n, p in model.named_parameters() if p.dim() > 1}, 1, producers=True)
+    generator = np.random.default_rng(seed)
+    parts = task.calibration.split(64)[:batches]
+    scored: list[tuple[float, Bools]] = []
+    for _ in range(candidates):
+        shares = generator.uniform(0.05, 1.0, len(space.table.family_names))
+        alive = candidate(space, l1, shares, relative_bops, pair)
+        twin = copy.deepcopy(model)
+        mask_groups(space.table, dict(twin.named_parameters()), group_flags(dead_indices(alive), len(alive)))
+        adapt_norms(twin, parts)
+        scored.append((accuracy(twin, *task.check), alive))
+    best, alive = max(scored, key=lambda entry: entry[0])
+    subnet = space.cut(model, alive)
+    fit(task, subnet, task.epochs - dense_epochs, seed=seed)
+    post_quantize(subnet, task.calibration, weight_bits, activation_bits)
+    notes = {"bits": bits, "candidates": candidates, "best_check_accuracy": best, "groups": int(alive.sum())}
+    return check_met(space.measure(subnet, alive, weight_bits, activation_bits, notes=notes), relative_bops, "EagleEye")

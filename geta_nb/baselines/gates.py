@@ -1,0 +1,120 @@
+"""What gate-learning baselines share: a factor on every group's output, pressure towards a budget, and hard choices at the end.
+
+In: a network, its groups, learned gates. Out: the network with factors on its channels, later folded into its weights. A gate acts on what
+the group's layer gives out after its norm, so that 0 means absent, as for every other method here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from geta_nb.baselines.space import Bools, Floats, Space
+from geta_nb.errors import BudgetError
+
+Values = Callable[[Tensor, int], Tensor]
+
+
+def gated_modules(model: nn.Module, table: Any) -> dict[str, Tensor]:
+    """Return module path -> group of each of its outputs, int64 [C], -1 where none: the norms that write a group, else the matrices."""
+    written: dict[str, Tensor] = {}
+    for entry in table.axis_maps:
+        if entry.producing and entry.axis == 0:
+            written[entry.parameter.rpartition(".")[0]] = torch.as_tensor(entry.group_of_index)
+    norms = {path for path in written if isinstance(model.get_submodule(path), nn.modules.batchnorm._NormBase)}
+    normed = {int(g) for path in norms for g in written[path].tolist()} - {-1}
+    return {path: groups for path, groups in written.items() if path in norms or not normed & set(groups.tolist())}
+
+
+def place_gates(model: nn.Module, table: Any, values: Values) -> Callable[[], None]:
+    """Multiply the groups' outputs by ``values(groups [C], batch size)``, [1 or B, C]; returns what takes the gates off again."""
+
+    def hook(groups: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        def multiply(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+            factors = torch.where(groups >= 0, values(groups.clamp(min=0), len(output)), 1.0)
+            return output * factors.reshape(*factors.shape, *[1] * (output.dim() - 2))
+
+        return multiply
+
+    handles = [model.get_submodule(path).register_forward_hook(hook(groups)) for path, groups in gated_modules(model, table).items()]
+    return lambda: [handle.remove() for handle in handles] and None  # type: ignore[func-returns-value]
+
+
+@torch.no_grad()
+def fold_gates(model: nn.Module, table: Any, factors: Tensor) -> None:
+    """Multiply the gated modules' own weights and biases by the groups' ``factors``, [G]: what the gates did, without gates."""
+    for path, groups in gated_modules(model, table).items():
+        module = model.get_submodule(path)
+        own = torch.where(groups >= 0, factors[groups.clamp(min=0)], 1.0)
+        for name in ("weight", "bias"):
+            parameter = _own(module, name)
+            if parameter is not None:
+                parameter.mul_(own.reshape(-1, *[1] * (parameter.dim() - 1)))
+
+
+def _own(module: nn.Module, name: str) -> Tensor | None:
+    table = getattr(module, "parametrizations", {})
+    return cast(Tensor, table[name].original) if name in table else cast("Tensor | None", getattr(module, name, None))
+
+
+def own_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the network's parameters by original name, quantized or not."""
+    names = ("weight", "bias")
+    found = {f"{path}.{name}": _own(module, name) for path, module in model.named_modules() for name in names if hasattr(module, name)}
+    return {name: p for name, p in found.items() if isinstance(p, Tensor)}
+
+
+class Pressure:
+    """Weight of a regulariser that rises while the cost is above the budget and falls below it (dual ascent on the log cost).
+
+    The methods' own papers fix this weight and train once per weight; here one run has to end at a given cost.
+    """
+
+    def __init__(self, target: float, *, rate: float, steps: int) -> None:
+        self.weight, self._target, self._rate, self._steps, self._done = 0.0, target, rate, steps, 0
+        self._start: float | None = None
+
+    def update(self, cost: float) -> None:
+        """Compare ``cost`` with a goal that falls geometrically from the first cost to the target over the first 80 % of the steps."""
+        self._start = self._start or cost
+        done = min(self._done / (0.8 * self._steps), 1.0)
+        goal = self._start ** (1 - done) * self._target**done
+        self.weight = max(0.0, self.weight + self._rate * (math.log(cost) - math.log(goal)))
+        self._done += 1
+
+
+def settle(
+    space: Space, scores: Floats, relative_bops: float, weight_bits: Mapping[str, int], activation_bits: Mapping[str, int],
+    lower: Callable[[int], int],
+) -> tuple[Bools, dict[str, float], dict[str, float]]:
+    """Return living groups and bits that meet the budget: groups of negative score go, then the lowest, then bits of the dearest layers.
+
+    Args:
+        scores: [G]; below 0 the method has closed the gate itself.
+        lower: bits -> the next fewer; the same when there are none.
+
+    Raises:
+        BudgetError: out of reach.
+    """
+    weights, inputs = dict(weight_bits), dict(activation_bits)
+    while True:
+        try:
+            alive = space.prune_to(scores, relative_bops, weights, inputs)
+            closed = scores < 0
+            closed[[int(i) for i in _best(scores, space.table.family_of)]] = False
+            return alive & ~closed, {k: float(v) for k, v in weights.items()}, {k: float(v) for k, v in inputs.items()}
+        except BudgetError:
+            table = max((weights, inputs), key=lambda bits: max(bits.values(), default=0))
+            layer = max(table, key=lambda name: table[name]) if table else None
+            if layer is None or lower(table[layer]) == table[layer]:
+                raise
+            table[layer] = lower(table[layer])
+
+
+def _best(scores: Floats, family_of: Any) -> list[int]:
+    """Return the group of the highest score of each family."""
+    return list({int(family_of[i]): int(i) for i in scores.argsort(kind="stable")}.values())

@@ -1,0 +1,71 @@
+"""LSQ, learned step size quantization at fixed bits: each tensor's step is trained by gradient, the bits are given.
+
+    v^Q = s round(clip(v / s, -Q_n, Q_p))           Q_n = 2**(b-1), Q_p = 2**(b-1) - 1 (signed);  Q_n = 0, Q_p = 2**b - 1 (unsigned)
+    d v^Q / d s = round(v/s) - v/s inside, -Q_n below, Q_p above;   d v^Q / d v = 1 inside, 0 outside
+
+The gradient of s is scaled by g = 1 / sqrt(N Q_p), N the elements of a weight (features of an activation); s starts at 2 <|v|> / sqrt(Q_p).
+Source: Esser et al. 2020, arXiv:1902.08153. As there, training starts from an fp32 network; unlike there, the first and the last layer
+have the bits of the others, for the budget counts them too.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from geta_nb.baselines.attach import layer_inputs, quantize_layers, round_through, split_parameters
+from geta_nb.baselines.space import Space, check_met
+from geta_nb.baselines.task import Result, Task, fit, pretrained
+
+
+class LSQ(nn.Module):
+    """Quantizer with one learned step.
+
+    Args:
+        like: values to start from; negative ones make it signed.
+        bits: b.
+        count: N of the gradient's scale.
+    """
+
+    def __init__(self, like: Tensor, bits: int, count: int) -> None:
+        super().__init__()
+        signed = bool((like < 0).any())
+        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        self.scale = (count * self.high) ** -0.5
+        start = 2 * like.abs().mean() / self.high**0.5
+        self.step = nn.Parameter(start.clamp(min=1e-8).detach().clone())
+
+    def forward(self, v: Tensor) -> Tensor:
+        """Return v^Q, shape of ``v``."""
+        scaled = self.step * self.scale
+        step = scaled + (self.step - scaled).detach()  # the value of s, with g times its gradient
+        return round_through((v / step).clamp(self.low, self.high)) * step
+
+
+def compress(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
+    lr_step: float = 1e-3,
+) -> Result:
+    """Train in fp32 for ``dense_share`` of the epochs, then with LSQ at one precision, the dearest that the budget allows.
+
+    Args:
+        lr_step: learning rate of the steps.
+
+    Raises:
+        BudgetError: 2 bits are not cheap enough.
+    """
+    space = space or Space(task)
+    bits = space.uniform_bits(relative_bops, activations=activations)
+    weight_bits, activation_bits = space.bits(*bits)
+    dense_epochs = round(dense_share * task.epochs)
+    model = pretrained(task, seed, dense_epochs)
+    seen = layer_inputs(model, activation_bits, task.calibration)
+    found = quantize_layers(
+        model,
+        weight_bits,
+        weight=lambda layer, w: LSQ(w, bits[0], w.numel()),
+        inputs=lambda layer: LSQ(seen[layer], bits[1], seen[layer][0].numel()) if layer in seen else None,
+    )
+    groups = split_parameters(model, [q for table in found for q in table.values()], lr=lr_step)
+    fit(task, model, task.epochs - dense_epochs, seed=seed, groups=groups)
+    result = space.measure(model, space.everyone, weight_bits, activation_bits, notes={"weights": bits[0], "inputs": bits[1]})
+    return check_met(result, relative_bops, "LSQ")
