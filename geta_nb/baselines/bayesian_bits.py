@@ -8,7 +8,7 @@ Gates are hard-concrete: s = sigmoid((log u - log(1 - u) + phi) / tau), z = clip
 
     q(z > 0) = sigmoid(phi - tau log(-gamma / zeta)),      gamma = -0.1, zeta = 1.1, tau = 2/3
 
-    loss = cross-entropy + w sum over tensors (MACs / all MACs) sum_b b prod_{j <= b} q(z_j > 0)
+    loss = cross-entropy + w sum over tensors (MACs / all MACs) (mean q(z_2 > 0)) sum_b b prod_{4 <= j <= b} q(z_j > 0)
 
 At the end a gate is 1 where q(z = 0) < 0.34, else 0. Source: van Baalen et al. 2020, arXiv:2005.07093; the gates of Louizos et al. 2018,
 arXiv:1712.01312. Here z_2 of the weights is one gate per group (``gates``), there is no 32-bit level, and w follows the budget in the run.
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.baselines.attach import layer_inputs, quantize_layers, round_through, split_parameters
-from geta_nb.baselines.gates import Pressure, fold_gates, own_parameters, place_gates, settle
+from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, own_parameters, place_gates, settle
 from geta_nb.baselines.space import Space, check_met, dead_indices
 from geta_nb.baselines.task import Result, Task, fit, pretrained
 from geta_nb.masking import group_flags, mask_groups
@@ -94,7 +94,7 @@ class BitGates(nn.Module):
 
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
-    joint_share: float = 0.6, lr_gates: float = 5e-2, lr_range: float = 1e-3, rate: float = 0.05,
+    joint_share: float = 0.6, lr_gates: float = 2e-1, lr_range: float = 1e-3, rate: float = 0.01,
 ) -> Result:
     """Train in fp32 for ``dense_share`` of the epochs, learn the gates, then train on at fixed gates.
 
@@ -115,22 +115,27 @@ def compress(
     pruning = nn.Parameter(torch.full((space.table.n_groups,), 3.0))
     remove = place_gates(model, space.table, lambda groups, _: (sample if model.training else decide)(pruning[groups])[None])
     shares = {row.layer: row.macs / space.cost.dense.macs for row in space.cost.dense.layers if row.layer in space.layers}
+    rows = {entry.parameter: entry.group_of_index for entry in space.table.axis_maps if entry.axis == 0}
+    outputs = {k: torch.as_tensor([g for g in rows.get(f"{k}.weight", []) if g >= 0], dtype=torch.int64) for k in space.layers}
     pressure = Pressure(relative_bops, rate=rate, steps=joint_epochs * task.steps_per_epoch)
 
     def penalty() -> Tensor:
         bits = [{layer: q.expected_bits() for layer, q in table.items()} for table in (weights, inputs)]
         keep = probability(pruning)
         pressure.update(float(space.soft_bops(keep, *bits).detach()))
-        return pressure.weight * (sum((shares[k] * b for table in bits for k, b in table.items()), torch.zeros(())) + keep.mean())
+        kept = {k: keep[groups].mean() if len(groups) else torch.ones(()) for k, groups in outputs.items()}
+        terms = [shares[k] * b * kept[k] for k, b in bits[0].items()] + [shares[k] * b for k, b in bits[1].items()]
+        return pressure.weight * sum(terms, torch.zeros(()))
 
     gates = [pruning, *(q.phi for q in quantizers)]
     ranges = nn.ParameterList([q.limit for q in quantizers])
     apart = {id(p) for p in gates}
-    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in split_parameters(model, [ranges], lr=lr_range)]
+    split = split_parameters(model, [ranges], lr=lr_range)
+    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in split]
     groups.append({"params": gates, "lr": lr_gates, "weight_decay": 0.0})
     fit(task, model, joint_epochs, seed=seed, groups=groups, penalty=penalty)
     chosen = [{layer: q.decided_bits() for layer, q in table.items()} for table in (weights, inputs)]
-    scores = probability(pruning.detach()).double().numpy() - (1 - 0.34)
+    scores = family_scores(probability(pruning.detach()).double().numpy(), space.table.family_of)
     alive, weight_bits, activation_bits = settle(space, scores, relative_bops, *chosen, lambda bits: max(bits // 2, 2))
     remove()
     for table, decided in ((weights, weight_bits), (inputs, activation_bits)):

@@ -4,10 +4,11 @@
     partitioning  what lies outside is cut into 2**b - 1 equal intervals, on both sides in proportion to their lengths
     quantizing    a weight becomes the mean of the full-precision weights of its interval
 
-Forward and backward use the quantized weights, the step goes to the full-precision ones (straight through), so what was clipped may return.
-Source: Tung and Mori, CVPR 2018, doi:10.1109/CVPR.2018.00821. There (p, b) of each layer are sought by Bayesian optimisation; here one pair
-serves all layers: b is given (chosen on validation images), and p is what the budget then asks for. Pruning is unstructured and quantizes no
-activation: a zero weight is counted as costing no bit operation, which flatters the method on devices that cannot skip it.
+Forward and backward use the quantized weights, the step goes to the full-precision ones (straight through), so what was clipped may
+return. Source: Tung and Mori, CVPR 2018, doi:10.1109/CVPR.2018.00821. There (p, b) of each layer are sought by Bayesian optimisation;
+here one pair serves all layers: b is given (chosen on validation images), and p is what the budget then asks for. Pruning is
+unstructured and no activation is quantized: a zero weight is counted as costing no bit operation, which flatters the method on devices
+that cannot skip it.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def compress(
     density = min(1.0, relative_bops / space.relative_bops(space.everyone, weight_bits, activation_bits))
     smallest = min(parameter.numel() for parameter in task.build().parameters() if parameter.dim() > 1)
     if density * smallest < 2:
-        raise BudgetError("CLIP-Q: no weight would be left in a layer.", got=f"relative_bops={relative_bops:.4g} at {bits} bits", hint="bits=2")
+        got = f"relative_bops={relative_bops:.4g} at {bits} bits"
+        raise BudgetError("CLIP-Q: no weight would be left in a layer.", got=got, hint="bits=2")
     dense_epochs = round(dense_share * task.epochs)
     model = pretrained(task, seed, dense_epochs)
     quantize_layers(model, weight_bits, weight=lambda *_: ClipQ(1 - density, bits))

@@ -5,7 +5,8 @@ log(1 + mu_j**2 / sigma_j**2); a group without signal (mu**2 / sigma**2 small) i
 
     x^Q = sgn(x) d round(min(|x|, q_m)**t / d)      b = log2(q_m**t / d + 1) + 1        with d, q_m and t learned
 
-    loss = cross-entropy + w (gamma * mean_j log(1 + mu_j**2 / sigma_j**2) + log BOPs(keep, b)),   keep_j = sigmoid(log(mu_j**2 / sigma_j**2))
+    loss = cross-entropy + w (gamma mean_j log(1 + mu_j**2 / sigma_j**2) + log BOPs(keep, b))
+    keep_j = sigmoid(log(mu_j**2 / sigma_j**2))
 
 The quantizer is the core's, which has it from there. Source: Wang, Lu and Blankevoort 2020, arXiv:2007.10463, whose full text was not at
 hand: the two parts and the quantizer are the paper's, the exact form of the BOPs term is our reading. w follows the budget in the run
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.baselines.attach import split_parameters
-from geta_nb.baselines.gates import Pressure, fold_gates, own_parameters, place_gates, settle
+from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, own_parameters, place_gates, settle
 from geta_nb.baselines.space import Space, check_met, dead_indices
 from geta_nb.baselines.task import Result, Task, fit, pretrained
 from geta_nb.calibrate import calibrate
@@ -47,6 +48,10 @@ class Bottleneck(nn.Module):
     def cost(self) -> Tensor:
         """Return log(1 + mu**2 / sigma**2), [G]."""
         return nn.functional.softplus(self.log_ratio())
+
+    def keep(self) -> Tensor:
+        """Return the share of each group that lives, [G]: 1 with much signal, 0 with none."""
+        return self.log_ratio().sigmoid()
 
     def factors(self, groups: Tensor, batch: int) -> Tensor:
         """Return z of these groups: [B, C] with noise while training, [1, C] without."""
@@ -95,7 +100,7 @@ def compress(
 
     def penalty() -> Tensor:
         bits = [{layer: learned_bits(q) for layer, q in table.items()} for table in (weights, inputs)]
-        bops = space.soft_bops(gates.log_ratio().sigmoid(), *bits)
+        bops = space.soft_bops(gates.keep(), *bits)
         pressure.update(float(bops.detach()))
         return pressure.weight * (gamma * gates.cost().mean() + bops.log())
 
@@ -104,7 +109,7 @@ def compress(
     fit(task, model, joint_epochs, seed=seed, groups=groups, penalty=penalty,
         after_step=lambda: [hold_bits(q, LOWEST, HIGHEST) for q in quantizers] and None)  # type: ignore[func-returns-value]
     chosen = [{k: min(max(round(float(q.bit_width())), LOWEST), HIGHEST) for k, q in table.items()} for table in (weights, inputs)]
-    scores = gates.log_ratio().detach().double().numpy()
+    scores = family_scores(gates.keep().detach().double().numpy(), space.table.family_of)
     alive, weight_bits, activation_bits = settle(space, scores, relative_bops, *chosen, lambda bits: max(bits - 1, LOWEST))
     remove()
     fold_gates(model, space.table, gates.mean.detach())
@@ -117,7 +122,7 @@ def compress(
                 hold_bits(quantizer, bits[layer], bits[layer])
 
     keep()
-    fit(task, model, task.epochs - dense_epochs - joint_epochs, seed=seed + 1000, groups=split_parameters(model, quantizers, lr=lr_quant / 10),
-        after_step=keep)
+    groups = split_parameters(model, quantizers, lr=lr_quant / 10)
+    fit(task, model, task.epochs - dense_epochs - joint_epochs, seed=seed + 1000, groups=groups, after_step=keep)
     notes = {"closed": float(np.mean(scores < 0)), "groups": int(alive.sum()), "pressure": pressure.weight}
     return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "DJPQ")

@@ -1,11 +1,12 @@
 """EagleEye-style sampling: many random choices of how much each layer loses, ranked without training by adaptive batch norm.
 
-    ratio of layer l:  r_l = min(u_l / max(u), 1) scaled by one factor to the budget,   u_l ~ uniform(0, 1)
-    within a layer the filters of least L1 norm go;   of the candidates the one with the best accuracy after *adaptive batch norm* wins:
-    running mean and variance are measured anew on some training batches, all weights as they are.
+    kept share of layer l = min(1, factor u_l),   u_l ~ uniform(least, 1),   one factor for all layers so that the budget is met
+
+Within a layer the filters of least L1 norm go. Of the candidates the one with the best accuracy after *adaptive batch norm* wins: running
+mean and variance are measured anew on some training batches, all weights as they are.
 
 The winner is fine-tuned, then rounded to 8 bits by ``minmax``. Source: Li et al. 2020, arXiv:2007.02491. There candidates that miss the
-budget are drawn again; here one factor, found by bisection, puts each on the budget.
+budget are drawn again; here the factor puts each on the budget.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ def candidate(space: Space, l1: Floats, shares: Floats, relative_bops: float, bi
 
     Args:
         l1: L1 norm of each group's filters, [G].
-        shares: u, [families], > 0: families with larger shares lose more.
+        shares: u, [families], > 0: families with larger shares keep more.
         bits: of weights and of inputs.
 
-    A group whose rank within its family is q (0 the weakest, as a share of the family) goes once factor * u reaches q, so ordering all
-    groups by q / u and cutting where the budget is met is the bisection over the factor.
+    The n-th best of N groups stays while n / N <= factor * u. So ordering all groups by (n / N) / u and cutting from the top, until the
+    budget is met, is the search for the factor.
     """
     family_of = np.asarray(space.table.family_of)
-    order = np.lexsort((l1, family_of))
-    first = np.searchsorted(family_of[order], family_of[order])
+    order = np.lexsort((-l1, family_of))
     rank = np.empty(len(l1))
-    rank[order] = np.arange(len(l1)) - first
+    rank[order] = np.arange(len(l1)) - np.searchsorted(family_of[order], family_of[order])
     position = (rank + 1) / np.bincount(family_of)[family_of]
-    return space.prune_to(position / shares[family_of], relative_bops, *bits)
+    return space.prune_to(-position / shares[family_of], relative_bops, *bits)
 
 
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, bits: int = 8,
-    dense_share: float = 0.5, candidates: int = 40, batches: int = 6,
+    dense_share: float = 0.5, candidates: int = 40, batches: int = 6, least: float = 0.3,
 ) -> Result:
     """Train in fp32 for ``dense_share`` of the epochs, pick the best of ``candidates``, fine-tune it, quantize to ``bits``.
 
     Args:
+        least: u is drawn from least .. 1.
         batches: of 64 training inputs, for adaptive batch norm.
 
     Raises:
@@ -62,7 +63,7 @@ def compress(
     parts = task.calibration.split(64)[:batches]
     scored: list[tuple[float, Bools]] = []
     for _ in range(candidates):
-        shares = generator.uniform(0.05, 1.0, len(space.table.family_names))
+        shares = generator.uniform(least, 1.0, len(space.table.family_names))
         alive = candidate(space, l1, shares, relative_bops, pair)
         twin = copy.deepcopy(model)
         mask_groups(space.table, dict(twin.named_parameters()), group_flags(dead_indices(alive), len(alive)))

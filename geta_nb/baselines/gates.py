@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +86,20 @@ class Pressure:
         goal = self._start ** (1 - done) * self._target**done
         self.weight = max(0.0, self.weight + self._rate * (math.log(cost) - math.log(goal)))
         self._done += 1
+
+
+def family_scores(keep: Floats, family_of: Any) -> Floats:
+    """Return log(n_f / (rank + 1/2)), [G]: n_f the sum of ``keep``, [G], over the family, rank 0 its best group.
+
+    At least 0 for as many groups of each family as its keeps add up to, so that choosing those costs what the soft gates cost; going on
+    from there by score narrows all families in proportion.
+    """
+    family_of = np.asarray(family_of)
+    order = np.lexsort((-keep, family_of))
+    rank = np.empty(len(keep))
+    rank[order] = np.arange(len(keep)) - np.searchsorted(family_of[order], family_of[order])
+    counts = np.bincount(family_of, weights=keep)[family_of]
+    return np.asarray(np.log(np.maximum(counts, 1e-6) / (rank + 0.5)))
 
 
 def settle(

@@ -100,7 +100,9 @@ def fit(
         after_step: called after every optimizer step.
     """
     adam = {"lr": task.learning_rate, "weight_decay": task.weight_decay}
-    optimizer = optimizer or torch.optim.Adam(groups or list(model.parameters()), **adam)  # type: ignore[arg-type]
+    # copies: the optimizer and the schedule write into the dictionaries they are given
+    parameters: Any = [dict(group) for group in groups] if groups else list(model.parameters())
+    optimizer = optimizer or torch.optim.Adam(parameters, **adam)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs * task.steps_per_epoch, 1))
     generator = torch.Generator().manual_seed(seed)
     model.train()

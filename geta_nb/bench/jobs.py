@@ -20,7 +20,11 @@ import torch
 from tqdm import tqdm
 
 PACKAGE = Path(__file__).resolve().parents[1]
-UNRELATED = ("jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "run_notebook.py", "views.py")
+UNRELATED = (
+    "jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "baseline_rows.py", "baseline_table.py",
+    "run_notebook.py", "views.py",
+)  # fmt: skip
+"""Tables, and rows whose options are arguments of their jobs."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,11 @@ class Job:
 
 
 def source_fingerprint() -> str:
-    """Hash of the package's sources that can change a number: all but displays, widgets and the tables themselves."""
+    """Hash of the package's sources that can change a number: all but displays, widgets, pipelines and the tables themselves."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE)
-        if name.parts[0] in ("display", "widgets") or name.name in UNRELATED:
+        if name.parts[0] in ("display", "widgets", "pipelines") or name.name in UNRELATED:
             continue
         digest.update(str(name).encode() + path.read_bytes())
     return digest.hexdigest()[:16]
