@@ -18,11 +18,8 @@ from geta_nb.bench.digits_rows import compressed_run
 from geta_nb.bench.digits_task import digits_task
 from geta_nb.errors import BudgetError
 
-COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True), (0.016, True))
-"""(relative BOPs, whether inputs are quantized too), in the order in which they are run."""
-
-SHOWN = ((0.083, False), (0.032, False), (0.016, False), (0.016, True), (0.008, True))
-"""The same, in the order of the table."""
+COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True))
+"""(relative BOPs, whether inputs are quantized too) of each column."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Method:
         compress: the method.
         options: its options.
         tried: what they were chosen from, on validation images.
-        activations: whether it can quantize inputs; one that cannot has no figures of its own in those columns.
+        activations: whether it can quantize inputs; one that cannot spends the same cost on weights alone.
     """
 
     label: str
@@ -49,7 +46,7 @@ METHODS = {
     "magnitude": Method("magnitude groups, fine-tuned, 8-bit PTQ", magnitude.compress, {"dense_share": 0.5}, "dense_share 0.33, 0.5"),
     "eagleeye": Method("EagleEye sampling, 8-bit PTQ", eagleeye.compress, {"least": 0.3}, "two ways of sampling, three ranges"),
     "lsq": Method("LSQ, fixed bits", lsq.compress, {"dense_share": 0.33}, "dense_share 0.33, 0.5"),
-    "clipq": Method("CLIP-Q *", clipq.compress, {"bits": 3}, "bits 3, 4", activations=False),
+    "clipq": Method("CLIP-Q *", clipq.compress, {"bits": 3}, "bits 3, 4; dense_share 0.33, 0.5", activations=False),
     "djpq": Method("DJPQ", djpq.compress, {"gamma": 0.3}, "gamma 0.3, 1"),
     "hesso": Method("HESSO pruning, 8-bit PTQ", hesso.compress, {"saliency": "taylor"}, "saliency taylor, paper"),
     "bayesian_bits": Method("Bayesian Bits", bayesian_bits.compress, {"rate": 0.01}, "rate 0.01, 0.05; lr_gates 0.05, 0.2"),
