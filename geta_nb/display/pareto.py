@@ -25,6 +25,19 @@ class Curve:
     points: Sequence[Point]
 
 
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats: cheapest first, each with less error than all cheaper ones.
+
+    >>> front([(0.1, 0.02, False), (0.2, 0.03, False), (0.3, 0.01, False)])
+    [(0.1, 0.02, False), (0.3, 0.01, False)]
+    """
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p[0], p[1])):
+        if not found or point[1] < found[-1][1]:
+            found.append(point)
+    return found
+
+
 @dataclass(frozen=True)
 class _Scale:
     """A logarithmic axis from ``low`` to ``high`` onto ``length`` pixels."""
@@ -44,20 +57,23 @@ class _Scale:
         return found if len(found) <= 5 else [value for value in found if f"{value:e}"[0] == "1"]
 
 
-def pareto_picture(ours: Curve, others: Sequence[Curve], *, cost: str = "relative BOPs", error: str = "test error") -> str:
+def pareto_picture(
+    ours: Curve, others: Sequence[Curve], *, cost: str = "relative BOPs", error: str = "test error", hollow: str = "activations quantized too"
+) -> str:
     """Return the picture.
 
     Args:
         ours: drawn in every chart.
         others: one chart each; none: one chart with ``ours`` alone.
         cost, error: what the axes say; values are shares and shown as per cent.
+        hollow: what points of the second kind are.
     """
     points = [point for curve in (ours, *others) for point in curve.points]
     x = _axis([c for c, _, _ in points], _WIDE)
     y = _axis([max(e, 5e-4) for _, e, _ in points], _HIGH)
     charts = others or (Curve("", ()),)
     parts = [legend(0, 12, [(BLUE, ours.name), (VERMILION, "the method of the title")])[0]]
-    parts.append(text(0, 28, f"{cost} to the right, {error} upwards, both logarithmic; hollow: activations quantized too", kind="gv-dim"))
+    parts.append(text(0, 28, f"{cost} to the right, {error} upwards, both logarithmic; hollow: {hollow}", kind="gv-dim"))
     for number, curve in enumerate(charts):
         left = _LEFT + (number % _COLUMNS) * (_WIDE + _GAP + _LEFT)
         top = _TOP + 20 + (number // _COLUMNS) * (_HIGH + 60)
