@@ -13,9 +13,11 @@ from typing import Any
 from geta_nb.baselines import bayesian_bits, clipq, djpq, eagleeye, hesso, lsq, magnitude, minmax
 from geta_nb.baselines.space import Space
 from geta_nb.baselines.task import Result, Task
-from geta_nb.bench.digits import EPOCHS
+from geta_nb.bench.digits import EPOCHS, compress_digits
 from geta_nb.bench.digits_rows import compressed_run
 from geta_nb.bench.digits_task import digits_task
+from geta_nb.budget import Budget
+from geta_nb.config import QuantConfig
 from geta_nb.errors import BudgetError
 
 COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True))
@@ -52,6 +54,12 @@ METHODS = {
     "bayesian_bits": Method("Bayesian Bits", bayesian_bits.compress, {"rate": 0.01}, "rate 0.01, 0.05; lr_gates 0.05, 0.2"),
 }
 
+OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "geta": ("GETA, this package's defaults", {}),
+    "geta2": ("GETA, 2 to 16 bits instead of 4 to 16", {"lowest_bits": 2}),
+}
+"""Rows of GETA: words and options. The second one shows what the lower end of the bits is worth, in the two hardest columns."""
+
 CREDIT = "unstructured zeros are counted as costing no bit operation, which ordinary devices cannot skip; its weights alone are quantized"
 
 
@@ -73,6 +81,12 @@ def baseline_run(
     return {"seed": seed} | result.to_dict()
 
 
-def geta_run(seed: int, relative_bops: float, *, activations: bool, epochs: int = EPOCHS) -> dict[str, Any]:
-    """Compress it by this package's defaults: the row "ours, defaults" of the digits table."""
-    return compressed_run(seed, relative_bops, activations=activations, epochs=epochs)
+def geta_run(
+    seed: int, relative_bops: float, *, activations: bool, lowest_bits: int | None = None, epochs: int = EPOCHS
+) -> dict[str, Any]:
+    """Compress it by this package's defaults (the row "ours, defaults" of the digits table), or with another lower end of the bits."""
+    if lowest_bits is None:
+        return compressed_run(seed, relative_bops, activations=activations, epochs=epochs)
+    bits = (lowest_bits, 16)
+    budget = Budget(relative_bops=relative_bops, bit_range=bits, activation_bit_range=bits)
+    return compress_digits(seed, budget, epochs=epochs, quantize=QuantConfig(activations=activations))

@@ -38,7 +38,7 @@ def user_code(given: Given) -> Any:
     quantized = nncf.quantize(Wrapped(given.model).eval(), calibration)
     given.train(quantized)
     onnx = given.file.with_suffix(".onnx")
-    stripped = nncf.strip(quantized.eval())
+    stripped = nncf.strip(quantized.eval(), example_input=given.images[:2])
     batch = {0: torch.export.Dim.DYNAMIC}
     torch.onnx.export(stripped, (given.images[:2],), onnx, dynamic_shapes=(batch,), external_data=False, verbose=False)
     file = given.file.with_suffix(".xml")

@@ -58,7 +58,12 @@ class _Scale:
 
 
 def pareto_picture(
-    ours: Curve, others: Sequence[Curve], *, cost: str = "relative BOPs", error: str = "test error", hollow: str = "activations quantized too"
+    ours: Curve,
+    others: Sequence[Curve],
+    *,
+    cost: str = "relative BOPs",
+    error: str = "test error",
+    hollow: str = "activations quantized too",
 ) -> str:
     """Return the picture.
 
@@ -73,7 +78,8 @@ def pareto_picture(
     y = _axis([max(e, 5e-4) for _, e, _ in points], _HIGH)
     charts = others or (Curve("", ()),)
     parts = [legend(0, 12, [(BLUE, ours.name), (VERMILION, "the method of the title")])[0]]
-    parts.append(text(0, 28, f"{cost} to the right, {error} upwards, both logarithmic; hollow: {hollow}", kind="gv-dim"))
+    axes = f"{cost} to the right, {error} upwards, both logarithmic; hollow: {hollow}"
+    parts.append(text(0, 28, axes, kind="gv-dim"))
     for number, curve in enumerate(charts):
         left = _LEFT + (number % _COLUMNS) * (_WIDE + _GAP + _LEFT)
         top = _TOP + 20 + (number // _COLUMNS) * (_HIGH + 60)
