@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture browser venv clean bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture browser venv clean bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -27,6 +27,9 @@ lab: $(STAMP)   ## JupyterLab on the notebooks
 
 bench-digits: $(STAMP)  ## the README's benchmark table (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.digits_table --output runs/bench_digits
+
+bench-baselines: $(STAMP)  ## eight other methods beside GETA at equal cost: docs/baselines.md (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.baseline_table --output runs/bench_baselines
 
 zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
 	$(BIN)/python tests/zoo_table.py

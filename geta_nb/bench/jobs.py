@@ -82,6 +82,12 @@ def run_jobs(jobs: Mapping[str, Job], folder: Path, *, workers: int = 2, title: 
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 
+def kept_results(jobs: Mapping[str, Job], folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the results that are in ``folder``, without making any."""
+    files = {name: folder / f"{name}-{job.fingerprint}.json" for name, job in jobs.items()}
+    return {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+
+
 def _in_processes(jobs: Mapping[str, Job], files: Mapping[str, Path], workers: int, bar: Any) -> None:
     # spawn: a forked torch may hang in its thread pool
     context = multiprocessing.get_context("spawn")
