@@ -26,11 +26,11 @@ def four_lines(x: int) -> int:
     Nor this.
     """
     # nor this
-    y = (
-        x + 1
+    y = max(
+        x, 1
     )
 
-    return y
+    return y + x
 
 
 def test_lines_are_counted_without_words_about_them():
@@ -114,7 +114,8 @@ def test_peers_that_quantize_are_at_eight_bits_by_their_own_graph(name, tmp_path
     script = (
         "import json, sys, torch; torch.set_num_threads(1); from pathlib import Path; from geta_nb.bench import digits, peers_table;"
         "from geta_nb.bench.peers import Given, run_peer; data = digits.load_digits(); torch.manual_seed(0);"
-        f"given = Given(digits.digits_net(0.5), peers_table.trainer(data, 1, 0), data.train_images, 23, 0.3, Path({str(tmp_path)!r}) / 'p', True);"
+        "train = peers_table.trainer(data, 1, 0);"
+        f"given = Given(digits.digits_net(0.5), train, data.train_images, 23, 0.3, Path({str(tmp_path)!r}) / 'p', True);"
         f"row = run_peer({name!r}, given, data).to_dict(); sys.stdout.write('ROW' + json.dumps(row))"
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
@@ -171,7 +172,8 @@ def test_the_authors_code_is_imported_from_the_checkout_and_only_when_there_is_o
 
 
 def test_the_table_shows_every_figure_and_leaves_out_what_there_is_not():
-    row = Row("geta", accuracy=0.987, relative_bops=0.0312, file_bytes=12345, latency_ms=1.234, runtime="torch", analysis_seconds=2.5, user_lines=8)
+    figures = {"accuracy": 0.987, "relative_bops": 0.0312, "file_bytes": 12345, "latency_ms": 1.234, "runtime": "torch"}
+    row = Row("geta", **figures, analysis_seconds=2.5, user_lines=8)
     failed = Row("nncf", note="ImportError: <b>")
     text = peers_table.markdown([row, failed])
     assert f"| {PEERS['geta']} | 98.7 % | 3.12 % | 12.3 kB | 1.23 ms (torch) | 2.5 s | 8 |  |" in text

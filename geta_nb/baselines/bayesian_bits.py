@@ -16,37 +16,18 @@ arXiv:1712.01312. Here z_2 of the weights is one gate per group (``gates``), the
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from geta_nb.baselines.attach import layer_inputs, quantize_layers, round_through, split_parameters
-from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, own_parameters, place_gates, settle
-from geta_nb.baselines.space import Space, check_met, dead_indices
+from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, phases, place_gates, settle, train_masked
+from geta_nb.baselines.hard_concrete import decide, probability, sample
+from geta_nb.baselines.space import Space, check_met
 from geta_nb.baselines.task import Result, Task, fit, pretrained
-from geta_nb.masking import group_flags, mask_groups
 
-GAMMA, ZETA, TAU = -0.1, 1.1, 2 / 3
-SHIFT = TAU * math.log(-GAMMA / ZETA)
 LEVELS = (4, 8, 16)
-
-
-def sample(phi: Tensor) -> Tensor:
-    """Return hard-concrete gates, shape of ``phi``."""
-    u = torch.rand_like(phi).clamp(1e-6, 1 - 1e-6)
-    s = torch.sigmoid((u.log() - (1 - u).log() + phi) / TAU)
-    return (s * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
-
-
-def probability(phi: Tensor) -> Tensor:
-    """Return q(z > 0)."""
-    return torch.sigmoid(phi - SHIFT)
-
-
-def decide(phi: Tensor) -> Tensor:
-    """Return the gates of a finished network, 0 or 1."""
-    return (1 - probability(phi) < 0.34).to(phi.dtype)
 
 
 class BitGates(nn.Module):
@@ -63,7 +44,9 @@ class BitGates(nn.Module):
         """Return x^Q without z_2, shape of ``x``."""
         gates = self.fixed if self.fixed is not None else sample(self.phi) if self.training else decide(self.phi)
         limit = self.limit.abs().clamp(min=1e-6)
-        x = torch.minimum(torch.maximum(x, -limit if self.signed else torch.zeros_like(limit)), limit)
+        # as in the source, the range ends just inside: its very end lies midway between two codes, one of which would be too many
+        end = limit * (1 - 1e-6)
+        x = torch.minimum(torch.maximum(x, -end if self.signed else torch.zeros_like(end)), end)
         step = (2 if self.signed else 1) * limit / 3
         total = step * round_through(x / step)
         passing = torch.ones_like(limit)
@@ -85,25 +68,24 @@ class BitGates(nn.Module):
 
     def decided_bits(self) -> int:
         """Return the bit width that the decided gates leave: the first closed one ends it."""
-        return 2 * 2 ** int(decide(self.phi).cumprod(0).sum())
+        return int(2 ** (1 + decide(self.phi).cumprod(0).sum()))
 
     def fix(self, bits: int) -> None:
         """Hold the gates at ``bits``, one of 2, 4, 8, 16."""
         self.fixed = torch.tensor([float(level <= bits) for level in LEVELS])
 
 
+Quantizers = dict[str, BitGates]
+LR_GATES, LR_RANGE = 2e-1, 1e-3
+
+
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
-    joint_share: float = 0.6, lr_gates: float = 2e-1, lr_range: float = 1e-3, rate: float = 0.01,
+    joint_share: float = 0.6, rate: float = 0.01,
 ) -> Result:
-    """Train in fp32 for ``dense_share`` of the epochs, learn the gates, then train on at fixed gates.
-
-    Raises:
-        BudgetError: out of reach.
-    """
+    """Train in fp32 for ``dense_share`` of the epochs, learn the gates, then train on at fixed gates."""
     space = space or Space(task)
-    dense_epochs = round(dense_share * task.epochs)
-    joint_epochs = round(joint_share * (task.epochs - dense_epochs))
+    dense_epochs, joint_epochs, rest_epochs = phases(task, dense_share, joint_share)
     model = pretrained(task, seed, dense_epochs)
     torch.manual_seed(seed)
     seen = layer_inputs(model, space.layers if activations else (), task.calibration)
@@ -111,40 +93,46 @@ def compress(
         model, space.layers, weight=lambda _, w: BitGates(w), inputs=lambda layer: BitGates(seen[layer]) if layer in seen else None
     )
     weights, inputs = ({layer: q for layer, q in table.items() if isinstance(q, BitGates)} for table in found)
-    quantizers = [*weights.values(), *inputs.values()]
     pruning = nn.Parameter(torch.full((space.table.n_groups,), 3.0))
-    remove = place_gates(model, space.table, lambda groups, _: (sample if model.training else decide)(pruning[groups])[None])
-    shares = {row.layer: row.macs / space.cost.dense.macs for row in space.cost.dense.layers if row.layer in space.layers}
-    rows = {entry.parameter: entry.group_of_index for entry in space.table.axis_maps if entry.axis == 0}
-    outputs = {k: torch.as_tensor([g for g in rows.get(f"{k}.weight", []) if g >= 0], dtype=torch.int64) for k in space.layers}
     pressure = Pressure(relative_bops, rate=rate, steps=joint_epochs * task.steps_per_epoch)
-
-    def penalty() -> Tensor:
-        bits = [{layer: q.expected_bits() for layer, q in table.items()} for table in (weights, inputs)]
-        keep = probability(pruning)
-        pressure.update(float(space.soft_bops(keep, *bits).detach()))
-        kept = {k: keep[groups].mean() if len(groups) else torch.ones(()) for k, groups in outputs.items()}
-        terms = [shares[k] * b * kept[k] for k, b in bits[0].items()] + [shares[k] * b for k, b in bits[1].items()]
-        return pressure.weight * sum(terms, torch.zeros(()))
-
-    gates = [pruning, *(q.phi for q in quantizers)]
-    ranges = nn.ParameterList([q.limit for q in quantizers])
-    apart = {id(p) for p in gates}
-    split = split_parameters(model, [ranges], lr=lr_range)
-    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in split]
-    groups.append({"params": gates, "lr": lr_gates, "weight_decay": 0.0})
-    fit(task, model, joint_epochs, seed=seed, groups=groups, penalty=penalty)
-    chosen = [{layer: q.decided_bits() for layer, q in table.items()} for table in (weights, inputs)]
+    rest = learn(task, space, model, (weights, inputs), pruning, pressure, seed=seed, epochs=joint_epochs)
     scores = family_scores(probability(pruning.detach()).double().numpy(), space.table.family_of)
-    alive, weight_bits, activation_bits = settle(space, scores, relative_bops, *chosen, lambda bits: max(bits // 2, 2))
-    remove()
+    chosen_weights, chosen_inputs = ({layer: q.decided_bits() for layer, q in table.items()} for table in (weights, inputs))
+    halve = lambda bits: max(bits // 2, 2)  # noqa: E731
+    alive, weight_bits, activation_bits = settle(space, scores, relative_bops, chosen_weights, chosen_inputs, halve)
     for table, decided in ((weights, weight_bits), (inputs, activation_bits)):
         for layer, quantizer in table.items():
             quantizer.fix(int(decided[layer]))
     fold_gates(model, space.table, torch.as_tensor(alive, dtype=torch.float32))
-    dead = group_flags(dead_indices(alive), len(alive))
-    keep = lambda: mask_groups(space.table, own_parameters(model), dead)  # noqa: E731
-    keep()
-    fit(task, model, task.epochs - dense_epochs - joint_epochs, seed=seed + 1000, groups=groups[:-1], after_step=keep)
-    notes = {"closed": float((scores < 0).mean()), "groups": int(alive.sum()), "pressure": pressure.weight}
+    train_masked(task, space, model, alive, rest_epochs, seed=seed, groups=rest)
+    notes = {"closed": float((scores < 0).mean()), "groups": int(alive.sum())}
     return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "Bayesian Bits")
+
+
+def learn(
+    task: Task, space: Space, model: nn.Module, found: tuple[Quantizers, Quantizers], pruning: nn.Parameter, pressure: Pressure, *,
+    seed: int, epochs: int,
+) -> list[dict[str, Any]]:
+    """Train weights, ranges and gates together, in place; return Adam's groups without the gates."""
+    macs = space.cost.dense.macs
+    shares = {row.layer: row.macs / macs for row in space.cost.dense.layers if row.layer in space.layers}
+    rows = {entry.parameter: entry.group_of_index for entry in space.table.axis_maps if entry.axis == 0}
+    outputs = {k: torch.as_tensor([g for g in rows.get(f"{k}.weight", []) if g >= 0], dtype=torch.int64) for k in space.layers}
+
+    def penalty() -> Tensor:
+        weight_bits, input_bits = ({layer: q.expected_bits() for layer, q in table.items()} for table in found)
+        keep = probability(pruning)
+        pressure.update(float(space.soft_bops(keep, weight_bits, input_bits).detach()))
+        kept = {k: keep[groups].mean() if len(groups) else torch.ones(()) for k, groups in outputs.items()}
+        terms = [shares[k] * b * kept[k] for k, b in weight_bits.items()] + [shares[k] * b for k, b in input_bits.items()]
+        return pressure.weight * torch.stack(terms).sum()
+
+    quantizers = [q for table in found for q in table.values()]
+    gates = [pruning, *(q.phi for q in quantizers)]
+    apart = {id(p) for p in gates}
+    split = split_parameters(model, [nn.ParameterList([q.limit for q in quantizers])], lr=LR_RANGE)
+    groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in split]
+    remove = place_gates(model, space.table, lambda index, _: (sample if model.training else decide)(pruning[index])[None])
+    fit(task, model, epochs, seed=seed, groups=[*groups, {"params": gates, "lr": LR_GATES, "weight_decay": 0.0}], penalty=penalty)
+    remove()
+    return groups

@@ -20,13 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.baselines.attach import split_parameters
-from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, own_parameters, place_gates, settle
-from geta_nb.baselines.space import Space, check_met, dead_indices
+from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, phases, place_gates, settle, train_masked
+from geta_nb.baselines.space import Space, check_met
 from geta_nb.baselines.task import Result, Task, fit, pretrained
 from geta_nb.calibrate import calibrate
 from geta_nb.config import QuantConfig
 from geta_nb.fake_quant import bit_width, step_size
-from geta_nb.masking import group_flags, mask_groups
 from geta_nb.prepare import attach_quantizers
 from geta_nb.quantizers import Quantizer
 
@@ -75,9 +74,13 @@ def hold_bits(quantizer: Quantizer, low: float, high: float) -> None:
     quantizer.step_size.copy_(quantizer.step_size.clamp(bottom, top))
 
 
+Quantizers = dict[str, Quantizer]
+LR_GATES, LR_QUANT, PRESSURE = 3e-2, 1e-3, 0.02
+
+
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
-    joint_share: float = 0.6, gamma: float = 1.0, lr_gates: float = 3e-2, lr_quant: float = 1e-3, rate: float = 0.02,
+    joint_share: float = 0.6, gamma: float = 0.3,
 ) -> Result:
     """Train in fp32 for ``dense_share`` of the epochs, learn gates and bits jointly, then train on at fixed groups and bits.
 
@@ -85,44 +88,57 @@ def compress(
         BudgetError: out of reach.
     """
     space = space or Space(task)
-    dense_epochs = round(dense_share * task.epochs)
-    joint_epochs = round(joint_share * (task.epochs - dense_epochs))
+    dense_epochs, joint_epochs, rest_epochs = phases(task, dense_share, joint_share)
     model = pretrained(task, seed, dense_epochs)
     torch.manual_seed(seed)
     found = attach_quantizers(model, QuantConfig(activations=activations, initial_bits=8))
     calibrate(model, found, task.calibration.split(64))
-    weights = {layer: found.weights[layer] for layer in space.layers}
-    inputs = {layer: found.activations[layer] for layer in space.layers if layer in found.activations}
-    quantizers = [*weights.values(), *inputs.values()]
-    gates = Bottleneck(space.table.n_groups)
-    remove = place_gates(model, space.table, gates.factors)
-    pressure = Pressure(relative_bops, rate=rate, steps=joint_epochs * task.steps_per_epoch)
+    weights: Quantizers = {layer: found.weights[layer] for layer in space.layers}
+    inputs: Quantizers = {layer: found.activations[layer] for layer in space.layers if layer in found.activations}
+    gates = learn(task, space, model, (weights, inputs), relative_bops, seed=seed, epochs=joint_epochs, gamma=gamma)
+    scores = family_scores(gates.keep().detach().double().numpy(), space.table.family_of)
+    alive, weight_bits, activation_bits = settle(
+        space, scores, relative_bops, whole_bits(weights), whole_bits(inputs), lambda bits: max(bits - 1, LOWEST)
+    )
+    fold_gates(model, space.table, gates.mean.detach())
+
+    def hold() -> None:
+        for quantizers, bits in ((weights, weight_bits), (inputs, activation_bits)):
+            for layer, quantizer in quantizers.items():
+                hold_bits(quantizer, bits[layer], bits[layer])
+
+    groups = split_parameters(model, [*weights.values(), *inputs.values()], lr=LR_QUANT / 10)
+    train_masked(task, space, model, alive, rest_epochs, seed=seed, groups=groups, also=hold)
+    notes = {"closed": float(np.mean(scores < 0)), "groups": int(alive.sum())}
+    return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "DJPQ")
+
+
+def learn(
+    task: Task, space: Space, model: nn.Module, found: tuple[Quantizers, Quantizers], relative_bops: float, *, seed: int, epochs: int,
+    gamma: float,
+) -> Bottleneck:
+    """Train weights, quantizers and gates together, in place; return the gates, taken off the network again."""
+    gates, quantizers = Bottleneck(space.table.n_groups), [q for table in found for q in table.values()]
+    pressure = Pressure(relative_bops, rate=PRESSURE, steps=epochs * task.steps_per_epoch)
 
     def penalty() -> Tensor:
-        bits = [{layer: learned_bits(q) for layer, q in table.items()} for table in (weights, inputs)]
-        bops = space.soft_bops(gates.keep(), *bits)
+        weight_bits, input_bits = ({layer: learned_bits(q) for layer, q in table.items()} for table in found)
+        bops = space.soft_bops(gates.keep(), weight_bits, input_bits)
         pressure.update(float(bops.detach()))
         return pressure.weight * (gamma * gates.cost().mean() + bops.log())
 
-    groups = split_parameters(model, quantizers, lr=lr_quant)
-    groups.append({"params": list(gates.parameters()), "lr": lr_gates, "weight_decay": 0.0})
-    fit(task, model, joint_epochs, seed=seed, groups=groups, penalty=penalty,
-        after_step=lambda: [hold_bits(q, LOWEST, HIGHEST) for q in quantizers] and None)  # type: ignore[func-returns-value]
-    chosen = [{k: min(max(round(float(q.bit_width())), LOWEST), HIGHEST) for k, q in table.items()} for table in (weights, inputs)]
-    scores = family_scores(gates.keep().detach().double().numpy(), space.table.family_of)
-    alive, weight_bits, activation_bits = settle(space, scores, relative_bops, *chosen, lambda bits: max(bits - 1, LOWEST))
+    def hold() -> None:
+        for quantizer in quantizers:
+            hold_bits(quantizer, LOWEST, HIGHEST)
+
+    remove = place_gates(model, space.table, gates.factors)
+    groups = split_parameters(model, quantizers, lr=LR_QUANT)
+    groups.append({"params": list(gates.parameters()), "lr": LR_GATES, "weight_decay": 0.0})
+    fit(task, model, epochs, seed=seed, groups=groups, penalty=penalty, after_step=hold)
     remove()
-    fold_gates(model, space.table, gates.mean.detach())
-    dead = group_flags(dead_indices(alive), len(alive))
+    return gates
 
-    def keep() -> None:
-        mask_groups(space.table, own_parameters(model), dead)
-        for table, bits in ((weights, weight_bits), (inputs, activation_bits)):
-            for layer, quantizer in table.items():
-                hold_bits(quantizer, bits[layer], bits[layer])
 
-    keep()
-    groups = split_parameters(model, quantizers, lr=lr_quant / 10)
-    fit(task, model, task.epochs - dense_epochs - joint_epochs, seed=seed + 1000, groups=groups, after_step=keep)
-    notes = {"closed": float(np.mean(scores < 0)), "groups": int(alive.sum()), "pressure": pressure.weight}
-    return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "DJPQ")
+def whole_bits(quantizers: Quantizers) -> dict[str, int]:
+    """Return layer -> its learned bits, rounded."""
+    return {layer: min(max(round(float(q.bit_width())), LOWEST), HIGHEST) for layer, q in quantizers.items()}

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geta_nb.baselines.space import Bools, Floats, Space
+from geta_nb.baselines.space import Bools, Floats, Space, dead_indices
+from geta_nb.baselines.task import Task, fit
 from geta_nb.errors import BudgetError
+from geta_nb.masking import group_flags, mask_groups
 
 Values = Callable[[Tensor, int], Tensor]
 
@@ -42,7 +44,12 @@ def place_gates(model: nn.Module, table: Any, values: Values) -> Callable[[], No
         return multiply
 
     handles = [model.get_submodule(path).register_forward_hook(hook(groups)) for path, groups in gated_modules(model, table).items()]
-    return lambda: [handle.remove() for handle in handles] and None  # type: ignore[func-returns-value]
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove
 
 
 @torch.no_grad()
@@ -133,3 +140,25 @@ def settle(
 def _best(scores: Floats, family_of: Any) -> list[int]:
     """Return the group of the highest score of each family."""
     return list({int(family_of[i]): int(i) for i in scores.argsort(kind="stable")}.values())
+
+
+def phases(task: Task, dense_share: float, joint_share: float) -> tuple[int, int, int]:
+    """Return the epochs of fp32 training, of learning gates, and of what follows: all of the task's together."""
+    dense = round(dense_share * task.epochs)
+    joint = round(joint_share * (task.epochs - dense))
+    return dense, joint, task.epochs - dense - joint
+
+
+def train_masked(
+    task: Task, space: Space, model: nn.Module, alive: Bools, epochs: int, *, seed: int, groups: list[dict[str, Any]],
+    also: Callable[[], None] = lambda: None,
+) -> None:
+    """Train on, in place, with the dead groups at zero before and after every step; ``also`` is called where they are put there."""
+    dead = group_flags(dead_indices(alive), len(alive))
+
+    def keep() -> None:
+        mask_groups(space.table, own_parameters(model), dead)
+        also()
+
+    keep()
+    fit(task, model, epochs, seed=seed + 1000, groups=groups, after_step=keep)

@@ -29,7 +29,8 @@ class LSQ(nn.Module):
     def __init__(self, like: Tensor, bits: int, count: int) -> None:
         super().__init__()
         signed = bool((like < 0).any())
-        self.low, self.high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        self.low: int = -(2 ** (bits - 1)) if signed else 0
+        self.high: int = (2 ** (bits - 1) if signed else 2**bits) - 1
         self.scale = (count * self.high) ** -0.5
         start = 2 * like.abs().mean() / self.high**0.5
         self.step = nn.Parameter(start.clamp(min=1e-8).detach().clone())

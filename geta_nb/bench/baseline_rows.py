@@ -45,7 +45,7 @@ class Method:
 
 METHODS = {
     "minmax": Method("min-max PTQ", minmax.compress),
-    "magnitude": Method("magnitude groups, fine-tuned, 8-bit PTQ", magnitude.compress, {"dense_share": 0.5}, "dense_share 0.33, 0.5"),
+    "magnitude": Method("magnitude groups, 8-bit PTQ", magnitude.compress, {"dense_share": 0.5}, "dense_share 0.33, 0.5"),
     "eagleeye": Method("EagleEye sampling, 8-bit PTQ", eagleeye.compress, {"least": 0.3}, "two ways of sampling, three ranges"),
     "lsq": Method("LSQ, fixed bits", lsq.compress, {"dense_share": 0.33}, "dense_share 0.33, 0.5"),
     "clipq": Method("CLIP-Q *", clipq.compress, {"bits": 3}, "bits 3, 4; dense_share 0.33, 0.5", activations=False),
@@ -56,7 +56,7 @@ METHODS = {
 
 OURS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "geta": ("GETA, this package's defaults", {}),
-    "geta2": ("GETA, 2 to 16 bits instead of 4 to 16", {"lowest_bits": 2}),
+    "geta2": ("GETA, bits from 2, not 4", {"lowest_bits": 2}),
 }
 """Rows of GETA: words and options. The second one shows what the lower end of the bits is worth, in the two hardest columns."""
 

@@ -34,13 +34,13 @@ def all_jobs(seeds: Sequence[int], epochs: int) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for target, activations in sorted(COLUMNS, key=lambda column: (column[0] > HARD, -column[0])):
         for seed in seeds:
-            common = {"seed": seed, "relative_bops": target, "activations": activations, "epochs": epochs}
+            common: dict[str, Any] = {"seed": seed, "relative_bops": target, "activations": activations, "epochs": epochs}
             for name, method in METHODS.items():
                 arguments = common | {"method": name, "options": dict(method.options)}
                 jobs[job_name(name, target, activations, seed)] = Job(baseline_run, arguments)
             for name, (_, extra) in OURS.items():
                 if not extra or target <= HARD:
-                    jobs[job_name(name, target, activations, seed)] = Job(geta_run, common | extra)
+                    jobs[job_name(name, target, activations, seed)] = Job(geta_run, {**common, **extra})
     return jobs
 
 
@@ -96,7 +96,7 @@ def _cell(entry: Mapping[str, Any] | None, best: float) -> str:
         return "out of reach"
     words = f"{100 * entry['accuracy']:.1f} ± {100 * entry['deviation']:.1f}"
     words = f"**{words}**" if entry["accuracy"] == best else words
-    return words if len(entry["seeds"]) == SEEDS else f"{words} ({len(entry['seeds'])} seeds)"
+    return words if len(entry["seeds"]) == SEEDS else f"{words} (seeds {', '.join(map(str, entry['seeds']))} alone)"
 
 
 def verdict(entries: Iterable[Mapping[str, Any]]) -> list[str]:

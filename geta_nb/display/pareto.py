@@ -125,4 +125,5 @@ def _mark(x: float, y: float, kind: str, *, hollow: bool, round_: bool) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%"
+    words = f"{100 * share:.2f}" if share < 0.01 else f"{100 * share:.1f}"
+    return words.rstrip("0").rstrip(".") + "%"
