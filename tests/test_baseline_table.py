@@ -51,7 +51,7 @@ def test_a_cell_is_a_mean_with_its_deviation_and_the_best_one_is_bold():
 @pytest.mark.parametrize(("ours", "words"), [(0.9, "ahead of it by 10.0"), (0.8, "level with it by 0.0"), (0.7, "behind it by 10.0")])
 def test_the_verdict_follows_the_numbers(ours, words):
     entries = [entry("lsq", 0.008, [0.8] * 3, activations=True), entry("minmax", 0.008, [0.1] * 3, activations=True)]
-    entries += [entry("geta", 0.008, [ours] * 3, activations=True), entry("geta2", 0.008, [1.0] * 3, activations=True)]
+    entries += [entry("geta", 0.008, [ours] * 3, activations=True), entry("geta3", 0.008, [1.0] * 3, activations=True)]
     (line,) = baseline_table.verdict(entries)
     assert words in line and "(LSQ, fixed bits)" in line
 
