@@ -78,11 +78,16 @@ def labels() -> dict[str, str]:
     return {name: method.label for name, method in METHODS.items()} | {name: words for name, (words, _) in OURS.items()}
 
 
+def has_all_seeds(entry: Mapping[str, Any]) -> bool:
+    """Whether a cell is the mean of all seeds; others are shown, but compared with nothing."""
+    return len(entry.get("seeds", ())) == SEEDS
+
+
 def markdown(entries: Iterable[Mapping[str, Any]]) -> str:
     """Return the compact table: accuracy in per cent, mean and deviation over seeds, and the best of each column in bold."""
     cells = cells_of(entries)
-    best = {column: max((e["accuracy"] for (_, *c), e in cells.items() if tuple(c) == column and "accuracy" in e), default=0.0)
-            for column in COLUMNS}
+    whole = {key: entry for key, entry in cells.items() if has_all_seeds(entry)}
+    best = {column: max((e["accuracy"] for (_, *c), e in whole.items() if tuple(c) == column), default=2.0) for column in COLUMNS}
     head = ["test accuracy (%) at relative BOPs of at most", *(f"{100 * t:.2g} %{', with activations' if a else ''}" for t, a in COLUMNS)]
     rows = [[words, *(_cell(cells.get((row, *column)), best[column]) for column in COLUMNS)] for row, words in labels().items()]
     lines = [head, ["---"] * len(head), *rows]
@@ -101,10 +106,10 @@ def _cell(entry: Mapping[str, Any] | None, best: float) -> str:
 
 def verdict(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return one sentence per column: GETA beside the best of the others."""
-    cells, words = cells_of(entries), labels()
+    cells, words = cells_of(entry for entry in entries if has_all_seeds(entry)), labels()
     lines = []
     for target, activations in COLUMNS:
-        others = {row: e for (row, *c), e in cells.items() if tuple(c) == (target, activations) and row not in OURS and "accuracy" in e}
+        others = {row: e for (row, *c), e in cells.items() if tuple(c) == (target, activations) and row not in OURS}
         ours = cells.get(("geta", target, activations))
         if not others or ours is None:
             continue
@@ -135,7 +140,7 @@ def picture(entries: Iterable[Mapping[str, Any]]) -> str:
 
 def complete(entries: Iterable[Mapping[str, Any]]) -> bool:
     """Whether every cell that the command fills is there with every seed."""
-    there = {(e["row"], e["at"], e["activations"]) for e in entries if "out_of_reach" in e or len(e["seeds"]) == SEEDS}
+    there = {(e["row"], e["at"], e["activations"]) for e in entries if "out_of_reach" in e or has_all_seeds(e)}
     wanted = {tuple(name.rsplit("-", 2)[:2]) for name in all_jobs((0,), EPOCHS)}
     return wanted <= {(row, f"{at}{'a' if activations else 'w'}") for row, at, activations in there}
 
@@ -146,7 +151,8 @@ def page(entries: Sequence[Mapping[str, Any]], epochs: int) -> str:
     found = "\n".join(f"- {line}" for line in verdict(entries))
     reached = [e["out_of_reach"].splitlines() for e in entries if "out_of_reach" in e]
     causes = "\n".join(dict.fromkeys(f"- {' '.join(part.strip() for part in lines)}" for lines in reached)) or "- none"
-    blank = "" if complete(entries) else "\nBlank cells, and seeds that are not named, had not been run when this page was made.\n"
+    absent = "\nBlank cells, and seeds that are not named, had not been run when this page was made; only cells with all seeds are compared.\n"
+    blank = "" if complete(entries) else absent
     return PAGE.format(blank=blank, table=markdown(entries), found=found, tried=tried, causes=causes, epochs=epochs, torch=torch.__version__)
 
 
