@@ -151,10 +151,13 @@ def page(entries: Sequence[Mapping[str, Any]], epochs: int) -> str:
     found = "\n".join(f"- {line}" for line in verdict(entries))
     reached = [e["out_of_reach"].splitlines() for e in entries if "out_of_reach" in e]
     causes = "\n".join(dict.fromkeys(f"- {' '.join(part.strip() for part in lines)}" for lines in reached)) or "- none"
-    absent = "\nBlank cells, and seeds that are not named, had not been run when this page was made; only cells with all seeds are compared.\n"
-    blank = "" if complete(entries) else absent
-    return PAGE.format(blank=blank, table=markdown(entries), found=found, tried=tried, causes=causes, epochs=epochs, torch=torch.__version__)
+    facts = {"found": found, "tried": tried, "causes": causes, "epochs": epochs, "torch": torch.__version__}
+    return PAGE.format(blank="" if complete(entries) else UNFINISHED, table=markdown(entries), **facts)
 
+
+UNFINISHED = """
+Blank cells, and seeds that are not named, had not been run when this page was made; only cells with all seeds are compared.
+"""
 
 PAGE = """# Baselines at equal cost
 
