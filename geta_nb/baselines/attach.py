@@ -53,7 +53,7 @@ def layer_inputs(model: nn.Module, layers: Iterable[str], batch: Tensor) -> dict
     """Return layer -> its input, when ``batch`` runs through the network in eval mode."""
     seen: dict[str, Tensor] = {}
     hooks = [
-        model.get_submodule(layer).register_forward_pre_hook(lambda _, args, layer=layer: seen.__setitem__(layer, args[0]))  # type: ignore[misc]
+        model.get_submodule(layer).register_forward_pre_hook(lambda _, args, layer=layer: seen.__setitem__(layer, args[0]))
         for layer in layers
     ]
     try:

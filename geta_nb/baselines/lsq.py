@@ -39,7 +39,8 @@ class LSQ(nn.Module):
         """Return v^Q, shape of ``v``."""
         scaled = self.step * self.scale
         step = scaled + (self.step - scaled).detach()  # the value of s, with g times its gradient
-        return round_through((v / step).clamp(self.low, self.high)) * step
+        rounded: Tensor = round_through((v / step).clamp(self.low, self.high)) * step
+        return rounded
 
 
 def compress(

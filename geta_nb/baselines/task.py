@@ -99,10 +99,9 @@ def fit(
         penalty: added to the loss, 0-dim.
         after_step: called after every optimizer step.
     """
-    adam = {"lr": task.learning_rate, "weight_decay": task.weight_decay}
     # copies: the optimizer and the schedule write into the dictionaries they are given
     parameters: Any = [dict(group) for group in groups] if groups else list(model.parameters())
-    optimizer = optimizer or torch.optim.Adam(parameters, **adam)
+    optimizer = optimizer or torch.optim.Adam(parameters, lr=task.learning_rate, weight_decay=task.weight_decay)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs * task.steps_per_epoch, 1))
     generator = torch.Generator().manual_seed(seed)
     model.train()
@@ -110,7 +109,7 @@ def fit(
         for inputs, labels in task.batches(generator):
             optimizer.zero_grad(set_to_none=True)
             loss = nn.functional.cross_entropy(model(inputs), labels)
-            (loss if penalty is None else loss + penalty()).backward()  # type: ignore[no-untyped-call]
+            (loss if penalty is None else loss + penalty()).backward()
             optimizer.step()
             decay.step()
             if after_step is not None:

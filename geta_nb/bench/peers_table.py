@@ -28,7 +28,7 @@ def trainer(data: digits.Digits, epochs: int, seed: int) -> Callable[..., None]:
         for _ in range(epochs):
             for images, labels in digits.batches(data, generator):
                 used.zero_grad(set_to_none=True)
-                nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
+                nn.functional.cross_entropy(model(images), labels).backward()
                 used.step()
                 decay.step()
 
