@@ -43,7 +43,9 @@ def test_a_cell_is_a_mean_with_its_deviation_and_the_best_one_is_bold():
     entries = [entry("lsq", 0.083, [0.9, 0.8, 0.7]), entry("geta", 0.083, [0.95, 0.95, 0.95]), entry("djpq", 0.083, [0.5, 0.6])]
     lines = baseline_table.markdown(entries).splitlines()
     assert "| LSQ, fixed bits | 80.0 ± 10.0 |  |  |  |" in lines
-    assert "| GETA, this package's defaults | **95.0 ± 0.0** |  |  |  |" in lines
+    assert "| GETA, this package's defaults | 95.0 ± 0.0 |  |  |  |" in lines, "nothing is best while runs are missing"
+    assert "| GETA, this package's defaults | **95.0 ± 0.0** |  |  |  |" in baseline_table.markdown(entries[:2])
+    assert baseline_table.verdict(entries) == ["8.3 %: not decided, for runs of other methods are missing."]
     assert "| DJPQ | 55.0 ± 7.1 (seeds 0, 1 alone) |  |  |  |" in lines
     assert lines[0].endswith("| 8.3 % | 3.2 % | 1.6 % | 0.8 %, with activations |")
 

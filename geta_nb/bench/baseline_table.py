@@ -86,7 +86,8 @@ def has_all_seeds(entry: Mapping[str, Any]) -> bool:
 def markdown(entries: Iterable[Mapping[str, Any]]) -> str:
     """Return the compact table: accuracy in per cent, mean and deviation over seeds, and the best of each column in bold."""
     cells = cells_of(entries)
-    whole = {key: entry for key, entry in cells.items() if has_all_seeds(entry)}
+    unfinished = {(at, a) for (_, at, a), entry in cells.items() if "seeds" in entry and not has_all_seeds(entry)}
+    whole = {key: entry for key, entry in cells.items() if has_all_seeds(entry) and key[1:] not in unfinished}
     best = {column: max((e["accuracy"] for (_, *c), e in whole.items() if tuple(c) == column), default=2.0) for column in COLUMNS}
     head = ["test accuracy (%) at relative BOPs of at most", *(f"{100 * t:.2g} %{', with activations' if a else ''}" for t, a in COLUMNS)]
     rows = [[words, *(_cell(cells.get((row, *column)), best[column]) for column in COLUMNS)] for row, words in labels().items()]
@@ -104,14 +105,18 @@ def _cell(entry: Mapping[str, Any] | None, best: float) -> str:
     return words if len(entry["seeds"]) == SEEDS else f"{words} (seeds {', '.join(map(str, entry['seeds']))} alone)"
 
 
-def verdict(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+def verdict(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one sentence per column: GETA beside the best of the others."""
     cells, words = cells_of(entry for entry in entries if has_all_seeds(entry)), labels()
+    partial = {key for key, entry in cells_of(entries).items() if "seeds" in entry and not has_all_seeds(entry)}
     lines = []
     for target, activations in COLUMNS:
         others = {row: e for (row, *c), e in cells.items() if tuple(c) == (target, activations) and row not in OURS}
         ours = cells.get(("geta", target, activations))
         if not others or ours is None:
+            continue
+        if any((row, target, activations) in partial for row in METHODS):
+            lines.append(f"{100 * target:.2g} %: not decided, for runs of other methods are missing.")
             continue
         row = max(others, key=lambda name: others[name]["accuracy"])
         gap = 100 * (ours["accuracy"] - others[row]["accuracy"])
