@@ -26,8 +26,14 @@ DECLARED = [Requirement(line) for line in PROJECT["dependencies"]] + [r for name
 
 # What may be imported from where: a module may import modules of its own or a lower layer, and of the same line.
 # Anything of the package that is not named here is core.
-OUTER = ("display", "widgets", "bench")
-MAY_IMPORT = {"core": set(), "display": {"display"}, "widgets": {"display", "widgets"}, "bench": {"bench", "display", "widgets"}}
+OUTER = ("display", "widgets", "bench", "pipelines")
+MAY_IMPORT = {
+    "core": set(),
+    "display": {"display"},
+    "widgets": {"display", "widgets"},
+    "bench": {"bench", "display", "widgets"},
+    "pipelines": {"pipelines", "bench", "display", "widgets"},
+}
 # Inside the core, stages do not reach, even through others, what comes after them. The last line of the pipeline is the façade.
 LATER = {
     "errors": {"views", "config", "trace", "quantizers"},
@@ -148,7 +154,7 @@ def test_the_version_is_said_once_in_the_project_and_once_in_the_changelog():
 
 
 def test_the_core_imports_neither_displays_nor_widgets_nor_benchmarks():
-    """Core <- display <- widgets, and the benchmark stands outside. The façade's registry hook is `geta_nb/__init__.py`."""
+    """Core <- display <- widgets <- bench <- pipelines: the last two stand outside. The façade's registry hook is `geta_nb/__init__.py`."""
     wrong = [
         f"{name} imports {target}"
         for name, path in modules().items()
@@ -230,9 +236,16 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     static = PACKAGE / "widgets" / "static"
     front_end = {path.relative_to(ROOT).as_posix() for path in static.rglob("*") if path.is_file()}
     assert {"geta_nb/widgets/static/explorer.js", "geta_nb/widgets/static/explorer.css"} <= front_end <= names
+    shipped = [*(ROOT / "notebooks").glob("*.ipynb"), *(path for path in (ROOT / "widgets" / "app").rglob("*") if path.is_file())]
+    assert {f"geta_nb/{path.relative_to(ROOT).as_posix()}" for path in shipped if "checkpoints" not in str(path)} <= names
     assert not [name for name in names if "node_modules" in name]
     assert not [name for name in names if name.startswith(("tests", "notebooks", "runs"))]
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-c", "import geta_nb; print(geta_nb.__file__)"]
     where = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert where.stdout.startswith(str(tmp_path / "site"))
+    command = [sys.executable, "-m", "geta_nb.pipelines.cli", "list"]
+    listed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    (entry,) = [archived for archived in names if archived.endswith("entry_points.txt")]
+    assert "geta-nb = geta_nb.pipelines.cli:main" in (tmp_path / "site" / entry).read_text()
