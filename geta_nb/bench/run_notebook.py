@@ -20,7 +20,7 @@ from geta_nb.widgets.publish import publish
 def run_notebook(notebook: Path, output: Path, parameters: Mapping[str, Any] | None = None, *, progress: bool = True) -> dict[str, Any]:
     """Run ``notebook`` in its own folder with ``output_dir`` set to ``output``; return the ``report.json`` it left there.
 
-    What is left shows itself without a kernel: widgets are replaced by their static views.
+    What is left shows itself without a kernel: widgets are replaced by their static views, moving lines by where they ended.
 
     Raises:
         papermill.PapermillExecutionError: a cell failed; the notebook up to that cell lies in ``output``.
@@ -35,6 +35,7 @@ def run_notebook(notebook: Path, output: Path, parameters: Mapping[str, Any] | N
         kernel_name="python3",
         cwd=str(notebook.parent),
         progress_bar=progress,
+        stderr_file=sys.stderr if progress else None,  # the notebook's own progress bars, as they move
         extra_arguments=["--log-level=ERROR"],  # kernels warn that they speak over loopback TCP
     )
     publish(output / notebook.name, output / notebook.name)

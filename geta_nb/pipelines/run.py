@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from geta_nb import checkpoint
 from geta_nb.bench.jobs import write_json
@@ -136,7 +136,8 @@ class Run:
         first = optimizer.steps_done if isinstance(optimizer, QASSO) else self._restore(name, model, optimizer)
         history = self._history(name, first)
         every, saved = max(1, steps // SNAPSHOTS), time.monotonic()
-        with tqdm(total=steps, initial=first, desc=name, unit="step", mininterval=1, leave=True) as bar:
+        # plain text, not a widget: an executed notebook then keeps how far it got, and a terminal can follow it
+        with tqdm(total=steps, initial=first, desc=name, unit="step", mininterval=2) as bar:
             for done, loss in train_steps(
                 model, optimizer, task, first=first, steps=steps, decay=find_decay(decay), device=self.device, workers=workers
             ):
