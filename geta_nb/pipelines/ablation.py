@@ -25,7 +25,8 @@ def variants(total_steps: int) -> dict[str, Schedule]:
     """
     warm, projection, joint = total_steps // 10, total_steps // 5, 3 * total_steps // 10
     if warm < 1 or projection < PERIODS or joint < PERIODS:
-        raise ConfigError("ablation: the run is too short for its stages.", expected=f"at least {5 * PERIODS} steps", got=f"{total_steps} steps")
+        least = f"at least {5 * PERIODS} steps"
+        raise ConfigError("ablation: the run is too short for its stages.", expected=least, got=f"{total_steps} steps")
     falls = 12 // PERIODS + 1  # 16 to 4 bits
     return {
         WHOLE: Schedule(warm, projection, PERIODS, joint, PERIODS, falls),
