@@ -6,7 +6,8 @@ In: a name and a size. Out: a network. ``full`` sizes are the published ones; ``
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ Options = Mapping[str, Any]
 SIZES = ("full", "small", "tiny")
 
 
-def transformers() -> Any:
-    """Import ``transformers``; what it and the packages that it looks for log while they load is not for the reader of a notebook."""
+@contextmanager
+def quiet_import() -> Iterator[Any]:
+    """Give ``transformers``; what it and the packages that it looks for log while they load is not for the reader of a notebook."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        return load("transformers", "bench")
+        yield load("transformers", "bench")
     finally:
         logging.disable(before)
 
@@ -38,9 +40,9 @@ def build(model: str, config: str, options: Options, *, seed: int = 0) -> nn.Mod
         config: name of its configuration's class.
         options: of the configuration.
     """
-    hf = transformers()
     torch.manual_seed(seed)
-    net: nn.Module = getattr(hf, model)(getattr(hf, config)(**options))
+    with quiet_import() as hf:
+        net: nn.Module = getattr(hf, model)(getattr(hf, config)(**options))
     return net
 
 
@@ -53,9 +55,10 @@ def from_folder(model: str, folder: str | Path) -> nn.Module:
     place = Path(folder)
     if not (place / "config.json").exists() or not list(place.glob("*.safetensors")):
         raise InputError("from_folder: no network there.", at=place, expected="config.json and *.safetensors")
-    hf = transformers()
+    options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
     try:
-        net: nn.Module = getattr(hf, model).from_pretrained(str(place), local_files_only=True, use_safetensors=True, dtype=torch.float32)
+        with quiet_import() as hf:
+            net: nn.Module = getattr(hf, model).from_pretrained(str(place), **options)
     except (OSError, ValueError) as error:
         raise InputError("from_folder: the network cannot be read.", at=place, expected=f"a {model}", got=str(error)[:200]) from error
     return net
@@ -92,3 +95,20 @@ def phi(size: str, *, vocabulary: int | None = None, seed: int = 0) -> nn.Module
     options = dict(_PHI[check_size(size)]) | ({"vocab_size": vocabulary} if vocabulary else {})
     special = {"use_cache": False, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
     return build("PhiForCausalLM", "PhiConfig", options | special, seed=seed)
+
+
+_BERT: Mapping[str, Options] = {
+    "full": {},  # BERT-base: 110M parameters
+    "small": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "tiny": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4},
+}
+
+
+def bert_answering(size: str, *, vocabulary: int | None = None, seed: int = 0) -> nn.Module:
+    """Return BERT with a head for the two ends of an answer.
+
+    Args:
+        vocabulary: number of tokens; None: the published one.
+    """
+    options = dict(_BERT[check_size(size)]) | ({"vocab_size": vocabulary} if vocabulary else {})
+    return build("BertForQuestionAnswering", "BertConfig", options, seed=seed)
