@@ -1,4 +1,4 @@
-"""ImageNet's form: a folder with ``train`` and ``val``, a folder per class in each, JPEG or PNG images in these; decoded by Pillow as asked.
+"""ImageNet's form: a folder with ``train`` and ``val``, a folder per class in each, JPEG or PNG images in these; decoded when asked for.
 
 In: the folder. Out: standardised batches. Training images are random parts of 8 to 100 % of the area, mirrored half of the time; the ones
 that are held back are reduced to 256/224 of the side and cut in the middle. The stand-in is such a folder, made of two photographs.

@@ -1,6 +1,6 @@
 """ResNet50 and the vision transformers of the paper, at their published sizes, or small enough for a CPU.
 
-In: a name, a size, the side of the images, the number of classes. Out: a network with random weights; all but SimpleViT by ``transformers``.
+In: a name, a size, the side of the images, the number of classes. Out: a network with random weights, most of them by ``transformers``.
 """
 
 from __future__ import annotations
