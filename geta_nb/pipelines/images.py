@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +111,10 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int, mirror: b
     return torch.stack(moved)
 
 
-def logits_of(outputs: object) -> Tensor:
+def logits_of(outputs: Any) -> Tensor:
     """Return the logits of a classifier: its output, or that output's ``logits`` where it has some."""
-    return getattr(outputs, "logits", outputs)  # type: ignore[return-value]
+    logits: Tensor = getattr(outputs, "logits", outputs)
+    return logits
 
 
 def image_loss(model: nn.Module, batch: Labelled) -> Tensor:

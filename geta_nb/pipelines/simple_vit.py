@@ -39,7 +39,8 @@ class Block(nn.Module):
         """Return the block's output, [B, tokens, width]."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.shrink(F.gelu(self.grow(self.norm2(x))))
+        inner: Tensor = self.shrink(F.gelu(self.grow(self.norm2(x))))
+        return x + inner
 
 
 class SimpleViT(nn.Module):
