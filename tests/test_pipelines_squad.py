@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,7 +150,8 @@ class Oracle(nn.Module):
 
 
 def test_a_network_that_knows_all_answers_scores_one(tokenizer):
-    questions = [question("Paris", "a"), question("31 March 1889", "b")]
+    asked = {"Paris": "Where was the tower built?", "31 March 1889": "When was it opened?"}
+    questions = [replace(question(answer, answer), text=text) for answer, text in asked.items()]
     data = squad_task.prepare(questions, questions, tokenizer, length=24, stride=6)
     assert len(data.held) > len(questions), "some contexts take several windows"
     task = squad_task.answering_task(data, batch_size=3, seed=0)
