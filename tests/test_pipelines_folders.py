@@ -205,6 +205,13 @@ def test_rows_are_the_text_in_order(tokens):
     assert rows.held_bytes == len(kept.encode())
 
 
+def test_a_tokenizer_of_a_text_is_always_the_same():
+    """A run that goes on makes its tokenizer again: other ids would be another language."""
+    train, _ = text.standard_library(most=60_000)
+    first, *others = (text.train_tokenizer(train, vocabulary=400).get_vocab() for _ in range(4))
+    assert all(vocabulary == first for vocabulary in others) and len(first) == 400
+
+
 class Uniform(nn.Module):
     """Every token is as likely as any other."""
 

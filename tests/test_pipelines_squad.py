@@ -18,7 +18,7 @@ CONTEXT = "The tower was built in Paris by Gustave Eiffel. It opened on 31 March
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    texts = 5 * [CONTEXT] + [text for q in squad_task.generated_questions(60, seed=0) for text in (q.context, q.text)]
+    texts = [CONTEXT] + [text for q in squad_task.generated_questions(60, seed=0) for text in (q.context, q.text)]
     return squad.train_wordpieces(texts, vocabulary=800)  # all words are whole
 
 
@@ -183,6 +183,18 @@ def test_real_files_are_read_when_their_folder_is_given(tmp_path):
         squad.write_squad(tmp_path / file, squad_task.generated_questions(5, seed=seed))
     train, held = squad_task.load_squad(tmp_path, seed=0)
     assert train == squad_task.generated_questions(5, seed=1) and held == squad_task.generated_questions(5, seed=2)
+
+
+def test_a_tokenizer_of_these_texts_is_always_the_same_and_can_write_them_all(tokenizer):
+    """A run that goes on makes its tokenizer again: other ids would be another language."""
+    texts = [q.context for q in squad_task.generated_questions(100, seed=0)]
+    first, second = (squad.train_wordpieces(texts, vocabulary=90) for _ in range(2))
+    assert first.get_vocab() == second.get_vocab() and first.get_vocab_size() == 90
+    tokens = first.encode(texts[0], add_special_tokens=False)
+    assert "[UNK]" not in tokens.tokens and any(token.startswith("##") for token in tokens.tokens)
+    assert first.decode(tokens.ids).replace(" ", "") == texts[0].lower().replace(" ", "")
+    assert [first.token_to_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == list(range(5))
+    assert "gustave" in tokenizer.get_vocab()
 
 
 def test_a_tokenizer_is_read_from_either_of_its_files(tokenizer, tmp_path):

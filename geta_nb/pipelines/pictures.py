@@ -84,9 +84,11 @@ def front(run: Run, name: str, points: Mapping[str, tuple[float, float]], *, qua
         dense: quality of the dense network, drawn as a line.
     """
     figure, (axis,) = _axes(1, (6.0, 3.6))
+    middle = (max(cost for cost, _ in points.values()) + min(cost for cost, _ in points.values())) / 2
     for label, (cost, value) in points.items():
         axis.plot(100 * cost, value, "o", color="#0072b2")
-        axis.annotate(label, (100 * cost, value), textcoords="offset points", xytext=(6, 4), fontsize=8)
+        side = {"ha": "right", "xytext": (-6, 4)} if cost > middle else {"ha": "left", "xytext": (6, 4)}
+        axis.annotate(label, (100 * cost, value), textcoords="offset points", fontsize=8, **side)
     if dense is not None:
         axis.axhline(dense, color="#999", linestyle="--", linewidth=1)
         axis.annotate("dense", (1, dense), xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(-32, 3), fontsize=8)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from geta_nb.bench.jobs import write_json
+from geta_nb.display.markup import escape
 from geta_nb.display.page import standalone_page
 from geta_nb.errors import ArtifactError
 from geta_nb.export import load, save
@@ -47,9 +48,9 @@ def measured(geta: GETA, subnet: nn.Module, metrics: Mapping[str, Any], *, dense
 
 
 def html_of(shown: Any) -> str:
-    """Return the HTML of anything that shows itself; a string is taken for HTML or SVG that is finished."""
+    """Return the HTML of anything that shows itself; a string that begins with ``<`` is HTML or SVG already, any other one a heading."""
     if isinstance(shown, str):
-        return shown
+        return shown if shown.startswith("<") else f"<h2>{escape(shown)}</h2>"
     view = find_view(shown)
     if view is None or view.html is None:
         raise TypeError(f"{type(shown).__name__} has no HTML view")
@@ -64,7 +65,7 @@ def write_report(
     Args:
         pipeline: name of the notebook.
         rows: name of each compressed network -> its report. The last one's facts stand at the top of the JSON, as if it were alone.
-        shown: views, tables, or finished HTML and SVG, in the page's order.
+        shown: views, tables, headings, or finished HTML and SVG, in the page's order.
         extra: further JSON-able entries.
     """
     *_, main = rows.values()

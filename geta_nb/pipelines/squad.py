@@ -94,10 +94,21 @@ def read_wordpieces(folder: str | Path) -> Any:
 
 
 def train_wordpieces(texts: Sequence[str], *, vocabulary: int) -> Any:
-    """Return a lower-cased word-piece tokenizer, with BERT's special tokens, trained on these texts."""
-    tokenizer = load("tokenizers", "bench").BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(texts, vocab_size=vocabulary, show_progress=False)
-    return tokenizer
+    """Return a lower-cased word-piece tokenizer with BERT's special tokens: all characters of these texts, and their most frequent words.
+
+    The trainer of ``tokenizers`` numbers pieces in another order each time; a run that goes on would read other ids. This one does not.
+
+    Args:
+        vocabulary: number of pieces; characters are kept even beyond it.
+    """
+    tokenizers = load("tokenizers", "bench")
+    lower, split = tokenizers.normalizers.BertNormalizer(lowercase=True), tokenizers.pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(lower.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
+    frequent = sorted((word for word in words if len(word) > 1), key=lambda word: (-words[word], word))
+    pieces += frequent[: max(0, vocabulary - len(pieces))]
+    return tokenizers.BertWordPieceTokenizer({piece: number for number, piece in enumerate(pieces)}, lowercase=True)
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,30 @@ def without_widgets(notebook: Any) -> Any:
     static = copy.deepcopy(notebook)
     static["metadata"].pop("widgets", None)
     for cell in static["cells"]:
+        if "outputs" in cell:
+            cell["outputs"] = _joined_streams(cell["outputs"])
         for output in cell.get("outputs", ()):
-            if output.get("output_type") == "stream":
-                output["text"] = "\n".join(_last_state(line) for line in "".join(output["text"]).split("\n"))
             data = output.get("data", {})
             if data.pop(_WIDGET, None) is not None:
                 data.setdefault("text/plain", _BARE)
                 output.get("metadata", {}).pop(_WIDGET, None)
     return static
+
+
+def _joined_streams(outputs: list[Any]) -> list[Any]:
+    """Outputs with neighbouring pieces of one stream joined, each line as a terminal would show it in the end."""
+    joined: list[Any] = []
+    for output in outputs:
+        if output.get("output_type") != "stream":
+            joined.append(output)
+        elif joined and joined[-1].get("output_type") == "stream" and joined[-1]["name"] == output["name"]:
+            joined[-1]["text"] = "".join(joined[-1]["text"]) + "".join(output["text"])
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.get("output_type") == "stream":
+            output["text"] = "\n".join(_last_state(line) for line in "".join(output["text"]).split("\n"))
+    return joined
 
 
 def _last_state(line: str) -> str:
