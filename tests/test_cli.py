@@ -9,7 +9,7 @@ import types
 import nbformat
 import pytest
 
-from geta_nb.errors import ConfigError, GetaError
+from geta_nb.errors import ConfigError, GetaError, RunStateError
 from geta_nb.pipelines import catalogue, cli
 
 CODE = "import json, pathlib\nplace = pathlib.Path(output_dir)\n"
@@ -142,6 +142,15 @@ def test_sweep_hands_over_every_value_and_prints_a_line_a_run(folder, monkeypatc
 def test_a_sweep_without_sense_is_refused(folder, arguments, message, capsys):
     assert cli.main(["sweep", "01", *arguments]) == cli.WRONG
     assert message in capsys.readouterr().err
+
+
+def test_a_sweep_of_which_some_runs_failed_gives_exit_code_1(folder, monkeypatch, capsys):
+    def sweep(*_, **__):
+        raise RunStateError("sweep: 1 of 2 points failed.", at="seed=1")
+
+    monkeypatch.setitem(sys.modules, "geta_nb.pipelines.sweep", types.SimpleNamespace(sweep=sweep))
+    assert cli.main(["sweep", "01", "-p", "seed", "0,1"]) == cli.FAILED
+    assert "1 of 2 points failed" in capsys.readouterr().err
 
 
 def test_an_interrupt_gives_exit_code_130(folder, monkeypatch, capsys):

@@ -155,6 +155,13 @@ def test_carn_enlarges_by_its_scale(scale):
     assert carn.CARN(8, scale=scale)(torch.rand(1, 3, 6, 5)).shape == (1, 3, 6 * scale, 5 * scale)
 
 
+def test_residual_carn_begins_as_bicubic_enlargement():
+    data = superres.load_pairs(None, scale=2, patch=16, patches=4)
+    found = measure(carn.CARN(4, scale=2, residual=True), superres.enlarging_task(data, batch_size=2, seed=0).evaluate)["psnr"]
+    # torch's cubic has a = -0.75 where Pillow's has -0.5, and does not round to 8 bits
+    assert found == pytest.approx(superres.bicubic(data), abs=0.5)
+
+
 def test_carn_has_its_published_size():
     # arXiv:1803.08664, table: 1,592 K parameters, over the three scales that it serves at once; for scale 2 alone, by hand:
     # entry 1,792; 9 blocks of 2 convolutions 36,928 each; mixers of 2, 3, 4 times 64 channels, four times; enlargement 147,712; exit 1,731

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from geta_nb._extra import load
-from geta_nb.errors import ConfigError, GetaError, InputError
+from geta_nb.errors import ConfigError, GetaError, InputError, RunStateError
 from geta_nb.pipelines.catalogue import PACKAGE, Scalar, all_pipelines, find_pipeline
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except GetaError as error:
         sys.stderr.write(f"geta-nb: {error}\n")
-        return WRONG
+        return FAILED if isinstance(error, RunStateError) else WRONG
     except KeyboardInterrupt:
         sys.stderr.write("\ngeta-nb: interrupted; the same command goes on from the last checkpoint\n")
         return INTERRUPTED
@@ -130,7 +130,7 @@ def sweep_command(options: argparse.Namespace) -> int:
 
 
 def _sweep_line(report: dict[str, Any], names: Sequence[str]) -> str:
-    given = report.get("settings") or report.get("parameters") or {}
+    given = report.get("parameters") or report.get("settings") or {}
     parts = [f"{name}={given[name]}" for name in names if name in given]
     parts += [f"relative BOPs {100 * report['relative_bops']:.2f} %"] if "relative_bops" in report else []
     metrics = report.get("metrics", {})
