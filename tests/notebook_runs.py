@@ -38,10 +38,10 @@ class SmokeRun:
         return [output for cell in self.executed.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-def run_smoke(path: Path, folder: Path) -> SmokeRun:
+def run_smoke(path: Path, folder: Path, **parameters: str) -> SmokeRun:
     """Run a notebook in smoke mode; a failing cell fails the test, named with its notebook."""
     try:
-        return SmokeRun(path, folder, run_notebook(path, folder, {"smoke": True}, progress=False))
+        return SmokeRun(path, folder, run_notebook(path, folder, {"smoke": True, **parameters}, progress=False))
     except papermill.PapermillExecutionError as error:
         pytest.fail(describe_failure(error, path), pytrace=False)
 

@@ -15,9 +15,13 @@ import nbformat
 import papermill
 import psutil
 import pytest
+import torch
+from PIL import Image
 
 from geta_nb.bench.run_notebook import describe, describe_failure, run_notebook
+from geta_nb.pipelines import cifar, hf_nets, image_folder, squad, squad_task, superres, text
 from geta_nb.pipelines.catalogue import read_pipeline
+from geta_nb.pipelines.published import STAND_IN
 from notebook_runs import NOTEBOOKS, ROOT, rerun_under_nbval, run_smoke, smoke_run
 
 SECTIONS = ["Question", "Parameters", "Data", "Compress", "Measure", "Report"]
@@ -111,6 +115,67 @@ def test_every_compressed_network_of_a_report_is_smaller_and_right(path, smoke_f
             assert packed.stat().st_size == row["metrics"]["file_bytes"] < row["size_bytes"]["dense"], name
     summary = describe(run.report, run.folder, path)
     assert all(name in summary for name in rows)
+
+
+def write_cifar(folder):
+    draw = torch.Generator().manual_seed(0)
+    parts = [(torch.randint(0, 256, (n, 3, 32, 32), generator=draw).to(torch.uint8), torch.arange(n) % 10) for n in (130, 40)]
+    cifar.write_cifar10(folder, *parts, [f"class {i}" for i in range(10)])
+
+
+def write_questions(folder):
+    for file, seed in ((squad_task.TRAIN_FILE, 5), (squad_task.DEV_FILE, 6)):
+        squad_task.write_squad(folder / file, squad_task.generated_questions(90, seed=seed))
+
+
+def write_bert(folder):
+    tokenizer = squad.train_wordpieces([q.context for q in squad_task.generated_questions(50, seed=5)], vocabulary=200)
+    tokenizer.save_model(str(folder))
+    hf_nets.bert_answering("tiny", vocabulary=tokenizer.get_vocab_size()).save_pretrained(folder)
+
+
+def write_images(folder):
+    image_folder.write_stand_in(folder, train=24, held=6, side=96)
+
+
+def write_photographs(folder):
+    for number, image in enumerate(superres.sample_photographs()[0]):
+        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(folder / f"{number}.png")
+
+
+def write_texts(folder):
+    for number, part in enumerate(text.standard_library(most=60_000)[0]):
+        (folder / f"{number}.txt").write_text(part)
+
+
+def write_phi(folder):
+    tokenizer = text.train_tokenizer(text.standard_library(most=20_000)[0], vocabulary=300)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    hf_nets.phi("tiny", vocabulary=300).save_pretrained(folder)
+
+
+REAL = {
+    "02_resnet20_cifar10": (write_cifar, None),
+    "04_bert_squad": (write_questions, write_bert),
+    "05_resnet50_imagenet": (write_images, None),
+    "07_phi_language_model": (write_texts, write_phi),
+    "08_carn_super_resolution": (write_photographs, None),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable_in_kernels")
+@pytest.mark.parametrize("name", REAL)
+def test_runs_on_files_in_the_real_format(name, tmp_path):
+    parameters = {}
+    for parameter, write in zip(("data_dir", "model_dir"), REAL[name], strict=True):
+        if write is not None:
+            (tmp_path / parameter).mkdir()
+            write(tmp_path / parameter)
+            parameters[parameter] = str(tmp_path / parameter)
+    run = run_smoke(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "out", **parameters)
+    assert run.report["settings"]["stand_in"] is False
+    assert all(STAND_IN not in table["notes"] for table in run.report["tables"])
 
 
 @pytest.mark.slow

@@ -155,11 +155,21 @@ def write_stand_in(folder: str | Path, *, train: int, held: int, side: int, seed
     return Path(folder)
 
 
+def _some(files: Files, most: int) -> Files:
+    return files[:: max(1, -(-len(files) // most))]
+
+
 def load_images(data_dir: Path | None, *, size: int, workers: int = 0, smoke: bool = False) -> tuple[ImageFolder, Any]:
-    """Return the images of a folder, or of the stand-in, and what keeps the stand-in's folder alive."""
-    if data_dir is not None:
-        return read_image_folder(data_dir, size=size, workers=workers), None
-    folder = tempfile.TemporaryDirectory(prefix="geta_nb_images_")
+    """Return the images of a folder, or of the stand-in, and what keeps the stand-in's folder alive.
+
+    Args:
+        smoke: a few images of each part; of all classes, as far as they go.
+    """
     counts = (32, 12) if smoke else (400, 100)
+    if data_dir is not None:
+        data = read_image_folder(data_dir, size=size, workers=workers)
+        train, held = (_some(files, 2 * count) if smoke else files for files, count in zip((data.train, data.held), counts, strict=True))
+        return ImageFolder(train, held, data.classes, size, workers), None
+    folder = tempfile.TemporaryDirectory(prefix="geta_nb_images_")
     write_stand_in(folder.name, train=counts[0], held=counts[1], side=max(64, size))
     return read_image_folder(folder.name, size=size, workers=workers), folder

@@ -120,16 +120,19 @@ def generated_questions(count: int, *, seed: int, facts: int = 2) -> list[Questi
     return questions
 
 
-def load_squad(data_dir: Path | None, *, seed: int, train: int = 3000, held: int = 300) -> tuple[list[Question], list[Question]]:
+def load_squad(
+    data_dir: Path | None, *, seed: int, generated: tuple[int, int] = (3000, 300), most: tuple[int | None, int | None] = (None, None)
+) -> tuple[list[Question], list[Question]]:
     """Return training and held-back questions: of SQuAD's two files, or generated ones, written in its form and read back.
 
     Args:
         data_dir: folder of ``train-v1.1.json`` and ``dev-v1.1.json``.
-        train, held: how many to generate.
+        generated: how many to generate.
+        most: how many to keep of each; None: all.
     """
     if data_dir is not None:
-        return read_squad(data_dir / TRAIN_FILE), read_squad(data_dir / DEV_FILE)
+        return read_squad(data_dir / TRAIN_FILE)[: most[0]], read_squad(data_dir / DEV_FILE)[: most[1]]
     with tempfile.TemporaryDirectory() as folder:
-        for file, count, stream in ((TRAIN_FILE, train, 2 * seed), (DEV_FILE, held, 2 * seed + 1)):
+        for file, count, stream in ((TRAIN_FILE, generated[0], 2 * seed), (DEV_FILE, generated[1], 2 * seed + 1)):
             write_squad(Path(folder) / file, generated_questions(count, seed=stream))
-        return load_squad(Path(folder), seed=seed)
+        return load_squad(Path(folder), seed=seed, most=most)
