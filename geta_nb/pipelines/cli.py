@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
             "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", values), help="may be given several times"
         )
         command.add_argument("-o", "--output", type=Path, metavar="DIR", help="results (runs/NAME)")
-        command.add_argument("--smoke", action="store_true", help="a run of seconds: does everything work?")
+        command.add_argument("--smoke", action="store_true", help="a run of seconds: does everything work? sets sizes and epochs itself")
     run.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
     app = commands.add_parser("app", help="serve the studio as a page on this machine, with Voilà")
     app.add_argument("--port", type=int, default=8866)

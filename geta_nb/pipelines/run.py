@@ -104,9 +104,10 @@ class Run:
         """
         model.to(self.device)
         inputs = to_device(example_inputs, self.device)
+        options["example_kwargs"] = to_device(options.get("example_kwargs"), self.device)
         file = self._file(name)
         if file.exists():
-            return GETA.resume(file, model, inputs, example_kwargs=options.get("example_kwargs"))
+            return GETA.resume(file, model, inputs, example_kwargs=options["example_kwargs"])
         geta = GETA(model, inputs, quantize=quantize, **options)
         geta.calibrate(to_device(batch, self.device) for batch in calibrate)
         return geta
