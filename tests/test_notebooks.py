@@ -111,8 +111,9 @@ def test_every_compressed_network_of_a_report_is_smaller_and_right(path, smoke_f
         if row["target_group_sparsity"] is not None:
             assert row["group_sparsity"] == row["target_group_sparsity"], name
         if "file" in row["metrics"]:
-            packed = run.folder / row["metrics"]["file"]
-            assert packed.stat().st_size == row["metrics"]["file_bytes"] < row["size_bytes"]["dense"], name
+            packed, said = (run.folder / row["metrics"]["file"]).stat().st_size, row["metrics"]["file_bytes"]
+            assert packed < row["size_bytes"]["dense"], name
+            assert packed in said.values() if isinstance(said, dict) else packed == said, name  # one file, or one per format
     summary = describe(run.report, run.folder, path)
     assert all(name in summary for name in rows)
 
