@@ -237,9 +237,16 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     static = PACKAGE / "widgets" / "static"
     front_end = {path.relative_to(ROOT).as_posix() for path in static.rglob("*") if path.is_file()}
     assert {"geta_nb/widgets/static/explorer.js", "geta_nb/widgets/static/explorer.css"} <= front_end <= names
+    shipped = [*(ROOT / "notebooks").glob("*.ipynb"), *(path for path in (ROOT / "widgets" / "app").rglob("*") if path.is_file())]
+    assert {f"geta_nb/{path.relative_to(ROOT).as_posix()}" for path in shipped if "checkpoints" not in str(path)} <= names
     assert not [name for name in names if "node_modules" in name]
     assert not [name for name in names if name.startswith(("tests", "notebooks", "runs"))]
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     command = [sys.executable, "-c", "import geta_nb; print(geta_nb.__file__)"]
     where = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert where.stdout.startswith(str(tmp_path / "site"))
+    command = [sys.executable, "-m", "geta_nb.pipelines.cli", "list"]
+    listed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    (entry,) = [archived for archived in names if archived.endswith("entry_points.txt")]
+    assert "geta-nb = geta_nb.pipelines.cli:main" in (tmp_path / "site" / entry).read_text()

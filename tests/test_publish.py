@@ -65,3 +65,15 @@ def test_a_published_page_shows_the_static_view_and_asks_nobody(tmp_path: Path) 
             browser.close()
     assert "the picture" in shown and "Words" in shown
     assert asked == []
+
+
+def test_a_bar_that_was_written_over_and_over_is_kept_as_it_ended():
+    pieces = ["run:   0%| | 0/9\r", "run:  50%| | 4/9\r", "run: 100%| | 9/9\nafter\n"]
+    outputs = [{"output_type": "stream", "name": "stderr", "text": piece} for piece in pieces]
+    outputs.append({"output_type": "stream", "name": "stdout", "text": "a\nb\n"})
+    notebook = {"metadata": {}, "cells": [{"cell_type": "code", "outputs": outputs}, {"cell_type": "markdown", "source": "x"}]}
+    (cell, _) = without_widgets(notebook)["cells"]
+    assert [(output["name"], output["text"]) for output in cell["outputs"]] == [
+        ("stderr", "run: 100%| | 9/9\nafter\n"), ("stdout", "a\nb\n"),
+    ]  # fmt: skip
+    assert len(notebook["cells"][0]["outputs"]) == 4, "the notebook that came in is as it was"
