@@ -74,7 +74,9 @@ def benchmark_latency(
     with tempfile.TemporaryDirectory() as folder, _torch_threads(threads):
         files: dict[str, Path] = {}
         if set(backends) - {"torch"}:
-            files["subnet"] = export_onnx(subnet, Path(folder) / "subnet.onnx", args, example_kwargs=kwargs)
+            files["subnet"] = export_onnx(
+                subnet, Path(folder) / "subnet.onnx", args, example_kwargs=kwargs, integer_biases=True
+            )
             if "dense" in modules:
                 files["dense"] = dense_onnx(modules["dense"], Path(folder) / "dense.onnx", args, kwargs)
         runs = {

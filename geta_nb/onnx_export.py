@@ -27,13 +27,19 @@ from geta_nb.trace import check_inputs, export_program
 
 
 def export_onnx(
-    subnet: nn.Module, path: str | PathLike[str], example_inputs: Any, *, example_kwargs: Mapping[str, Any] | None = None
+    subnet: nn.Module,
+    path: str | PathLike[str],
+    example_inputs: Any,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    integer_biases: bool = False,
 ) -> Path:
     """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
 
     Weights of 2 to 4 bits are INT4 in the file, of 5 to 8 INT8, of 9 to 16 INT16; a batch norm after a convolution is part of its scales.
-    Quantized inputs of up to 8 bits are uint8, exactly as they were learned, so both runtimes compute those layers in integers; wider
-    ones, and those with an exponent other than 1, are exact too, and such a layer runs in float32. What is not quantized is float32.
+    Quantized inputs of up to 8 bits are uint8, exactly as they were learned, so OpenVINO computes those layers in integers, and
+    ONNX Runtime the linear ones; wider ones, and those with an exponent other than 1, are exact too, and such a layer runs in
+    float32. What is not quantized is float32.
 
     Args:
         subnet: what ``construct_subnet`` or :func:`geta_nb.load` returned, in float32.
@@ -41,6 +47,8 @@ def export_onnx(
         example_inputs: a tensor or a tuple of positional inputs, batch axis first. The batch axis of the file is dynamic where the
             network allows it (``metadata_props["dynamic_batch"]`` says so); other axes keep their size.
         example_kwargs: keyword inputs; they become inputs of the file too.
+        integer_biases: let ONNX Runtime, too, run convolutions in integers (OpenVINO does anyway): faster there, and no longer
+            exact, because it rounds each bias to a multiple of input step times weight step; a class may change now and then.
 
     Returns:
         The path of the file.
@@ -56,9 +64,9 @@ def export_onnx(
     args, kwargs = checks.example_arguments(example_inputs, example_kwargs)
     net, info = own_graph(subnet, "export_onnx")
     check_inputs(net, args, kwargs)
-    lowered, bits = lower_for_onnx(net, info.formats)
+    lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases)
     _check_same(lowered, net, args, kwargs)
-    model = expand(*_translated(lowered, args, kwargs, bits))
+    model = expand(*_translated(lowered, args, kwargs, bits), exact=not integer_biases)
     return write_model(model, Path(path))
 
 

@@ -126,17 +126,20 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {next((line for line in str(error).splitlines() if line.strip()), '')}"[:300]
 
 
-def expand(model: onnx.ModelProto, bits: Mapping[str, int]) -> onnx.ModelProto:
+def expand(model: onnx.ModelProto, bits: Mapping[str, int], *, exact: bool = True) -> onnx.ModelProto:
     """Write our operators as standard ones and codes as narrow initializers, in place.
 
     Args:
         model: what :func:`translate` returned.
         bits: name of a code buffer -> bits of its weight.
+        exact: write the biases of plain products so that ONNX Runtime does not make them part of an integer operator, which rounds them.
 
     Raises:
         ArtifactError: the result is no valid ONNX, or larger than one file can be.
     """
     graph, writer = model.graph, _Writer(list(model.graph.initializer))
+    shaped = [item for item in (*model.graph.value_info, *model.graph.output) if item.type.tensor_type.HasField("shape")]
+    writer.planes = {item.name for item in shaped if exact and len(item.type.tensor_type.shape.dim) == 2}
     nodes = [new for node in graph.node for new in (writer.expand(node) if node.domain == NAMESPACE else [node])]
     del graph.node[:]
     graph.node.extend([*_narrow(graph, bits, nodes), *nodes])
@@ -177,6 +180,8 @@ class _Writer:
         self.constants: list[TensorProto] = []
         self.shapes = {item.name: tuple(item.dims) for item in initializers}
         self.types = {item.name: item.data_type for item in initializers}
+        self.planes: set[str] = set()  # values of two axes
+        self._initializers = {item.name: item for item in initializers}
         self._names: dict[tuple[str, bytes, tuple[int, ...]], str] = {}
 
     def expand(self, node: NodeProto) -> list[NodeProto]:
@@ -188,6 +193,12 @@ class _Writer:
         """Return the name of a 0-dim initializer."""
         array = np.array(value, dtype=dtype)
         return self._named(array, f"{array.dtype.name}_{array.item():g}")
+
+    def negated(self, name: str) -> str | None:
+        """Return the name of an initializer of the opposite sign; None where ``name`` is no initializer."""
+        if name not in self._initializers:
+            return None
+        return self._named(-numpy_helper.to_array(self._initializers[name]), f"{name}_negated")
 
     def zeros(self, name: str, shape: tuple[int, ...], data_type: int) -> str:
         """Return the name of an initializer of zeros of an ONNX type; the same name again is the same tensor."""
@@ -260,7 +271,11 @@ def _write_matmul(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> I
     weight = NodeProto(name=f"{node.name}_weight", output=[f"{node.output[0]}_weight"])
     turn: list[Any] = [("Transpose", [], {"perm": [1, 0]})] if values["turned"] else []
     yield from _chain(weight, [*turn, *_weight_steps(writer, codes, scale, values["bound"])], codes)
-    yield from _chain(node, [("MatMul", [weight.output[0]], {}), *([("Add", bias, {})] if bias else [])], x)
+    added = [("Add", bias, {})] if bias else []
+    # a product of two axes with an Add becomes a Gemm, and that a QGemm with a rounded bias; with a Sub it stays what it is
+    if bias and node.output[0] in writer.planes and (negated := writer.negated(bias[0])) is not None:
+        added = [("Sub", [negated], {})]
+    yield from _chain(node, [("MatMul", [weight.output[0]], {}), *added], x)
 
 
 def _write_rows(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:

@@ -38,12 +38,15 @@ _PASSING = frozenset({
 })  # fmt: skip
 
 
-def lower_for_onnx(net: GraphNet, formats: Mapping[str, WeightFormat]) -> tuple[fx.GraphModule, dict[str, int]]:
+def lower_for_onnx(
+    net: GraphNet, formats: Mapping[str, WeightFormat], *, integer_biases: bool = False
+) -> tuple[fx.GraphModule, dict[str, int]]:
     """Return the lowered network and the bits of each of its code buffers.
 
     Args:
         net: the cut graph with its values, float32, on any device.
         formats: own parameter name -> format; weights wider than 16 bits stay as they are.
+        integer_biases: leave biases inside convolutions, where a runtime may round them.
 
     Raises:
         ArtifactError: a weight that left its grid, or a network that is not float32.
@@ -56,6 +59,8 @@ def lower_for_onnx(net: GraphNet, formats: Mapping[str, WeightFormat]) -> tuple[
     folds = _fold_norms(module)
     _lower_inputs(module)
     bits = _lower_weights(module, formats, folds)
+    if not integer_biases:
+        _move_biases(module)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
@@ -138,6 +143,25 @@ def _affine(channels: int, bias: Tensor | None, statistics: list[Tensor | None],
     factor = (torch.ones(channels, dtype=torch.float64) if gamma is None else gamma) / (var + eps).sqrt()
     shift = ((0 if bias is None else bias.double()) - mean) * factor + (0 if beta is None else beta)
     return factor, shift.float()
+
+
+def _move_biases(module: fx.GraphModule) -> None:
+    """Add the bias of each convolution in integers after it: inside, ONNX Runtime would round it to a product of two steps."""
+    for number, conv in enumerate([node for node in module.graph.nodes if operator_name(node) in _CONVOLUTIONS]):
+        bias = _tensor(module, _argument(conv, 2))
+        if bias is None or not _is_byte_input(conv.args[0]):
+            continue
+        dimensions = int(operator_name(conv).removeprefix("conv").removesuffix("d"))
+        with module.graph.inserting_after(conv):
+            shape = (-1, *[1] * dimensions)
+            added = module.graph.call_function(aten.add.Tensor, (conv, conv))
+        with module.graph.inserting_before(added):
+            values = _add_tensor(module, f"moved_bias_{number}", bias.view(shape).contiguous())
+        added.meta = dict(conv.meta)
+        conv.replace_all_uses_with(added)
+        added.args = (conv, values)
+        conv.args = (*conv.args[:2], None, *conv.args[3:])
+        conv.kwargs = {key: value for key, value in conv.kwargs.items() if key != "bias"}
 
 
 # Inputs

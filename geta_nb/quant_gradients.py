@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from types import FunctionType
 
 import torch
 from torch import Tensor
@@ -119,7 +120,9 @@ def _memory_order(x: Tensor) -> list[int] | None:
 @lru_cache(maxsize=64)
 def _compiled(uniform: bool, needs: Needs) -> Callable[..., Found] | None:
     """Return the formulas as one compiled loop over vectors of any length; None, and a warning, where there is no compiler."""
-    loop: Callable[..., Found] = torch.compile(partial(_formulas, uniform=uniform, needs=needs), dynamic=True)
+    # the compiler counts versions by code object and stops at a few: each of ours is a function of its own
+    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{needs}"), globals())
+    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, needs=needs), dynamic=True)
     one = torch.ones(())
     try:
         with torch.no_grad():
