@@ -1,9 +1,11 @@
 from itertools import pairwise
+from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geta_nb.display.layout import COLUMN_GAP, layered
+from geta_nb.display.small_graph import graph_svg
 
 graphs = st.integers(1, 25).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=50))
@@ -45,3 +47,12 @@ def test_a_chain_is_a_straight_column() -> None:
 def test_an_empty_graph_has_no_size() -> None:
     layout = layered([], [])
     assert (layout.width, layout.height, layout.centres) == (0, 0, [])
+
+
+def test_a_small_graph_has_a_box_and_an_arrow_for_each_name_and_edge():
+    edges = [("x", "a"), ("a", "b"), ("x", "<b&>"), ("x", "<b&>"), ("<b&>", "b")]
+    drawn = ElementTree.fromstring(graph_svg(edges, colours={"a": 8}))
+    kinds = [part.get("class", "") for part in drawn.iter()]
+    assert (kinds.count("gv-box"), kinds.count("gv-head")) == (4, 4)
+    assert [part.text for part in drawn.iter() if part.get("class") == "gv-strong"] == ["x", "a", "b", "<b&>"]
+    assert kinds.count("gv-c1") == 1  # hue 8 of 7

@@ -182,7 +182,7 @@ def qadg_svg(qadg: Any, *, max_boxes: int = MAX_BOXES, weight_bits: Bits | None 
     drawn_legend, legend_end = legend(8, 16, kinds)
     dx, dy = 8.0, 32.0
     parts = [drawn_legend]
-    parts += [_edge([(x + dx, y + dy) for x, y in route]) for route in layout.routes]
+    parts += [draw_edge([(x + dx, y + dy) for x, y in route]) for route in layout.routes]
     parts += [_draw(box, x + dx, y + dy) for box, (x, y) in zip(boxes, layout.centres, strict=True)]
     return picture(max(layout.width + 2 * dx, legend_end), layout.height + dy + 8, parts, label=qadg_text(qadg))
 
@@ -253,7 +253,8 @@ def _draw(box: Box, x: float, y: float) -> str:
     return group(parts, title=box.title)
 
 
-def _edge(route: Sequence[Point]) -> str:
+def draw_edge(route: Sequence[Point]) -> str:
+    """Return an arrow along a route of the layout: straight through its ranks, bent between them."""
     (x0, y0), *rest = route
     commands = f"M{fmt(x0)} {fmt(y0)}"
     for k, (x, y) in enumerate(rest):
