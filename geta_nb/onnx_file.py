@@ -271,7 +271,7 @@ def _write_matmul(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> I
     weight = NodeProto(name=f"{node.name}_weight", output=[f"{node.output[0]}_weight"])
     turn: list[Any] = [("Transpose", [], {"perm": [1, 0]})] if values["turned"] else []
     yield from _chain(weight, [*turn, *_weight_steps(writer, codes, scale, values["bound"])], codes)
-    added = [("Add", bias, {})] if bias else []
+    added: list[Any] = [("Add", bias, {})] if bias else []
     # a product of two axes with an Add becomes a Gemm, and that a QGemm with a rounded bias; with a Sub it stays what it is
     if bias and node.output[0] in writer.planes and (negated := writer.negated(bias[0])) is not None:
         added = [("Sub", [negated], {})]
