@@ -15,6 +15,7 @@ OUTSIDE = ("tutorials/*.ipynb", "notebooks/*.ipynb", "notebooks/images/*")
 REMOTE = re.compile(r"<script\b[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>|<!-- Load (mathjax|mermaid) -->")
 MODULE = re.compile(r"<script type=\"module\">(?:(?!</script>)[\s\S])*?https?://(?:(?!</script>)[\s\S])*?</script>")
 MATHJAX = re.compile(r"<script type=\"text/x-mathjax-config\">[\s\S]*?</script>")
+CELL = re.compile(r'(?<!">\n)(?=<div class="jp-Cell )')  # a code cell is two boxes of the same class, one in the other
 FORMULA = re.compile(r"\$\$(?P<block>[^$]+)\$\$|(?<![\\\w$])\$(?P<inline>[^$\n]+?)\$(?![\w$])")
 VERBATIM = ("pre", "code", "script", "style", "svg", "textarea")
 
@@ -35,8 +36,22 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     """Write formulas of notebooks as MathML, and leave out what their template would fetch."""
     if not page.file.src_uri.endswith(".ipynb"):
         return html
+    html = "".join(map(_folded, CELL.split(html)))
     html = re.sub(r'(<a\b[^>]*\bhref="[^":]*)\.ipynb(?=["#])', r"\1.html", html)
     return with_formulas(MATHJAX.sub("", MODULE.sub("", REMOTE.sub("", html))))
+
+
+def on_post_build(config: Any) -> None:
+    """Write the search index as a script too: a page opened from a folder may not fetch."""
+    folder = Path(config["site_dir"], "search")
+    (folder / "search_index.js").write_text(f"var __index = {(folder / 'search_index.json').read_text()}")
+
+
+def _folded(cell: str) -> str:
+    """Return a cell; a solution is folded, as it is in the notebook."""
+    if "celltag_solution" not in cell.partition(">")[0]:
+        return cell
+    return f'<details class="solution"><summary>Solution</summary>{cell}</details>'
 
 
 def with_formulas(html: str) -> str:

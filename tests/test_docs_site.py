@@ -1,4 +1,4 @@
-"""``make docs`` builds the site without a warning; its links lead somewhere, it asks no network, and it has every public name and tutorial."""
+"""``make docs`` builds the site without a warning; links lead somewhere, nothing is fetched, every public name and tutorial is there."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 import geta_nb as gt
+import lab_browser
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -101,6 +102,8 @@ def test_a_tutorial_is_a_page_with_its_pictures_and_formulas(path, site, pages):
     assert page.tags >= {"svg"} or "data:image/png" in page.raw
     visible = re.sub(r"<(pre|script|style|svg|code)\b[\s\S]*?</\1>", "", page.raw)
     assert not re.search(r"\$[^$\n<>]{1,80}\$", visible)
+    solutions = path.read_text().count('"source_hidden": true')
+    assert page.raw.count('<details class="solution">') == solutions > 0
     if re.search(r"\$\\\\|\$\$", path.read_text()):
         assert "math" in page.tags
 
@@ -108,3 +111,16 @@ def test_a_tutorial_is_a_page_with_its_pictures_and_formulas(path, site, pages):
 def test_all_notebooks_and_pages_of_the_project_are_in_the_site(site, pages):
     wanted = [path for folder in ("tutorials", "notebooks") for path in (ROOT / folder).glob("*.ipynb")]
     assert [path.name for path in wanted if site / path.parent.name / f"{path.stem}.html" not in pages] == []
+
+
+def test_search_works_on_pages_opened_from_a_folder(site):
+    lab_browser.need_browser()
+    with lab_browser.browser_page() as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "reference" / "parts.html").as_uri())
+        page.wait_for_function("typeof __index === 'object'")
+        page.fill(".md-search__input", "forget rate")
+        page.wait_for_selector(".md-search-result__link", state="attached", timeout=20_000)
+        assert page.locator(".md-search-result__link").count() >= 3
+        assert not [url for url in asked if not url.startswith(("file:", "data:", "about:", "blob:"))]
