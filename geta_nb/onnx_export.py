@@ -23,6 +23,7 @@ from geta_nb.errors import ArtifactError
 from geta_nb.export import own_graph
 from geta_nb.onnx_file import expand, translate
 from geta_nb.onnx_lowering import lower_for_onnx
+from geta_nb.processor import adds_bytes_exactly
 from geta_nb.trace import check_inputs, export_program
 
 
@@ -33,6 +34,7 @@ def export_onnx(
     *,
     example_kwargs: Mapping[str, Any] | None = None,
     integer_biases: bool = False,
+    any_processor: bool | None = None,
 ) -> Path:
     """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
 
@@ -49,6 +51,9 @@ def export_onnx(
         example_kwargs: keyword inputs; they become inputs of the file too.
         integer_biases: let ONNX Runtime, too, run convolutions in integers (OpenVINO does anyway): faster there, and no longer
             exact, because it rounds each bias to a multiple of input step times weight step; a class may change now and then.
+        any_processor: write a file that is exact on every processor. On x86 without VNNI both runtimes add 8-bit products two at a time
+            in 16 bits, and saturate in silence: such layers, of 8-bit weights mostly, are then written so that they run in float32,
+            which costs the others their integers. None: as this processor needs; ``metadata_props["any_processor"]`` says what it was.
 
     Returns:
         The path of the file.
@@ -64,9 +69,10 @@ def export_onnx(
     args, kwargs = checks.example_arguments(example_inputs, example_kwargs)
     net, info = own_graph(subnet, "export_onnx")
     check_inputs(net, args, kwargs)
-    lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases)
+    wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
+    lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)
     _check_same(lowered, net, args, kwargs)
-    model = expand(*_translated(lowered, args, kwargs, bits), exact=not integer_biases)
+    model = expand(*_translated(lowered, args, kwargs, bits, any_processor=str(wary).lower()), exact=not integer_biases)
     return write_model(model, Path(path))
 
 
@@ -76,11 +82,11 @@ def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict
 
 
 def _translated(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int]
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], **facts: str
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     program, dynamic = export_program(model, args, kwargs)
     proto = translate(program)
-    onnx.helper.set_model_props(proto, {"dynamic_batch": str(dynamic).lower(), "producer": "geta-nb"})
+    onnx.helper.set_model_props(proto, {"dynamic_batch": str(dynamic).lower(), "producer": "geta-nb", **facts})
     return proto, bits
 
 

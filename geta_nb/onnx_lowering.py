@@ -20,6 +20,7 @@ from geta_nb.errors import ArtifactError, CalibrationError
 from geta_nb.graph_net import GraphNet, copy_graph, find_module
 from geta_nb.nodes import operator_name, overload_name
 from geta_nb.packing import MAX_BITS
+from geta_nb.processor import LARGEST_PAIR
 from geta_nb.quantizers import ActivationQuantizer
 from geta_nb.subnet import WeightFormat
 from geta_nb.tensor_table import weight_codes
@@ -39,7 +40,7 @@ _PASSING = frozenset({
 
 
 def lower_for_onnx(
-    net: GraphNet, formats: Mapping[str, WeightFormat], *, integer_biases: bool = False
+    net: GraphNet, formats: Mapping[str, WeightFormat], *, integer_biases: bool = False, any_processor: bool = False
 ) -> tuple[fx.GraphModule, dict[str, int]]:
     """Return the lowered network and the bits of each of its code buffers.
 
@@ -47,6 +48,7 @@ def lower_for_onnx(
         net: the cut graph with its values, float32, on any device.
         formats: own parameter name -> format; weights wider than 16 bits stay as they are.
         integer_biases: leave biases inside convolutions, where a runtime may round them.
+        any_processor: keep out of integer kernels what they may compute wrong on a processor without dot products of bytes.
 
     Raises:
         ArtifactError: a weight that left its grid, or a network that is not float32.
@@ -58,7 +60,7 @@ def lower_for_onnx(
     _drop_idle(module)
     folds = _fold_norms(module)
     _lower_inputs(module)
-    bits = _lower_weights(module, formats, folds)
+    bits = _lower_weights(module, formats, folds, any_processor)
     if not integer_biases:
         _move_biases(module)
     module.graph.eliminate_dead_code()
@@ -215,7 +217,9 @@ def _is_nonnegative(node: Any, depth: int = 24) -> bool:
 # Weights
 
 
-def _lower_weights(module: fx.GraphModule, formats: Mapping[str, WeightFormat], folds: Mapping[fx.Node, Tensor]) -> dict[str, int]:
+def _lower_weights(
+    module: fx.GraphModule, formats: Mapping[str, WeightFormat], folds: Mapping[fx.Node, Tensor], any_processor: bool
+) -> dict[str, int]:
     by_tensor = {id(module.get_parameter(name)): form for name, form in formats.items() if _has_parameter(module, name)}
     bits: dict[str, int] = {}
     for number, node in enumerate([node for node in module.graph.nodes if node.op == "get_attr"]):
@@ -229,7 +233,8 @@ def _lower_weights(module: fx.GraphModule, formats: Mapping[str, WeightFormat], 
         lone = len(node.users) == 1
         for user in list(node.users):
             with module.graph.inserting_before(user):
-                _lower_use(module, node, user, _Weight(f"weight_{number}", codes, form, lone), folds.get(user), bits)
+                weight = _Weight(f"weight_{number}", codes, form, lone, any_processor)
+                _lower_use(module, node, user, weight, folds.get(user), bits)
     return bits
 
 
@@ -250,12 +255,16 @@ def _scale_plain(module: fx.GraphModule, node: fx.Node, value: Tensor | None, fo
 
 @dataclass(frozen=True)
 class _Weight:
-    """A weight on its grid: the stem of its buffers' names, codes, format, and whether one operator alone reads it."""
+    """A weight on its grid: the stem of its buffers' names, codes, format, and whether one operator alone reads it.
+
+    ``any_processor``: whether sums of two products must fit into 16 bits where the weight meets an input of bytes.
+    """
 
     name: str
     codes: Tensor
     form: WeightFormat
     lone: bool
+    any_processor: bool
 
     @property
     def scale(self) -> Tensor:
@@ -266,6 +275,18 @@ class _Weight:
     def bound(self) -> float:
         """Largest magnitude of a weight, nudged up so that a clip to it changes nothing."""
         return float(self.codes.abs().max()) * self.form.step_size * (1 + 2**-20) if self.codes.numel() else 0.0
+
+    def bound_beside(self, x: Any, *, channel_axis: int, integers_only: bool) -> float:
+        """Return what the file must clip to beside an operand ``x``: 0 where a runtime may, and may rightly, compute in integers.
+
+        Args:
+            x: the other operand's node.
+            channel_axis: of the output channels in the codes.
+            integers_only: a runtime leaves the operator in float32 by itself where ``x`` is no input of bytes.
+        """
+        if not _is_byte_input(x) or self.form.bits > 8:
+            return 0.0 if integers_only else self.bound
+        return self.bound if self.any_processor and not _pairs_fit(self.codes, x, channel_axis) else 0.0
 
     def narrow(self, codes: Tensor) -> Tensor:
         """Return codes as integers of 8 bits where they fit, else of 16."""
@@ -285,7 +306,7 @@ def _lower_use(
     if name in ("linear", "addmm", "mm", "matmul") and (found := _PRODUCTS[name](node, user)) is not None and weight.codes.ndim == 2:
         x, bias, turned = found
         codes = weight.codes.t() if turned and weight.lone else weight.codes
-        bound = 0.0 if _is_byte_input(x) and weight.form.bits <= 8 else weight.bound
+        bound = weight.bound_beside(x, channel_axis=0 if turned else 1, integers_only=False)
         user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone)
         user.target, user.args, user.kwargs = ours.matmul.default, user_args, {}
     elif name == "embedding" and user.args[0] is node:
@@ -296,15 +317,25 @@ def _lower_use(
         signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.form.step_size
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny).float()  # a factor of 0: codes of 0, any scale
         read = buffers(weight.codes * signs.to(weight.codes.dtype), scale, f"_{user.name}")
-        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (*read, 0, 0.0)))
+        bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) * float(factor.abs().max())
+        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (*read, 0, bound)))
     else:
-        bound = 0.0 if name in _CONVOLUTIONS else weight.bound
+        convolution = name in _CONVOLUTIONS
+        bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) if convolution else weight.bound
         plain = module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, weight.scale), 0, bound))
         user.replace_input_with(node, plain)
 
 
 def _is_byte_input(x: Any) -> bool:
     return isinstance(x, fx.Node) and x.target is ours.quantize_input.default and is_byte(*x.args[2:4])  # type: ignore[arg-type]
+
+
+def _pairs_fit(codes: Tensor, x: fx.Node, channel_axis: int) -> bool:
+    """Whether two products of an input's bytes and codes of one channel always add up in 16 bits, whichever two a kernel takes."""
+    levels, nonnegative = x.args[2:4]
+    byte = levels if nonnegative else 128 + levels  # type: ignore[operator]
+    largest = codes.abs().movedim(channel_axis, 0).flatten(1).sort(dim=1, descending=True).values[:, :2].sum(1)
+    return int(largest.max()) * byte <= LARGEST_PAIR if largest.numel() else True  # type: ignore[operator]
 
 
 def _linear(node: fx.Node, user: fx.Node) -> tuple[Any, Any, bool] | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import geta_nb as gt
 from artifact_nets import conv_net, graph_subnet, image
+from geta_nb import processor
 from geta_nb.bench import digits
 from geta_nb.errors import ArtifactError, CalibrationError, InputError
 from geta_nb.fake_quant import step_size
@@ -190,7 +191,7 @@ def test_integer_layers_run_as_integers_in_openvino(tmp_path):
     x = torch.randn(2, 3, 16, 16)
     convs = [nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU()]
     model = nn.Sequential(*convs, nn.Flatten(), nn.Linear(4608, 8))
-    path = gt.export_onnx(compressed(model, x, inputs=8), tmp_path / "net", x)
+    path = gt.export_onnx(compressed(model, x, inputs=8), tmp_path / "net", x, any_processor=False)
     run: Any = open_openvino(path, profile=True)
     run(feed_of(path, (x,), {}))
     heavy = [item.exec_type for item in run.request.profiling_info if item.node_type.startswith(("Convolution", "FullyConnected"))]
@@ -342,3 +343,36 @@ def test_top_1_on_the_digits_is_unchanged(tmp_path):
         (found,) = opener(path)(feed_of(path, (data.test_images,), {}))
         assert (found.argmax(1) == data.test_labels.numpy()).mean() == (expected.argmax(1) == data.test_labels.numpy()).mean()
         np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize(("bits", "integers"), [(8, False), (6, True)])
+@pytest.mark.parametrize("norm", [False, True])
+def test_a_file_for_any_processor_keeps_sums_that_may_saturate_out_of_integer_kernels(bits, integers, norm, tmp_path):
+    """Two products of a byte, up to 255, and a code: 127 each do not fit into 16 bits, 31 each do."""
+    x = torch.randn(2, 4, 8, 8)
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), *[nn.BatchNorm2d(8)] * norm, nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    subnet = compressed(model, x, inputs=8, widths=(bits,))
+    for wary in (False, True):
+        path = gt.export_onnx(subnet, tmp_path / f"net_{wary}", x, any_processor=wary)
+        saved = onnx.load(path)
+        assert {item.key: item.value for item in saved.metadata_props}["any_processor"] == str(wary).lower()
+        of_bytes = [item.name for item in saved.graph.initializer if item.data_type == TensorProto.INT8]
+        after = {node.input[0]: node.op_type for node in saved.graph.node}
+        weights = [node.output[0] for node in saved.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in of_bytes]
+        assert len(weights) == 2
+        clipped = [name for name in weights if after.get(name) == "Clip"]
+        assert len(clipped) == (1 if wary and not integers else 0), clipped  # after ReLU bytes end at 127, which fits
+    both_close(subnet, path, 2 * x)
+
+
+def test_a_processor_is_trusted_with_bytes_when_it_says_that_it_has_dot_products_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+    said = {"old": "flags\t\t: fpu sse avx avx2 fma", "new": "flags\t\t: fpu avx2 avx512f avx512_vnni", "client": "flags : avx2 avx_vnni"}
+    found = {}
+    for name, text in said.items():
+        (tmp_path / name).write_text(f"processor : 0\n{text}\nbugs : none\n")
+        found[name] = processor.adds_bytes_exactly.__wrapped__(str(tmp_path / name))
+    assert found == {"old": False, "new": True, "client": True}
+    assert processor.adds_bytes_exactly.__wrapped__(str(tmp_path / "none")) is False
+    monkeypatch.setattr(processor.platform, "machine", lambda: "aarch64")
+    assert processor.adds_bytes_exactly.__wrapped__(str(tmp_path / "none")) is True
