@@ -4,9 +4,9 @@
     e_b = s_b round((x - x_{b/2}) / s_b),  s_b = s_{b/2} / (2**(b/2) + 1),  x_{b/2} the sum so far
     x^Q = z_2 (x_2 + z_4 (e_4 + z_8 (e_8 + z_16 e_16)))
 
-Gates are hard-concrete: s = sigmoid((log u - log(1 - u) + phi) / tau), z = clip(s (zeta - gamma) + gamma, 0, 1), u ~ uniform(0, 1), with
+Gates are hard-concrete: s = sigmoid((log u - log(1 - u) + logits) / tau), z = clip(s (zeta - gamma) + gamma, 0, 1), u ~ uniform(0, 1), with
 
-    q(z > 0) = sigmoid(phi - tau log(-gamma / zeta)),      gamma = -0.1, zeta = 1.1, tau = 2/3
+    q(z > 0) = sigmoid(logits - tau log(-gamma / zeta)),      gamma = -0.1, zeta = 1.1, tau = 2/3
 
     loss = cross-entropy + w sum over tensors (MACs / all MACs) (mean q(z_2 > 0)) sum_b b prod_{4 <= j <= b} q(z_j > 0)
 
@@ -37,12 +37,12 @@ class BitGates(nn.Module):
         super().__init__()
         self.signed = bool((like < 0).any())
         self.limit = nn.Parameter(like.abs().amax().clamp(min=1e-6).detach().clone())
-        self.phi = nn.Parameter(torch.full((len(LEVELS),), 3.0))
+        self.logits = nn.Parameter(torch.full((len(LEVELS),), 3.0))
         self.fixed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x^Q without z_2, shape of ``x``."""
-        gates = self.fixed if self.fixed is not None else sample(self.phi) if self.training else decide(self.phi)
+        gates = self.fixed if self.fixed is not None else sample(self.logits) if self.training else decide(self.logits)
         limit = self.limit.abs().clamp(min=1e-6)
         # as in the source, the range ends just inside: its very end lies midway between two codes, one of which would be too many
         end = limit * (1 - 1e-6)
@@ -61,14 +61,14 @@ class BitGates(nn.Module):
     def expected_bits(self) -> Tensor:
         """Return the mean bit width under the gates, 0-dim."""
         passing, bits = torch.ones(()), torch.tensor(2.0)
-        for q, level in zip(probability(self.phi), LEVELS, strict=True):
+        for q, level in zip(probability(self.logits), LEVELS, strict=True):
             passing = passing * q
             bits = bits + level / 2 * passing
         return bits
 
     def decided_bits(self) -> int:
         """Return the bit width that the decided gates leave: the first closed one ends it."""
-        return int(2 ** (1 + decide(self.phi).cumprod(0).sum()))
+        return int(2 ** (1 + decide(self.logits).cumprod(0).sum()))
 
     def fix(self, bits: int) -> None:
         """Hold the gates at ``bits``, one of 2, 4, 8, 16."""
@@ -128,7 +128,7 @@ def learn(
         return pressure.weight * torch.stack(terms).sum()
 
     quantizers = [q for table in found for q in table.values()]
-    gates = [pruning, *(q.phi for q in quantizers)]
+    gates = [pruning, *(q.logits for q in quantizers)]
     apart = {id(p) for p in gates}
     split = split_parameters(model, [nn.ParameterList([q.limit for q in quantizers])], lr=LR_RANGE)
     groups = [{**group, "params": [p for p in group["params"] if id(p) not in apart]} for group in split]

@@ -93,7 +93,7 @@ class Space:
     def uniform_bits(self, relative_bops: float, *, activations: bool) -> tuple[int, int]:
         """Return the (weight, input) bits, 2 to 16, of the dearest uniform precision within the budget; of equals the most balanced.
 
-        >>> # 3.2 % of 32 * 32 is 32.8: 4-bit weights times 8-bit inputs
+        3.2 % of 32 * 32 is 32.8: 4-bit weights times 8-bit inputs.
 
         Raises:
             BudgetError: not even 2 bits are cheap enough.
