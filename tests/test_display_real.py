@@ -50,7 +50,8 @@ def made() -> dict[str, Any]:
 
 
 def test_every_registered_class_is_met_here(made: dict[str, Any]) -> None:
-    assert {cls for cls in VIEWS if not any(isinstance(one, cls) for one in made["shown"])} == set()
+    core = {cls for cls in VIEWS if not cls.__module__.startswith("geta_nb.pipelines.")}  # tables and pictures have tests of their own
+    assert {cls for cls in core if not any(isinstance(one, cls) for one in made["shown"])} == set()
 
 
 def test_every_object_of_the_pipeline_shows_itself(made: dict[str, Any]) -> None:

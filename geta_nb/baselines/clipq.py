@@ -46,8 +46,8 @@ def _side(magnitude: Tensor, clipped: float, intervals: int) -> Tensor:
 def clip_quantize(weight: Tensor, clipped: float, bits: int) -> Tensor:
     """Return the tensor that CLIP-Q computes with: at most 2**bits values, at least the share ``clipped`` of them zero.
 
-    >>> clip_quantize(torch.tensor([0.1, 1.0, 3.0, 3.4, 0.2, -2.0]), 0.25, 2).tolist()
-    [0.0, 1.0, 3.200000047683716, 3.200000047683716, 0.0, -2.0]
+    >>> clip_quantize(torch.tensor([0.1, 1.0, 3.0, 3.4, -0.2, -2.0]), 0.25, 2).tolist()
+    [0.0, 1.0, 3.200000047683716, 3.200000047683716, -0.0, -2.0]
     """
     flat = weight.flatten()
     positive, negative = flat > 0, flat < 0
