@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from geta_nb.bench.peers import Given, Made, optional, price
@@ -32,17 +31,14 @@ class Wrapped(nn.Module):
 
 
 def user_code(given: Given) -> Any:
-    """Insert quantizers, train, export, save."""
+    """Insert quantizers, train, convert, save."""
     nncf, ov = optional("nncf"), optional("openvino")
     calibration = nncf.Dataset(list(given.images[:256].split(32)))
     quantized = nncf.quantize(Wrapped(given.model).eval(), calibration)
     given.train(quantized)
-    onnx = given.file.with_suffix(".onnx")
     stripped = nncf.strip(quantized.eval(), example_input=given.images[:2])
-    batch = {0: torch.export.Dim.DYNAMIC}
-    torch.onnx.export(stripped, (given.images[:2],), onnx, dynamic_shapes=(batch,), external_data=False, verbose=False)
     file = given.file.with_suffix(".xml")
-    ov.save_model(ov.Core().read_model(onnx), file)
+    ov.save_model(ov.convert_model(stripped, example_input=given.images[:2]), file)
     return file
 
 
