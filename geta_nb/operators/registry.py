@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from geta_nb.errors import ConfigError
-from geta_nb.labels import REAL, Ints, LabelArray, Labels, LabelSpace, sources_of
+from geta_nb.labels import REAL, Ints, Labels, LabelSpace, sources_of
 from geta_nb.nodes import overload_name
 from geta_nb.reshaping import settle
 from geta_nb.trace import hint, module_path, operator_name
@@ -196,7 +196,7 @@ class Call:
             self.findings.produced += [array.labels.ravel() for array in parameters]
         elif source == "param":
             arrays = [array for operand in operands for array in operand.arrays]
-            for cover in dict.fromkeys(array.cover for array in parameters):  # a constant's labels may be the ones that go on (mask * weight)
+            for cover in dict.fromkeys(array.cover for array in parameters):  # mask * weight: the mask's labels go on
                 first, *others = [array for array in arrays if array.cover == cover]
                 self.findings.kin += [(first.labels.ravel(), array.labels.ravel()) for array in others]
 

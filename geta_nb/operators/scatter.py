@@ -99,7 +99,7 @@ def scatter(call: Call) -> Labels:
 
 @rule("index_put", "_unsafe_index_put")
 def index_put(call: Call) -> Labels:
-    """Written where integers on neighbouring axes say, or one mask: these axes are fixed, the others aligned, zero where both values are."""
+    """Written where integers on neighbouring axes say, or one mask: these are fixed, the others aligned, zero where both values are."""
     base, indices, values = call.args[:3]
     found = [(place, item) for place, item in enumerate(indices) if item is not None]
     masks = [item for item in call.node.args[1] if _is_mask(item)]  # type: ignore[union-attr]
