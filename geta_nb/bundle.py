@@ -6,6 +6,7 @@ nothing of it shows: groups and state hold the parameters themselves, so schedul
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,13 @@ class Bundle:
 
     def __len__(self) -> int:
         return len(self._params)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bundle:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        twin.ids = frozenset(id(p) for p in twin._params)  # an id belongs to one object: those of a copy are others
+        return twin
 
     def gather(self) -> bool:
         """Read values and gradients of all parameters into the vector; False where one has no gradient, or they differ in their past."""

@@ -163,6 +163,37 @@ def first_difference(name: str, mine: Any, theirs: Any) -> tuple[str, Any, Any] 
     return next((found for pair in pairs if (found := first_difference(*pair)) is not None), None)
 
 
+def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int) -> None:
+    """Check that the ``"qasso"`` part of an optimizer's state is whole, before anything is loaded from it.
+
+    Raises:
+        CheckpointError: an entry is missing or of another kind or length; names it.
+    """
+    for name in ("alive", "redundant", "average"):
+        value = own.get(name)
+        if not isinstance(value, Tensor) or value.shape != (groups,):
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
+            raise _damaged(name, f"a tensor of {groups} groups", got)
+    if not _is_count(own.get("step")):
+        raise _damaged("step", "a whole number >= 0", repr(own.get("step"))[:80])
+    for name in ("lower_bits", "frozen_bits"):
+        value = own.get(name, ())
+        if name == "frozen_bits" and value is None:
+            continue
+        if not isinstance(value, (list, tuple)) or len(value) != quantizers or not all(map(_is_count, value)) or name not in own:
+            raise _damaged(name, f"{quantizers} bit widths", repr(value)[:80])
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _damaged(name: str, expected: str, got: str) -> CheckpointError:
+    return CheckpointError(
+        "QASSO.load_state_dict: a damaged state.", at=f"qasso.{name}", expected=expected, got=got, hint="the state_dict() as it was saved"
+    )
+
+
 def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
     total = zlib.crc32(text.encode())
     for key in sorted(tensors):

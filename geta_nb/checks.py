@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -67,8 +67,10 @@ def check_protect(model: nn.Module, patterns: Any) -> tuple[str, ...]:
     """Return the patterns of what is to be protected, each of which matches something.
 
     Raises:
-        ConfigError: a pattern that matches no parameter and no module; the message names a near one.
+        ConfigError: no patterns, or one that matches no parameter and no module; the message names a near one.
     """
+    if not isinstance(patterns, Iterable):
+        raise ConfigError("GETA: protect.", expected="dotted paths, * and ? allowed", got=repr(patterns), hint='protect=["head.*"]')
     given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
     known = dict.fromkeys(path for name in parameter_tensors(model) for path in paths_of(name))
     for pattern in given:
@@ -109,16 +111,20 @@ def check_space(budget: object, n_groups: int, protected: Sequence[Protected], m
     )
 
 
-def check_run(schedule: object, total_steps: int | None) -> None:
+def check_run(schedule: object, total_steps: object) -> None:
     """Check that a schedule's constraints hold before the run is over.
 
     Raises:
-        ConfigError: not a schedule.
+        ConfigError: not a schedule, or a length that is no count.
         ScheduleError: the run ends before the cool-down begins.
     """
     if not isinstance(schedule, Schedule):
         raise ConfigError("qasso: schedule.", expected="a gt.Schedule", got=repr(schedule), hint="gt.Schedule.for_steps(total_steps)")
-    if total_steps is not None and schedule.cool_down_start > total_steps:
+    if total_steps is None:
+        return
+    if not isinstance(total_steps, int) or isinstance(total_steps, bool) or total_steps < 0:
+        raise ConfigError("qasso: total_steps.", expected="a whole number >= 0, or None", got=repr(total_steps), hint="total_steps=1000")
+    if schedule.cool_down_start > total_steps:
         raise ScheduleError(
             "qasso: the schedule is longer than the run.", expected=f"at most {total_steps} steps before the cool-down",
             got=f"{schedule.cool_down_start} steps", hint=f"gt.Schedule.for_steps({total_steps})",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -123,6 +124,15 @@ class GETA(Shown):
     def cost(self) -> CostModel:
         """The cost model: MACs, BOPs in both countings, bytes."""
         return self._analysis.cost
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GETA:
+        """Copy the model, its quantizers and the optimizer of the last :meth:`qasso`; the graphs are traced anew, from the copy."""
+        model, inputs, keywords = copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo)
+        options: dict[str, Any] = {"quantize": self.config, "protect": self.protect, "approximate_norms": self.approximate_norms}
+        twin = type(self)(model, inputs, example_kwargs=keywords, **options)
+        memo[id(self)] = twin
+        twin._optimizer, twin._pending, twin._saved = copy.deepcopy((self._optimizer, self._pending, self._saved), memo)
+        return twin
 
     def calibrate(self, batches: Iterable[Any]) -> tuple[str, ...]:
         """Set the ranges of all activation quantizers from data; returns layers that no batch reached.

@@ -15,23 +15,30 @@ from geta_nb.groups import Group, GroupTable
 from geta_nb.quantizers import Quantizer
 
 
-def group_flags(groups: Iterable[int | Group], n_groups: int) -> BoolArray:
+def group_flags(groups: Iterable[int | Group], n_groups: int, who: str = "mask") -> BoolArray:
     """Return which groups are named, [G].
+
+    Args:
+        groups: groups or their indices; negative ones count from the end.
+        n_groups: how many there are.
+        who: the caller's public name, for the message.
 
     Raises:
         ConfigError: an index that there is not, or something that is no group.
     """
     if isinstance(groups, (int, np.integer, Group)):
         raise ConfigError(
-            "mask: one group is not a collection of groups.", expected="groups or their indices", got=repr(groups), hint="[group]"
+            f"{who}: one group is not a collection of groups.", expected="groups or their indices", got=repr(groups), hint="[group]"
         )
+    if not isinstance(groups, Iterable):
+        raise ConfigError(f"{who}: not groups.", expected="groups or their indices", got=repr(groups), hint="geta.groups[:3]")
     flags = np.zeros(n_groups, dtype=bool)
     for group in groups:
         index = group.index if isinstance(group, Group) else group
         if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
-            raise ConfigError("mask: not a group.", expected="a gt.Group or an index", got=repr(group))
+            raise ConfigError(f"{who}: not a group.", expected="a gt.Group or an index", got=repr(group))
         if not -n_groups <= index < n_groups:
-            raise ConfigError("mask: no such group.", expected=f"0 <= index < {n_groups}", got=index)
+            raise ConfigError(f"{who}: no such group.", expected=f"0 <= index < {n_groups}", got=index)
         flags[index] = True
     return flags
 

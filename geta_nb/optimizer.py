@@ -8,6 +8,7 @@ Source: Qu et al. 2025, arXiv:2502.16638, and the official code; where it differ
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 
 from .budget import Budget
 from .bundle import Bundle
-from .checkpoint import first_difference
-from .errors import CheckpointError, ConfigError
+from .checkpoint import check_qasso_part, first_difference
+from .errors import CheckpointError, ConfigError, NonFiniteError
 from .guard import Known, check_gradients, check_loss, warn_of_collapse
 from .members import Products
 from .projection import QuantizerBank
@@ -146,6 +147,14 @@ class QASSO(Shown, torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> QASSO:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        # an id belongs to one object: those of a copy are others
+        twin._names = {id(memo[key]): name for key, name in self._names.items() if key in memo}
+        return twin
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer."""
         self.inner.add_param_group(param_group)
@@ -171,6 +180,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             CollapseWarning: of a family's groups all but one begin to fade.
         """
         loss = self._evaluate(closure) if closure else None
+        before = None if closure is None or _calls_once(self.inner) else self._whole()
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
@@ -178,10 +188,15 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.pruner.before(self.steps_done, products)
         again = None if closure is None else _first_known(loss, lambda: self._evaluate(closure))
         step = self.inner.step if again is None else partial(self.inner.step, again)
-        if bundle is None:
-            step()
-        else:
-            bundle.step(step)
+        try:
+            if bundle is None:
+                step()
+            else:
+                bundle.step(step)
+        except NonFiniteError:  # of a later call of the closure: by then the inner optimizer has moved
+            if before is not None:
+                self._go_back(*before)
+            raise
         self.steps_done += 1
         self._project(bundle)
         self.pruner.after(self.steps_done)
@@ -192,6 +207,17 @@ class QASSO(Shown, torch.optim.Optimizer):
             if is_first():
                 warn_of_collapse(self._table, families, self.budget, self.steps_done)
         return loss
+
+    def _whole(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, Any]]:
+        """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
+        values = [(p.detach(), p.detach().clone()) for group in self.param_groups for p in group["params"]]
+        return values, copy.deepcopy(self.state_dict())
+
+    def _go_back(self, values: list[tuple[torch.Tensor, torch.Tensor]], state: dict[str, Any]) -> None:
+        for parameter, value in values:
+            parameter.copy_(value)
+        self.inner.state.clear()  # what the step made first
+        self.load_state_dict(state)
 
     def _gathered(self) -> Bundle | None:
         """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""
@@ -321,7 +347,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         Raises:
             CheckpointError: a state of another optimizer, model, budget or schedule.
         """
-        own = state_dict.get("qasso")
+        own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
         if not isinstance(own, dict) or own.get("format") != FORMAT:
             raise CheckpointError(
                 "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
@@ -332,17 +358,23 @@ class QASSO(Shown, torch.optim.Optimizer):
             if difference is not None:
                 at, expected, got = difference
                 raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
+        check_qasso_part(own, len(self.group_mask), len(self.bank))
         if self._bundle is not None:
             self._bundle.unpack()
         try:
             self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
-        except ValueError as error:  # torch compares the parameter groups before it changes anything
+        except (KeyError, TypeError, ValueError) as error:  # torch compares the parameter groups before it changes anything
             raise CheckpointError("QASSO.load_state_dict: saved by another run.", at="param_groups", got=str(error)) from None
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
         self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
         self.pruner.load_state_dict(own)
+
+
+def _calls_once(inner: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer calls a closure once, before it moves: torch's own do, but for LBFGS; of others nobody knows."""
+    return type(inner).__module__.startswith("torch.optim.") and not isinstance(inner, torch.optim.LBFGS)
 
 
 def _first_known(loss: Any, again: Callable[[], Any]) -> Callable[[], Any]:

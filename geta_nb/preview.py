@@ -17,6 +17,7 @@ from geta_nb.cost import Bits, CostModel
 from geta_nb.costs import Costs, compare_layers
 from geta_nb.errors import BudgetError
 from geta_nb.extents import BoolArray
+from geta_nb.masking import group_flags
 from geta_nb.removal import removal_order, round_up
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def preview(
 
     Raises:
         BudgetError: the budget asks for more than may be removed, or an exception matches no layer.
+        ConfigError: ``groups`` are none of this network.
     """
     _check_exceptions(cost, table, budget)
     w_low, a_low = expected_bits(cost, budget)
@@ -82,8 +84,7 @@ def preview(
     given = {"weight bits": weight_bits, "input bits": activation_bits}
     sources = [f"{name} {'at the low end of their range' if bits is None else 'as given'}" for name, bits in given.items()]
     if groups is not None:
-        alive = np.ones(cost.n_groups, dtype=bool)
-        alive[[g if isinstance(g, int | np.integer) else g.index for g in groups]] = False
+        alive = ~group_flags(groups, cost.n_groups, "preview")
     if alive is None:
         alive, n_zero = expected_alive(cost, table, budget, w_bits, a_bits)
         choice = _describe_choice(n_zero, n_zero - int((~alive).sum()), table, budget)

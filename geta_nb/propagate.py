@@ -25,7 +25,7 @@ _STEADY = frozenset([
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
     "split", "split_with_sizes", "chunk", "unbind", "zeros", "ones", "full", "batch_norm", "_native_batch_norm_legit_no_training",
     "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
-    "mean", "amax", "amin",
+    "mean", "amax", "amin", "cat", "concat",
 ])  # fmt: skip
 """Operators, beside the element-wise ones, that give a constant where a channel is a constant: the same at every position."""
 

@@ -145,7 +145,7 @@ def build_report(
         max_abs_difference=_finite(max_abs_difference),
         module_kind=module_kind,
         approximate_groups=approximate_groups,
-        metrics=_plain_metrics(metrics or {}, at="metrics"),
+        metrics=_plain_metrics({} if metrics is None else metrics, at="metrics"),
         versions=find_versions(),
         rounding=_rounding(cost, alive, weight_bits, activation_bits, *rounding),
     )
@@ -186,6 +186,8 @@ def _finite(value: float | None) -> float | None:
 
 def _plain_metrics(metrics: Mapping[str, Any], *, at: str) -> dict[str, Any]:
     """Return metrics as JSON-able values; NaN and infinity, which JSON cannot hold, become null with a reason beside them."""
+    if not isinstance(metrics, Mapping):
+        raise ConfigError("report: metrics.", at=at, expected="a mapping: name -> number", got=repr(metrics), hint='{"accuracy": 0.9}')
     plain: dict[str, Any] = {}
     for name, value in metrics.items():
         if not isinstance(name, str):

@@ -209,6 +209,8 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
         _rewrite_padding(cut, node, twin, source, out)
     elif isinstance(out, Labels) and name == "index_select":
         _rewrite_choice(cut, graph, node, twin, source)
+    elif isinstance(out, Labels) and name in {"repeat", "tile"}:
+        _rewrite_repeat(cut, node, twin, source, out)
     elif isinstance(out, Labels) and name == "slice_scatter":
         _rewrite_written(cut, node, twin, source, out)
     elif isinstance(out, Labels):
@@ -261,6 +263,21 @@ def _twinned(cut: Cut, graph: fx.Graph, sizes: list[Any], twin: fx.Node, positio
             times = graph.call_function(operator.mul, (result[i], int(kept.sum())))
             result[i] = graph.call_function(operator.floordiv, (times, len(kept)))
     return result
+
+
+def _rewrite_repeat(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    """Repeat what had one index as often as indices are left of its copies."""
+    times: list[Any] = list(twin.args[1])  # type: ignore[arg-type]
+    padded = (1,) * (len(out.shape) - len(source.shape)) + source.shape
+    for axis, size in enumerate(padded):
+        place = axis - len(out.shape) + len(times)
+        if out.covering(axis) is None or place < 0:
+            continue
+        left = int(cut.kept(out, axis).sum())
+        cut.note(module_path(node), out.shape[axis], left)
+        if size == 1 and isinstance(times[place], int):
+            times[place] = left
+    twin.update_arg(1, times)
 
 
 def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:

@@ -194,7 +194,7 @@ class Schedule(Shown):
         Raises:
             ScheduleError: an unknown name, or too few steps.
         """
-        if name not in _PAPER:
+        if not isinstance(name, str) or name not in _PAPER:
             raise ScheduleError("Schedule.paper: no such setting.", expected=", ".join(_PAPER), got=repr(name))
         if not isinstance(steps_per_epoch, int) or isinstance(steps_per_epoch, bool) or steps_per_epoch < 1:
             raise ScheduleError(

@@ -106,7 +106,7 @@ between("scatter", 0, lambda s, h: torch.zeros_like(h).scatter(1, s.i.expand(h.s
 between("select", 0, lambda s, h: h + h[:, 3:4] + h[:, 5].unsqueeze(-1), blamed="slice")
 between("zero_over_zero", 0, lambda s, h: h / h.norm(dim=1, keepdim=True), shape=SEQUENCE, blamed="div")
 between("zero_times_infinity", 0, lambda s, h: h * (h.abs() ** -0.5).clamp(max=1e300), blamed="pow")
-between("cosine", 0, lambda s, h: torch.cat([h.sin(), h.cos()], 1), width=32, blamed="cos")
+between("cosine", 16, lambda s, h: torch.cat([h.sin(), h.cos()], 1), width=32)
 between("pad_cropped", 0, lambda s, h: F.pad(h, (-2, 3)), width=17, blamed="pad")
 between("pad_ones", 0, lambda s, h: F.pad(h, (2, 0), value=1.0), width=18, blamed="pad")
 between("lstm_projected", 0, lambda s, h: s.r(h)[0], width=3, shape=SEQUENCE, r=lambda: nn.LSTM(16, 6, proj_size=3, batch_first=True),

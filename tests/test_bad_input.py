@@ -128,6 +128,35 @@ CALLS: dict[str, tuple[type[gt.GetaError], str, Callable[[nn.Module], Any]]] = {
     "mask a name": (ConfigError, r"not a group.*'conv'", lambda m: gt.GETA(m, IMAGES).mask(["conv"])),
     "round to nothing": (ConfigError, r"round_to.*>= 1.*got: +0", lambda m: gt.GETA(m, IMAGES).construct_subnet(round_to=0)),
     "a report of something else": (InputError, r"not a subnet of this GETA.*got: +Sequential", lambda m: gt.GETA(m, IMAGES).report(cnn())),
+    "a length that is no number": (
+        ConfigError,
+        r"total_steps.*a whole number >= 0.*got: +'100'",
+        lambda m: trained(m, total_steps="100", **QASSO),
+    ),
+    "protect by number": (ConfigError, r"protect\..*dotted paths.*got: +3", lambda m: gt.GETA(m, IMAGES, protect=3)),
+    "protect nothing": (ConfigError, r"protect\..*dotted paths.*got: +None", lambda m: gt.GETA(m, IMAGES, protect=None)),
+    "mask nothing": (ConfigError, r"mask: not groups.*got: +None", lambda m: gt.GETA(m, IMAGES).mask(None)),
+    "a preview beyond the end": (
+        ConfigError,
+        r"preview: no such group.*0 <= index < 16.*got: +16",
+        lambda m: gt.GETA(m, IMAGES).preview(gt.Budget(), groups=[16]),
+    ),
+    "a preview without a name": (
+        ConfigError,
+        r"preview: not a group.*'conv'",
+        lambda m: gt.GETA(m, IMAGES).preview(gt.Budget(), groups=["conv"]),
+    ),
+    "a preview without one group": (
+        ConfigError,
+        r"preview: one group is not a collection",
+        lambda m: gt.GETA(m, IMAGES).preview(gt.Budget(), groups=3),
+    ),
+    "metrics without names": (
+        ConfigError,
+        r"report: metrics.*name -> number.*got: +0\.9",
+        lambda m: (lambda geta: geta.report(geta.construct_subnet(), metrics=0.9))(gt.GETA(m, IMAGES)),
+    ),
+    "a preset of no name": (ConfigError, r"paper: no such setting.*got: +\['vgg7'\]", lambda _: gt.Schedule.paper(["vgg7"], 9)),
     "calibrated by nothing": (InputError, r"no batches", lambda m: uncalibrated(m).calibrate([])),
     "calibrated by one batch": (InputError, r"batches is one batch", lambda m: uncalibrated(m).calibrate(IMAGES)),
     "not calibrated": (CalibrationError, r"geta\.calibrate", lambda m: uncalibrated(m).construct_subnet()),
@@ -222,6 +251,35 @@ def test_a_step_that_is_not_finite_is_refused_and_nothing_is_touched(where: str)
     assert_unchanged(geta.model, before)
     assert optimizer.progress() == progress
     train(geta.model, optimizer, range(5, 10))
+    assert geta.group_sparsity() == 0.5
+
+
+def test_a_loss_that_stops_being_finite_inside_a_step_of_lbfgs_is_refused_and_nothing_is_touched() -> None:
+    geta = gt.GETA(cnn(), IMAGES, quantize=None)
+    optimizer = geta.qasso(torch.optim.LBFGS, lr=0.1, max_iter=4, **QASSO)
+    geta.model.eval()
+    calls, bad = 0, 0
+
+    def closure() -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = geta.model(IMAGES).square().sum()
+        loss.backward()
+        return loss * float("nan") if calls == bad else loss
+
+    for _ in range(3):  # the next step begins to prune
+        optimizer.step(closure)
+    assert geta.model[0].weight.grad is not None
+    before, state = [p.detach().clone() for p in geta.model.parameters()], str(optimizer.state_dict())
+    bad = calls + 3
+    with pytest.raises(NonFiniteError, match="no weight was changed"):
+        optimizer.step(closure)
+    assert calls == bad
+    assert all(torch.equal(p, old) for p, old in zip(geta.model.parameters(), before, strict=True))
+    assert str(optimizer.state_dict()) == state
+    for _ in range(6):
+        optimizer.step(closure)
     assert geta.group_sparsity() == 0.5
 
 

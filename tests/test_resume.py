@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -191,6 +192,40 @@ def test_a_state_of_another_version_or_of_other_parameter_groups_is_refused() ->
     split = geta.qasso(torch.optim.SGD([{"params": weights[:2]}, {"params": weights[2:]}], lr=0.1), **options)
     with pytest.raises(CheckpointError, match=r"(?s)saved by another run.*param_groups"):
         split.load_state_dict(state)
+
+
+DAMAGES: dict[str, Any] = {
+    "alive": lambda own: own.pop("alive"),
+    "redundant": lambda own: own.update(redundant=own["redundant"][:3]),
+    "average": lambda own: own.update(average=None),
+    "step": lambda own: own.update(step="3"),
+    "lower_bits": lambda own: own.update(lower_bits=[4]),
+    "frozen_bits": lambda own: own.pop("frozen_bits"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_state_is_refused_before_anything_is_loaded(name: str) -> None:
+    geta = gt.GETA(cnn(), IMAGES)
+    optimizer = geta.qasso(torch.optim.SGD, lr=0.1, momentum=0.9, budget=gt.Budget(0.25), schedule=SCHEDULE)
+    train(geta.model, optimizer, range(3))
+    state = copy.deepcopy(optimizer.state_dict())
+    DAMAGES[name](state["qasso"])
+    train(geta.model, optimizer, range(3, 6))
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(CheckpointError, match=rf"(?s)damaged state.*at: +qasso\.{name}"):
+        optimizer.load_state_dict(state)
+    assert str(optimizer.state_dict()) == str(before)
+
+
+def test_what_is_no_state_at_all_is_refused() -> None:
+    optimizer = gt.GETA(cnn(), IMAGES).qasso(torch.optim.SGD, lr=0.1, budget=gt.Budget(0.25), schedule=SCHEDULE)
+    with pytest.raises(CheckpointError, match="not a state of this optimizer"):
+        optimizer.load_state_dict(None)  # type: ignore[arg-type]
+    state = optimizer.state_dict()
+    del state["param_groups"]
+    with pytest.raises(CheckpointError, match=r"(?s)param_groups"):
+        optimizer.load_state_dict(state)
 
 
 def test_the_worker_draws_from_every_generator(tmp_path: Path) -> None:

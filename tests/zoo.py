@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+import zoo_more
 import zoo_nets as nets
 import zoo_traps
 import zoo_vision
@@ -280,3 +281,4 @@ import zoo_text  # noqa: E402, F401  (it registers its nets here)
 
 zoo_vision.register(add, hugging_face)
 zoo_traps.register(add)
+zoo_more.register(add)

@@ -29,7 +29,7 @@ def join(call: Call, tensors: list[Labels], axis: int, shape: tuple[int, ...]) -
     aligned = call.space.align(across, reason)
     source = sources_of(tensors)
     call.produce(aligned, source)
-    arrays = _merged(aligned, call.reason("constant part"))
+    arrays = merged(aligned, call.reason("constant part"))
     if any(array is not None for array in along):
         arrays.append(_joined(call, tensors, along, axis))
         if source == "data":
@@ -43,15 +43,15 @@ def _without(labels: Labels, axis: int) -> Labels:
     return Labels((*labels.shape[:axis], 1, *labels.shape[axis + 1 :]), arrays, labels.source)
 
 
-def _merged(aligned: Sequence[Labels], constant: int) -> list[LabelArray]:
-    """One array for each cover; zero where all operands are."""
+def merged(aligned: Sequence[Labels], constant: int) -> list[LabelArray]:
+    """One array for each cover; zero where all operands are, and no constant: each operand may have its own."""
     arrays = []
     for cover in dict.fromkeys(array.cover for labels in aligned for array in labels.arrays):
         found = [next((array for array in labels.arrays if array.cover == cover), None) for labels in aligned]
         first = next(array for array in found if array is not None)
         marks = [array.spoilers if array is not None else np.full_like(first.spoilers, UNSTEADY + constant) for array in found]
         origin = min(array.origin for array in found if array is not None)
-        arrays.append(LabelArray(first.labels, np.maximum.reduce(marks), origin))
+        arrays.append(LabelArray(first.labels, np.maximum.reduce(marks), origin).unsteady())
     return arrays
 
 
@@ -84,7 +84,7 @@ def stack(call: Call) -> Labels:
     aligned = call.space.align(list(call.args[0]), call.reason("stacked with a fixed axis"))
     source = sources_of(aligned)
     call.produce(aligned, source)
-    labels = Labels(aligned[0].shape, tuple(_merged(aligned, call.reason("constant part"))), source)
+    labels = Labels(aligned[0].shape, tuple(merged(aligned, call.reason("constant part"))), source)
     return replace(insert_axis(labels, axis), shape=call.shape)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 import numpy as np
 
-from geta_nb.labels import CONSTANT, FREE, UNSTEADY, Labels, single_axis
+from geta_nb.labels import CONSTANT, FREE, UNSTEADY, LabelArray, Labels, single_axis
 from geta_nb.operators.axes import drop_axes, insert_axis, pad_left, permute
 from geta_nb.operators.registry import Call, rule
 from geta_nb.reshaping import reshape
@@ -50,12 +50,17 @@ def expand(call: Call) -> Labels:
     """Repeat axes of size one: the new indices belong to nobody, so they follow whatever they meet."""
     shape = call.shape
     labels = pad_left(call.args[0], len(shape))
-    arrays = list(labels.arrays)
-    for axis, size in enumerate(shape):
+    return Labels(shape, (*labels.arrays, *_copies(call, labels)), labels.source)
+
+
+def _copies(call: Call, labels: Labels) -> list[LabelArray]:
+    """Labels of nobody along the axes that had one index and have more now."""
+    arrays = []
+    for axis, size in enumerate(call.shape):
         if labels.shape[axis] == 1 and size > 1 and not call.is_batch(axis):
             marks = np.full(size, UNSTEADY + call.reason("expanded value"), dtype=np.int64)
-            arrays.append(single_axis(shape, axis, call.space.new(size), marks, origin=FREE))
-    return Labels(shape, tuple(arrays), labels.source)
+            arrays.append(single_axis(call.shape, axis, call.space.new(size), marks, origin=FREE))
+    return arrays
 
 
 @rule("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "empty", "new_empty", "scalar_tensor")
@@ -83,11 +88,11 @@ def counted(call: Call) -> Labels:
 
 @rule("repeat", "tile")
 def repeat(call: Call) -> Labels:
-    """Tile axes: a copy has the labels of its original."""
+    """Tile axes: a copy has the labels of its original; copies of one index belong to nobody, as those of ``expand``."""
     shape, times = call.shape, list(call.args[1])
     times = [1] * (len(shape) - len(times)) + times
     labels = pad_left(call.args[0], len(shape))
-    arrays = labels.arrays
+    arrays = (*labels.arrays, *_copies(call, labels))
     for axis, time in enumerate(times):
         if time != 1 and labels.shape[axis] > 1:
             arrays = tuple(a.map(lambda v: np.concatenate([v] * time, axis) if v.shape[axis] > 1 else v) for a in arrays)  # noqa: B023

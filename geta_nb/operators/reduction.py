@@ -17,17 +17,20 @@ from geta_nb.reshaping import reshape
 
 _KEEPS_ZERO = frozenset([
     "mean", "amax", "amin", "max", "min", "sum", "prod", "var", "std", "var_mean", "linalg_vector_norm", "norm", "cumsum", "triu",
-    "tril",
+    "tril", "sort", "topk", "cumprod", "diff", "cummax", "cummin", "kthvalue", "median", "nanmedian",
 ])  # fmt: skip
-_SCAN_DIM = {"cumsum": 1, "cumprod": 1, "sort": 1, "argsort": 1, "logcumsumexp": 1, "topk": 2, "diff": 2}
+_SCAN_DIM = {"cumsum": 1, "cumprod": 1, "cummax": 1, "cummin": 1, "sort": 1, "argsort": 1, "logcumsumexp": 1, "topk": 2, "diff": 2}
+_DEFAULT_DIM = {"kthvalue": -1, "mode": -1}
+_NUMBERED = frozenset(["max", "min", "sort", "topk", "cummax", "cummin", "kthvalue", "median", "nanmedian", "mode"])
+"""Operators whose second output says where the values of the first stood."""
 
 
 @rule("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "linalg_vector_norm", "norm", "argmax", "argmin",
-      "any", "all", "logsumexp")  # fmt: skip
+      "any", "all", "logsumexp", "median", "nanmedian", "kthvalue", "mode")  # fmt: skip
 def reduce_axes(call: Call) -> Any:
     """Reduce axes: a sum skips zeros, so its axes stay removable; everything else fixes them."""
     labels = call.args[0]
-    dims = call.argument(2 if call.name in {"linalg_vector_norm", "norm"} else 1, "dim")
+    dims = call.argument(2 if call.name in {"linalg_vector_norm", "norm", "kthvalue"} else 1, "dim", _DEFAULT_DIM.get(call.name))
     if isinstance(dims, Labels):  # max and min of two tensors
         return pointwise(call)
     ndim = len(labels.shape)
@@ -39,7 +42,14 @@ def reduce_axes(call: Call) -> Any:
         out = replace(labels, shape=call.shape)
     else:
         out = drop_axes(labels, axes)
-    return (out,) * len(call.shapes) if call.several else out
+    return _numbered(call, (out,) * len(call.shapes)) if call.several else out
+
+
+def _numbered(call: Call, outputs: tuple[Labels, ...]) -> tuple[Labels, ...]:
+    """Places of values are numbers of their own: of a zero channel too."""
+    if call.name not in _NUMBERED:
+        return outputs
+    return (outputs[0], *(spoiled(item, call.reason("does not keep zero")) for item in outputs[1:]))
 
 
 def _skips_zeros(call: Call, labels: Labels, axes: Sequence[int]) -> bool:
@@ -67,10 +77,20 @@ def scan(call: Call) -> Any:
     labels = call.args[0]
     position = _SCAN_DIM.get(call.name)
     axis = call.argument(position, "dim", -1) if position is not None else None
-    for other in call.all_tensors()[1:]:
+    others = call.all_tensors()[1:]
+    for other in others:
         call.space.fix_all(other, call.reason("order along an axis"))
     out = call.fixed([axis] if isinstance(axis, int) else range(len(labels.shape)), labels, "order along an axis")
-    return _like_outputs(call, out if call.name in _KEEPS_ZERO else spoiled(out, call.reason("does not keep zero")))
+    result = _like_outputs(call, out if call.name in _KEEPS_ZERO and not others else spoiled(out, call.reason("does not keep zero")))
+    return _numbered(call, result) if call.several else result
+
+
+@rule("unfold")
+def windows(call: Call) -> Labels:
+    """Windows along an axis, the places within one as a last axis: both are fixed, the others pass."""
+    labels = call.args[0]
+    axis = call.axis(1, "dimension", 0, labels)
+    return replace(insert_axis(call.fixed([axis], labels, "windows along an axis"), -1), shape=call.shape)
 
 
 @rule(

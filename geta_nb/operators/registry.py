@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from geta_nb.errors import ConfigError
-from geta_nb.labels import REAL, Ints, LabelArray, Labels, LabelSpace, sources_of
+from geta_nb.labels import REAL, Ints, Labels, LabelSpace, sources_of
 from geta_nb.nodes import overload_name
 from geta_nb.reshaping import settle
 from geta_nb.trace import hint, module_path, operator_name
@@ -82,7 +82,7 @@ class Findings:
         macs: multiply-accumulates.
         sizes: integer arguments that follow a cut.
         produced: labels that parameters bring into the data: their slices are zeroed when a group is masked.
-        kin: pairs of labels that parameters bring into one another: where one side is produced, the other is.
+        kin: pairs of labels that parameters and constants bring into one another: where one side is produced, the other is.
         parts: labels of each piece of a split, of which one must stay.
         unknown: (operator, module path) of what no rule understood.
         foreign: names of parameters that are not the model's own to cut.
@@ -195,11 +195,10 @@ class Call:
         if source == "data":
             self.findings.produced += [array.labels.ravel() for array in parameters]
         elif source == "param":
-            firsts: dict[tuple[int, ...], LabelArray] = {}
-            for array in parameters:
-                first = firsts.setdefault(array.cover, array)
-                if first is not array:
-                    self.findings.kin.append((first.labels.ravel(), array.labels.ravel()))
+            arrays = [array for operand in operands for array in operand.arrays]
+            for cover in dict.fromkeys(array.cover for array in parameters):  # mask * weight: the mask's labels go on
+                first, *others = [array for array in arrays if array.cover == cover]
+                self.findings.kin += [(first.labels.ravel(), array.labels.ravel()) for array in others]
 
     def all_tensors(self) -> list[Labels]:
         """Every input tensor's labels, lists included."""
