@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -13,10 +15,12 @@ from torch.utils import _pytree as pytree
 
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.errors import ConfigError, InputError, PruningSpaceError, ScheduleError
+from geta_nb.errors import ConfigError, InputError, PruningSpaceError, ScheduleError, TraceError
 from geta_nb.groups import Protected
 from geta_nb.parametrized import parameter_tensors
 from geta_nb.schedule import Schedule
+
+_UNWRITABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
 def check_arguments(model: object, quantize: object, approximate_norms: object) -> None:
@@ -33,6 +37,22 @@ def check_arguments(model: object, quantize: object, approximate_norms: object) 
         )
     if not isinstance(approximate_norms, bool):
         raise ConfigError("GETA: approximate_norms.", expected="True or False", got=repr(approximate_norms))
+
+
+def check_names(model: nn.Module) -> None:
+    """Check that torch can write every name of the model into the code of its graph.
+
+    Raises:
+        TraceError: a keyword of Python, or a name with a double quote, a backslash or a control character.
+    """
+    paths = dict.fromkeys(path for path, _ in (*model.named_modules(), *model.named_parameters(), *model.named_buffers()))
+    for path in paths:
+        if any(iskeyword(part) or _UNWRITABLE.search(part) for part in path.split(".")):
+            raise TraceError(
+                "GETA: torch.export cannot write this name into a graph.", at=repr(path),
+                expected='no keyword of Python, no ", no backslash, no control character', got=repr(path),
+                hint="another name for that module",
+            )
 
 
 def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -73,6 +73,7 @@ class GETA(Shown):
         approximate_norms: bool = False,
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms)
+        checks.check_names(model)
         ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
         self.example_inputs, self.example_kwargs = checks.example_arguments(example_inputs, example_kwargs)

@@ -313,3 +313,18 @@ def test_every_error_has_our_form() -> None:
     assert lines[0].startswith("GETA: ") and lines[0].endswith(".")
     assert [line.split()[0] for line in lines[1:]] == ["at:", "expected:", "got:", "try:"]
     assert {line[:2] for line in lines[1:]} == {"  "} and len(coloured_images(3)[1]) == 3
+
+
+@pytest.mark.parametrize("name", ["class", 'a"b', "a\\b", "a\nb"])
+def test_a_name_that_no_graph_can_hold_is_refused_and_others_pass(name):
+    def net(called: str) -> nn.Module:
+        model = nn.Sequential()
+        model.add_module(called, nn.Linear(4, 8))
+        model.add_module("last", nn.Linear(8, 2))
+        return model
+
+    model = net(name)
+    with pytest.raises(gt.GetaError, match=r"cannot write this name[\s\S]*at: +"):
+        gt.GETA(model, torch.randn(2, 4))
+    assert not hasattr(model[0], "parametrizations")
+    assert len(gt.GETA(net("klasse 'ä' <b>"), torch.randn(2, 4)).groups) == 8
