@@ -113,6 +113,9 @@ def calibrate(
     if isinstance(batches, Tensor | Mapping | str):
         got = type(batches).__name__
         raise InputError("calibrate: batches is one batch.", expected="an iterable of batches", got=got, hint="calibrate([batch])")
+    if not isinstance(batches, Iterable):
+        got = type(batches).__name__
+        raise InputError("calibrate: these are no batches.", expected="an iterable of batches", got=got, hint="calibrate([batch])")
     histograms = {layer: Histogram(layer) for layer in quantizers.activations}
     count = 0
     try:

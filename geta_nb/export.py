@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 
 from geta_nb import container
-from geta_nb.errors import ArtifactError
+from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.graph_net import SCRATCH, Entry, GraphNet, list_entries
 from geta_nb.program import decode_program, encode_program
 from geta_nb.quantizers import ActivationQuantizer
@@ -110,6 +110,8 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
     setattr(net, "geta_info", info)  # noqa: B010 - torch types every attribute as a tensor or a module
     if into is None:
         return net
+    if not isinstance(into, nn.Module):
+        raise ConfigError("load: into is no module.", expected="a torch.nn.Module", got=type(into).__name__, hint="gt.load(path)")
     _fill(into, entries)
     setattr(into, "geta_info", replace(info, kind="native", graph=net))  # noqa: B010
     return into

@@ -69,6 +69,8 @@ def benchmark_latency(
     """
     _check(backends, batch_sizes, rounds, threads, clock)
     args, kwargs = checks.example_arguments(example_inputs, example_kwargs)
+    if against is not None and not isinstance(against, nn.Module):
+        raise ConfigError("benchmark_latency: against.", expected="a torch.nn.Module, or None", got=type(against).__name__)
     modules: dict[str, nn.Module] = {"subnet": subnet} | ({} if against is None else {"dense": without_quantizers(against)})
     _, info = own_graph(subnet, "benchmark_latency")
     with tempfile.TemporaryDirectory() as folder, _torch_threads(threads):

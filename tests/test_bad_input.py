@@ -328,3 +328,20 @@ def test_a_name_that_no_graph_can_hold_is_refused_and_others_pass(name):
         gt.GETA(model, torch.randn(2, 4))
     assert not hasattr(model[0], "parametrizations")
     assert len(gt.GETA(net("klasse 'ä' <b>"), torch.randn(2, 4)).groups) == 8
+
+
+def test_widgets_and_doors_given_something_else_say_what_they_want(tmp_path):
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4)
+    geta = gt.GETA(model, x)
+    subnet = geta.construct_subnet()
+    gt.save(subnet, tmp_path / "small")
+    for name in ("Explorer", "BudgetPanel", "studio", "to_graphviz", "to_pyvis"):
+        with pytest.raises(gt.GetaError, match=r"not a network that was analysed[\s\S]*expected: a gt\.GETA[\s\S]*got: +int"):
+            getattr(gt, name)(3)
+    with pytest.raises(gt.GetaError, match=r"into is no module[\s\S]*got: +int"):
+        gt.load(tmp_path / "small", into=3)
+    with pytest.raises(gt.GetaError, match=r"benchmark_latency: against[\s\S]*got: +int"):
+        gt.benchmark_latency(subnet, against=3, example_inputs=x)
+    other = gt.GETA(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), x, quantize=gt.QuantConfig(activations=True))
+    with pytest.raises(gt.GetaError, match=r"these are no batches[\s\S]*got: +NoneType"):
+        other.calibrate(None)

@@ -20,6 +20,7 @@ from geta_nb.views import find_view
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
 from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
+from geta_nb.widgets.run_checks import facade
 
 if TYPE_CHECKING:
     from geta_nb.geta import GETA
@@ -59,7 +60,7 @@ class BudgetPanel(anywidget.AnyWidget):
         start = Budget() if budget is None else budget
         if not isinstance(start, Budget):
             raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(start).__name__)
-        self.geta = geta
+        self.geta = facade(geta, "BudgetPanel")
         self.preview: Preview = geta.preview(start)
         self._answering = 0  # the number of the form that is being answered
         super().__init__(

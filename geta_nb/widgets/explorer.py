@@ -21,11 +21,12 @@ import traitlets
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.display.markup import figure, fragment, note
 from geta_nb.display.qadg import qadg_svg, qadg_text
-from geta_nb.errors import BudgetError, ConfigError, GetaError, InputError
+from geta_nb.errors import BudgetError, ConfigError, GetaError
 from geta_nb.geta import GETA
 from geta_nb.widgets import exports
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
+from geta_nb.widgets.run_checks import facade
 
 _WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
 COLOURS = ("operator", "family", "bits", "kept", "cost", "protected")
@@ -67,11 +68,9 @@ class Explorer(anywidget.AnyWidget):
     def __init__(
         self, geta: GETA, *, budget: Budget | None = None, layer: str = "QADG", colour: str = "operator", height: int = 600, **more: Any
     ) -> None:
-        if not isinstance(geta, GETA):
-            raise InputError("Explorer: not a network that was analysed.", expected="a gt.GETA", got=type(geta).__name__)
+        self.geta = facade(geta, "Explorer")
         _check("layer", layer, LAYERS)
         _check("colour", colour, COLOURS)
-        self.geta = geta
         self._data = graph_data(geta)
         start = budget or Budget()
         super().__init__(

@@ -22,6 +22,7 @@ from geta_nb.display.markup import escape
 from geta_nb.display.qadg import Box, collapse, qadg_svg, qadg_text
 from geta_nb.display.theme import HUE_OF_KIND
 from geta_nb.geta import GETA
+from geta_nb.widgets.run_checks import facade
 
 if TYPE_CHECKING:
     import graphviz
@@ -115,7 +116,7 @@ def _attributes(values: Mapping[str, str]) -> str:
 
 
 def _statements(geta: GETA, max_boxes: int) -> list[str]:
-    boxes, edges = _boxes(geta, max_boxes)
+    boxes, edges = _boxes(facade(geta, "to_graphviz"), max_boxes)
     lines = []
     for i, box in enumerate(boxes):
         badges = f"   {' '.join(words for _, words in box.badges)}" if box.badges else ""
@@ -150,7 +151,7 @@ def to_pyvis(geta: GETA, *, max_boxes: int = 300) -> Network:
         MissingExtraError: pyvis is not installed.
     """
     network = load("geta_nb.widgets.pyvis_network", "notebook").OfflineNetwork()
-    boxes, edges = _boxes(geta, max_boxes)
+    boxes, edges = _boxes(facade(geta, "to_pyvis"), max_boxes)
     layout = layered([box.size for box in boxes], edges)
     for i, (box, (x, y)) in enumerate(zip(boxes, layout.centres, strict=True)):
         colour = HUE_OF_KIND[box.kind]

@@ -1,8 +1,16 @@
-"""What the arguments of a run have to be; wrong ones are refused before anything starts."""
+"""What the arguments of a run, and of a widget, have to be; wrong ones are refused before anything starts."""
 
 from __future__ import annotations
 
-from geta_nb.errors import ConfigError
+from geta_nb.errors import ConfigError, InputError
+from geta_nb.geta import GETA
+
+
+def facade(geta: object, who: str) -> GETA:
+    """Return what a widget shows, or raise :class:`InputError` where it is no ``GETA``; ``who`` is the public name of the widget."""
+    if isinstance(geta, GETA):
+        return geta
+    raise InputError(f"{who}: not a network that was analysed.", expected="a gt.GETA", got=type(geta).__name__)
 
 
 def is_factory(optimizer: object) -> bool:
