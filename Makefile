@@ -16,7 +16,7 @@ run: $(STAMP)   ## compress a small network on the bundled digits (minutes), int
 	$(BIN)/python -m geta_nb.bench.run_notebook notebooks/01_compress_digits.ipynb runs/01_compress_digits
 
 test: lint browser  ## lint, types, then every test and notebook
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 lint: $(STAMP)  ## ruff and mypy --strict
 	$(BIN)/python -m ruff check .
