@@ -113,7 +113,7 @@ def calibrate(
     if isinstance(batches, Tensor | Mapping | str):
         got = type(batches).__name__
         raise InputError("calibrate: batches is one batch.", expected="an iterable of batches", got=got, hint="calibrate([batch])")
-    if not isinstance(batches, Iterable):
+    if not hasattr(batches, "__iter__"):
         got = type(batches).__name__
         raise InputError("calibrate: these are no batches.", expected="an iterable of batches", got=got, hint="calibrate([batch])")
     histograms = {layer: Histogram(layer) for layer in quantizers.activations}

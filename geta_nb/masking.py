@@ -34,7 +34,7 @@ def group_flags(groups: Iterable[int | Group], n_groups: int, who: str = "mask")
         raise ConfigError(f"{who}: not groups.", expected="groups or their indices", got=repr(groups), hint="geta.groups[:3]")
     flags = np.zeros(n_groups, dtype=bool)
     for group in groups:
-        index = group.index if isinstance(group, Group) else group
+        index = group if isinstance(group, (int, np.integer)) else getattr(group, "index", None)
         if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
             raise ConfigError(f"{who}: not a group.", expected="a gt.Group or an index", got=repr(group))
         if not -n_groups <= index < n_groups:

@@ -332,10 +332,11 @@ def _is_byte_input(x: Any) -> bool:
 
 def _pairs_fit(codes: Tensor, x: fx.Node, channel_axis: int) -> bool:
     """Whether two products of an input's bytes and codes of one channel always add up in 16 bits, whichever two a kernel takes."""
-    levels, nonnegative = x.args[2:4]
-    byte = levels if nonnegative else 128 + levels  # type: ignore[operator]
+    arguments: Any = x.args
+    levels, nonnegative = arguments[2:4]
+    byte = int(levels) if nonnegative else 128 + int(levels)
     largest = codes.abs().movedim(channel_axis, 0).flatten(1).sort(dim=1, descending=True).values[:, :2].sum(1)
-    return int(largest.max()) * byte <= LARGEST_PAIR if largest.numel() else True  # type: ignore[operator]
+    return largest.numel() == 0 or int(largest.max()) * byte <= LARGEST_PAIR
 
 
 def _linear(node: fx.Node, user: fx.Node) -> tuple[Any, Any, bool] | None:
