@@ -246,11 +246,11 @@ def test_hard_concrete_gates_are_open_as_often_as_their_probability_says():
 def test_expected_and_decided_bits_by_hand():
     quantizer = bayesian_bits.BitGates(torch.randn(5))
     with torch.no_grad():
-        quantizer.phi.copy_(torch.tensor([50.0, -50.0, 50.0]))
+        quantizer.logits.copy_(torch.tensor([50.0, -50.0, 50.0]))
     assert float(quantizer.expected_bits().detach()) == pytest.approx(4)  # 8 is shut, so 16 does not count
     assert quantizer.decided_bits() == 4
     with torch.no_grad():
-        quantizer.phi.copy_(torch.tensor([0.0, 0.0, 0.0]))
+        quantizer.logits.copy_(torch.tensor([0.0, 0.0, 0.0]))
     q = float(bayesian_bits.probability(torch.zeros(())))
     assert float(quantizer.expected_bits().detach()) == pytest.approx(2 + 2 * q + 4 * q**2 + 8 * q**3)
 
