@@ -170,6 +170,7 @@ def test_runs_within_two_minutes_and_gives_the_kept_outputs_again(path, tmp_path
     resource = pytest.importorskip("resource")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # figures belong into the cells
+    monkeypatch.setenv("CI", "true")  # tools print more where it is set, pytest among them: the same text here as there
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(ROOT), "-q", "-p", "no:cacheprovider", "--nbval"]
     command += ["--nbval-current-env", "--nbval-cell-timeout", "300", "--nbval-kernel-startup-timeout", "300"]
