@@ -14,7 +14,7 @@ from geta_nb.display.drawing import Point, fmt, group, legend, path, picture, re
 from geta_nb.display.layout import layered
 from geta_nb.display.markup import Number, cards, details, figure, fragment, name, table
 from geta_nb.display.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from geta_nb.display.wording import bits, clean, count, plural, shape_text, shorten
+from geta_nb.display.wording import bits, clean, count, plain_operator, plural, shape_text, shorten
 
 MAX_BOXES = 300
 Bits = Mapping[str, float]
@@ -217,7 +217,7 @@ def _box(vertex: Any, known: Mapping[str, Bits]) -> Box:
     lines += [f"{key.replace('_', ' ')}: {clean(layer)}" for key, layer in layers.items()]
     lines += [f"family: {clean(vertex.family)}"] if vertex.family is not None else []
     below = " · ".join(part for part in (shorten(module or vertex.name, 24), shorten(shape, 24)) if part)
-    return Box(shorten(vertex.operator, 28), below, operator_kind(vertex.operator), tuple(badges), " | ".join(lines))
+    return Box(shorten(plain_operator(vertex.operator), 28), below, operator_kind(vertex.operator), tuple(badges), " | ".join(lines))
 
 
 def _module_box(module: str, vertices: Sequence[Any]) -> Box:
@@ -225,7 +225,7 @@ def _module_box(module: str, vertices: Sequence[Any]) -> Box:
     for mark, attribute in _MARKS:
         many = sum(getattr(vertex, attribute) is not None for vertex in vertices)
         badges += [(VERMILION, f"{many} {mark}")] if many else []
-    operators = Counter(clean(vertex.operator) for vertex in vertices)
+    operators = Counter(plain_operator(vertex.operator) for vertex in vertices)
     title = f"{module or '(root)'} | " + ", ".join(f"{operator} × {many}" for operator, many in operators.most_common(12))
     kinds = Counter(operator_kind(vertex.operator) for vertex in vertices)
     kind = BLUE if kinds[BLUE] else kinds.most_common(1)[0][0]

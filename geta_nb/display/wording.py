@@ -37,6 +37,21 @@ def _clean_character(character: str) -> str:
 _OVERRIDES = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
+def plain_operator(name: object) -> str:
+    """Return an operator's name as people say it: torch's names for its own use are replaced.
+
+    >>> plain_operator("_native_batch_norm_legit_no_training"), plain_operator("conv2d")
+    ('batch_norm', 'conv2d')
+    """
+    return _PLAIN.get(clean(name)) or clean(name)
+
+
+_PLAIN = {
+    "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm", "_softmax": "softmax", "_log_softmax": "log_softmax", "_unsafe_view": "view", "_to_copy": "to",
+}  # fmt: skip
+
+
 def width(text: str) -> int:
     """Return the columns ``text`` takes in a monospaced font: wide characters and emoji count two, joined marks none."""
     return sum(_columns(c) for c in text)

@@ -12,17 +12,12 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from geta_nb.display.wording import clean, shape_text
+from geta_nb.display.wording import clean, plain_operator, shape_text
 from geta_nb.nodes import module_path, operator_name, shape_of
 from geta_nb.qadg import QADG
 
 Pair = tuple[int, int]
 LAYERS = ("raw", "branches", "QADG")
-_PLAIN = {
-    "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm", "native_layer_norm": "layer_norm",
-    "native_group_norm": "group_norm", "_softmax": "softmax", "_log_softmax": "log_softmax", "_unsafe_view": "view", "_to_copy": "to",
-}  # fmt: skip
-"""Names of operators that torch writes for itself, as people call them."""
 
 
 @dataclass
@@ -149,7 +144,7 @@ def node_shape(node: fx.Node) -> str:
 def operator_words(node: fx.Node) -> str:
     """Return the operator's name; a parameter is called one, and an input."""
     name = operator_name(node)
-    return {"get_attr": "parameter", "placeholder": "input"}.get(node.op) or _PLAIN.get(name) or clean(name)
+    return {"get_attr": "parameter", "placeholder": "input"}.get(node.op) or plain_operator(name)
 
 
 def module_types(model: nn.Module, paths: Iterable[str]) -> list[str]:
