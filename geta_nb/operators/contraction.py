@@ -285,7 +285,7 @@ def distance(call: Call) -> Labels:
         for array in labels.arrays:
             if array.cover == (ndim - 1,):
                 call.space.require_zero(array)
-    call.produce(aligned, sources_of(aligned))
+    call.produce(aligned, "data")
     for labels in aligned:
         call.fixed(range(ndim - 1), labels, "a distance")
     return Labels(call.shape, (), sources_of(aligned))
