@@ -108,7 +108,8 @@ between("zero_over_zero", 0, lambda s, h: h / h.norm(dim=1, keepdim=True), shape
 between("zero_times_infinity", 0, lambda s, h: h * (h.abs() ** -0.5).clamp(max=1e300), blamed="pow")
 # columns that are only read, but measured first: they are zeroed with their group
 between("unit_rows_of_a_weight", 22, lambda s, h: F.linear(h.relu(), F.normalize(s.w)), width=6, w=lambda: P(6, 16))
-between("angles_to_classes", 16, lambda s, h: F.linear(F.normalize(h), F.normalize(s.w)), width=5, w=lambda: P(5, 16), b=lambda: nn.Softmax(-1))
+between("angles_to_classes", 16, lambda s, h: F.linear(F.normalize(h), F.normalize(s.w)), width=5, w=lambda: P(5, 16),
+        b=lambda: nn.Softmax(-1))
 between("weight_over_its_row_sums", 22, lambda s, h: F.linear(h, s.w) / (s.w.abs().sum(1) + 1), width=6, w=lambda: P(6, 16))
 between("distances_to_scaled_rows", 16, lambda s, h: torch.cdist(h, s.w * 2), width=6, w=lambda: P(6, 16))
 between("cosine", 16, lambda s, h: torch.cat([h.sin(), h.cos()], 1), width=32)

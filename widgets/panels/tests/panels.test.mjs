@@ -1,7 +1,7 @@
 // The panels' modules without a browser: the log of a run, one question at a time, words, and what a strip is cut into.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { stepAxis } from "../curves.js";
+import { scales, stepAxis } from "../curves.js";
 import { LIMIT, RunLog, spansOf, thin } from "../log.js";
 import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../strips.js";
 import { Newest } from "../sync.js";
@@ -91,4 +91,18 @@ test("a name that is too long loses its beginning", () => {
   const context = { measureText: (text) => ({ width: 7 * text.length }) };
   assert.equal(fitText(context, "encoder.layer.11.output.dense", 100), "….output.dense");
   assert.equal(fitText(context, "fc", 100), "fc");
+});
+
+test("shares have one scale, which the axis shows; what is none says its own", () => {
+  const line = (values, left = false) => ({ left, points: values.map((value, i) => [i, value]) });
+  const [loss, accuracy, recall, psnr, none] = [line([2, 1], true), line([0.9, 0.95]), line([0.5, 0.6]), line([20, 30]), line([])];
+  scales([loss, none, accuracy, recall, psnr]);
+  assert.deepEqual([loss.low, loss.high, loss.axis, loss.own], [0, 2, true, false]);
+  assert.deepEqual([accuracy.low, accuracy.high, accuracy.axis, accuracy.own], [0.5, 0.95, true, false]);
+  assert.deepEqual([recall.low, recall.high, recall.axis, recall.own], [0.5, 0.95, undefined, false]);
+  assert.deepEqual([psnr.low, psnr.high, psnr.axis, psnr.own], [20, 30, undefined, true]);
+  assert.equal(none.axis, undefined);
+  const [first, second] = [line([30]), line([0.5])];
+  scales([first, second]);
+  assert.deepEqual([first.axis, second.own], [true, true]);
 });

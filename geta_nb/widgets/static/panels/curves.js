@@ -51,16 +51,31 @@ export function drawCurves(canvas, theme, axis, log, step, started) {
   context.fillStyle = theme.line;
   context.fillRect(axis.left, 6, axis.room, 1);
   context.fillRect(axis.left, 6 + CURVES, axis.room, 1);
-  const ranges = [];
-  lines.forEach((line, i) => drawLine(context, theme, axis, line, i, ranges));
+  scales(lines);
+  lines.forEach((line, i) => drawLine(context, theme, axis, line, i));
   if (started) { context.save(); context.translate(0, 6); mark(context, theme, axis, step, CURVES); context.restore(); }
 }
 
-function drawLine(context, theme, axis, line, i, ranges) {
-  const { points, hue, format, words } = line;
+/** Gives each line its scale: metrics that are shares all have one, others each their own; the right axis shows that of the first. */
+export function scales(lines) {
+  const shares = lines.filter((line) => !line.left && line.points.length && line.points.every((p) => p[1] >= 0 && p[1] <= 1));
+  const all = shares.flatMap((line) => line.points.map((p) => p[1]));
+  let shown = null;
+  for (const line of lines) {
+    const shared = shares.includes(line), values = shared ? all : line.points.map((p) => p[1]);
+    if (!values.length) continue;
+    let low = line.left ? Math.min(0, ...values) : Math.min(...values), high = Math.max(...values);
+    if (!(high > low)) { high = Math.max(high, low) || 1; low = line.left ? 0 : high - Math.max(Math.abs(high), 1) * 0.1; }
+    Object.assign(line, { low, high });
+    if (line.left || !shown) line.axis = true; // the loss stands on the left, the first metric on the right
+    if (!line.left) shown = shown ?? line;
+    line.own = !line.axis && !(shared && shares.includes(shown)); // its numbers stand in the legend
+  }
+}
+
+function drawLine(context, theme, axis, line, i) {
+  const { points, hue, format, words, low, high } = line;
   const values = points.map((p) => p[1]);
-  let low = line.left ? Math.min(0, ...values) : Math.min(...values), high = Math.max(...values);
-  if (!(high > low)) { high = Math.max(high, low) || 1; low = line.left ? 0 : high - Math.max(Math.abs(high), 1) * 0.1; }
   const y = (value) => 6 + CURVES * (1 - (value - low) / (high - low || 1));
   context.strokeStyle = context.fillStyle = theme[hue];
   context.lineWidth = 1.8;
@@ -79,16 +94,13 @@ function drawLine(context, theme, axis, line, i, ranges) {
   context.setLineDash([]);
   context.textAlign = "left";
   context.fillStyle = theme.text;
-  const last = points.length ? format(values[values.length - 1]) : "not measured yet";
+  const own = line.own ? ` (drawn from ${format(low)} to ${format(high)})` : "";
+  const last = points.length ? format(values[values.length - 1]) + own : "not measured yet";
   context.fillText(fitText(context, `${words} ${last}`, axis.room - 30), axis.left + 28, row);
-  if (!points.length) return;
-  // the scale of the loss stands on the left, that of the first metric on the right
-  if (line.left || !ranges.length) {
-    context.textAlign = line.left ? "right" : "left";
-    const x = line.left ? axis.left - 8 : axis.left + axis.room + 8;
-    context.fillStyle = theme[hue];
-    context.fillText(format(high), x, 12);
-    context.fillText(format(low), x, CURVES);
-    if (!line.left) ranges.push(words);
-  }
+  if (!line.axis) return;
+  context.textAlign = line.left ? "right" : "left";
+  const x = line.left ? axis.left - 8 : axis.left + axis.room + 8;
+  context.fillStyle = theme[hue];
+  context.fillText(format(high), x, 12);
+  context.fillText(format(low), x, CURVES);
 }
