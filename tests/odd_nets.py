@@ -106,6 +106,8 @@ between("scatter", 0, lambda s, h: torch.zeros_like(h).scatter(1, s.i.expand(h.s
 between("select", 0, lambda s, h: h + h[:, 3:4] + h[:, 5].unsqueeze(-1), blamed="slice")
 between("zero_over_zero", 0, lambda s, h: h / h.norm(dim=1, keepdim=True), shape=SEQUENCE, blamed="div")
 between("zero_times_infinity", 0, lambda s, h: h * (h.abs() ** -0.5).clamp(max=1e300), blamed="pow")
+between("weights_on_a_diagonal", 22, lambda s, h: F.linear(h.relu(), torch.block_diag(s.v, s.w)), width=6, v=lambda: P(2, 8),
+        w=lambda: P(4, 8))
 # columns that are only read, but measured first: they are zeroed with their group
 between("unit_rows_of_a_weight", 22, lambda s, h: F.linear(h.relu(), F.normalize(s.w)), width=6, w=lambda: P(6, 16))
 between("angles_to_classes", 16, lambda s, h: F.linear(F.normalize(h), F.normalize(s.w)), width=5, w=lambda: P(5, 16),

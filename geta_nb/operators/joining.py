@@ -16,7 +16,7 @@ from geta_nb.operators.registry import Call, rule
 def cat(call: Call) -> Labels:
     """Join along an axis: its labels stand side by side, all other axes are aligned."""
     axis = int(call.argument(1, "dim", 0)) % len(call.shape)
-    tensors = [labels for labels in call.args[0] if labels.shape != (0,) and labels.shape[axis] > 0]
+    tensors = [labels for labels in call.args[0] if labels.shape != (0,)]  # of which torch takes no notice
     return join(call, tensors or call.args[0][:1], axis, call.shape)
 
 
