@@ -23,6 +23,7 @@ def tidy(module: fx.GraphModule) -> None:
     _make_scales_explicit(module)
     _make_squeezes_explicit(module)
     _make_picks_explicit(module)
+    _make_slopes_explicit(module)
     _free_layouts(module)
     _drop_assertions(module)
     module.graph.eliminate_dead_code()
@@ -112,6 +113,15 @@ def _make_picks_explicit(module: fx.GraphModule) -> None:
         axis, start = given[0][0], numbers[0] % shape[given[0][0]]
         if [number % shape[axis] for number in numbers] == list(range(start, start + len(numbers))):
             node.target, node.args = torch.ops.aten.slice.Tensor, (node.args[0], axis, start, start + len(numbers))
+
+
+def _make_slopes_explicit(module: fx.GraphModule) -> None:
+    """Write a random slope, which is its mean where nothing trains, as that number: a file may call nothing that could draw one."""
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.rrelu.default:
+            lower, upper, training = (node.args[1:4] + (1 / 8, 1 / 3, False)[len(node.args[1:4]) :])[:3]
+            if not training:
+                node.target, node.args = torch.ops.aten.leaky_relu.default, (node.args[0], (lower + upper) / 2)
 
 
 def _free_layouts(module: fx.GraphModule) -> None:

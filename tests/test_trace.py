@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import geta_nb as gt
 from geta_nb.errors import InputError, TraceError
 from geta_nb.trace import Trace, check_inputs, eval_mode, trace_model
 from zoo import ZOO
@@ -178,3 +179,14 @@ def test_inputs_the_model_takes_pass_and_cost_it_nothing() -> None:
 def test_a_model_on_the_meta_device_is_traced() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)).to("meta")
     assert operators(trace_model(model, (torch.rand(2, 4, device="meta"),))) == ["placeholder", "linear", "relu", "linear"]
+
+
+def test_a_random_slope_is_its_mean_where_nothing_trains(tmp_path) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.RReLU(0.1, 0.3), nn.Linear(16, 4), nn.RReLU()).eval()
+    inputs = torch.randn(3, 8)
+    geta = gt.GETA(model, inputs, quantize=None)
+    assert not any("rrelu" in str(node.target) for node in geta.trace.module.graph.nodes)
+    geta.mask([0, 3])
+    subnet = geta.construct_subnet()
+    torch.testing.assert_close(subnet(inputs), model(inputs))
+    torch.testing.assert_close(gt.load(gt.save(subnet, tmp_path / "net"))(inputs), subnet(inputs), rtol=0, atol=0)
