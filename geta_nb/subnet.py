@@ -189,7 +189,7 @@ def build_subnet(
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
     inside = computed_dtypes(analysis.trace.module)
-    if exact and not (are_close(found, reference, inside=inside) or agree_in_float64(graph, model, args, kwargs)):
+    if exact and not (are_close(found, reference, inside=inside) or _agree_exactly(graph, model, quantizers, args, kwargs)):
         raise SubnetError(
             "construct_subnet: the cut graph does not compute what the masked model computes.",
             at=type(model).__name__, expected="equal outputs on the example inputs",
@@ -225,6 +225,20 @@ def _quantized(quantizers: Quantizers | None, name: str, value: Tensor) -> Tenso
     """Return x^Q of a parameter, or of a part of one; what has no quantizer as it is."""
     layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
     return value if quantizers is None or layer is None else quantizers.weights[layer](value)
+
+
+def _agree_exactly(
+    graph: nn.Module, model: nn.Module, quantizers: Quantizers | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Whether a cut graph and the masked model agree in float64: with the same numbers, x^Q as the model's own type rounds it."""
+    try:
+        twin = copy.deepcopy(dense_twin(model))
+    except (RuntimeError, TypeError):
+        return False
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            parameter.copy_(_quantized(quantizers, name, parameter.detach()))
+    return agree_in_float64(graph, twin, args, kwargs)
 
 
 def dense_twin(model: nn.Module) -> nn.Module:

@@ -247,6 +247,29 @@ def test_a_code_that_falls_the_other_way_in_float32_is_settled_in_float64() -> N
     assert agree_in_float64(one, other, (x,), {}) and not agree_in_float64(one, nn.Identity(), (x,), {})
 
 
+class Sines(nn.Module):
+    """Three layers of sin(30 x): a rounding of float32 is some 1e4 times as large at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(2, 16), nn.Linear(16, 16), nn.Linear(16, 16)])
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.sin(30 * layer(x))
+        return self.head(x)
+
+
+@pytest.mark.parametrize("quantize", [None, gt.QuantConfig(initial_bits=8)], ids=["plain", "weights"])
+def test_roundings_that_a_steep_network_makes_large_are_no_mistake(quantize: gt.QuantConfig | None) -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)
+        geta = gt.GETA(Sines().eval(), torch.rand(2, 50, 2), quantize=quantize)
+        geta.mask(range(0, 48, 3))
+        assert geta.construct_subnet().geta_info.facts.max_abs_difference < 1e-2
+
+
 def test_differences_treat_equal_infinities_as_equal_and_lost_numbers_as_infinite() -> None:
     inf, nan = float("inf"), float("nan")
     assert max_difference([torch.tensor([1.0, -inf, nan])], [torch.tensor([1.5, -inf, nan])]) == 0.5
