@@ -15,6 +15,8 @@ import numpy.typing as npt
 import onnxruntime
 import openvino
 
+from geta_nb.signal_stack import kept_signal_stack
+
 Array = npt.NDArray[Any]
 Run = Callable[[Mapping[str, Array]], list[Array]]
 
@@ -55,7 +57,8 @@ def open_openvino(path: str | Path, *, threads: int = 1, profile: bool = False) 
         "EXECUTION_MODE_HINT": "ACCURACY", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False, "PERF_COUNT": profile,
     }  # fmt: skip
-    compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
+    with kept_signal_stack():
+        compiled = core.compile_model(core.read_model(str(path)), "CPU", options)
     request = compiled.create_infer_request()
 
     def run(inputs: Mapping[str, Array]) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import pytest
@@ -12,6 +13,8 @@ from artifact_nets import conv_net, image
 from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.latency import LatencyRow, LatencyTable, ratio_of, take_turns
 from geta_nb.latency_runs import without_quantizers
+from geta_nb.runtimes import open_openvino
+from geta_nb.signal_stack import signal_stack
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,19 @@ def test_three_backends_two_batch_sizes_one_table(trained):
     assert max(row.difference for row in table.rows) < 0.02
     assert set(table.file_bytes) == {"subnet", "dense"} and set(table.versions) == {"torch", "onnxruntime", "openvino"}
     assert json.loads(json.dumps(table.to_dict()))["rows"][0]["backend"] == "torch"
+
+
+def test_openvino_leaves_the_signal_stack_as_it_was(trained, tmp_path):
+    """Its plugin replaces that stack; two that go in the order in which they came left an address of nothing: the next signal kills."""
+    path = gt.export_onnx(trained[1], tmp_path / "net", image())
+    before = signal_stack()
+    first, second = open_openvino(path), open_openvino(path)
+    assert signal_stack() == before
+    del first
+    gc.collect()
+    del second
+    gc.collect()
+    assert signal_stack() == before
 
 
 def test_without_a_dense_network_there_is_no_speed_up(trained):

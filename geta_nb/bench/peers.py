@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from geta_nb.bench import digits
 from geta_nb.errors import InputError
 from geta_nb.geta import GETA
+from geta_nb.signal_stack import kept_signal_stack
 
 PEERS = {
     "geta": "geta-nb: joint pruning and mixed precision",
@@ -160,7 +161,7 @@ def run_peer(name: str, given: Given, data: digits.Digits, **options: Any) -> Ro
     try:
         getattr(module, "prepare", lambda: None)()
         start = time.perf_counter()
-        with warnings.catch_warnings():
+        with kept_signal_stack(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # foreign code
             product = module.user_code(timed, **options)
             seconds = time.perf_counter() - start - clock.seconds

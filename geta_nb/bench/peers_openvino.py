@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.bench.peers import Given, Made, optional, price
+from geta_nb.signal_stack import kept_signal_stack
 
 
 def user_code(given: Given) -> Any:
@@ -35,7 +36,8 @@ def describe(product: Any, given: Given, dense: nn.Module) -> Made:
 
 def in_openvino(model: Any) -> Callable[[Tensor], Tensor]:
     """Return a model's forward on one CPU thread."""
-    compiled = optional("openvino").Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
+    with kept_signal_stack():
+        compiled = optional("openvino").Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
     return lambda images: torch.from_numpy(compiled(images.numpy())[0].copy())
 
 

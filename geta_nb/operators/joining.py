@@ -17,16 +17,18 @@ def cat(call: Call) -> Labels:
     """Join along an axis: its labels stand side by side, all other axes are aligned."""
     axis = int(call.argument(1, "dim", 0)) % len(call.shape)
     tensors = [labels for labels in call.args[0] if labels.shape != (0,)]  # of which torch takes no notice
-    return join(call, tensors or call.args[0][:1], axis, call.shape)
+    filled = [labels for labels in tensors if labels.shape[axis] > 0]
+    empty = [labels for labels in tensors if labels.shape[axis] == 0]
+    return join(call, filled, axis, call.shape, empty) if filled else join(call, call.args[0][:1], axis, call.shape)
 
 
-def join(call: Call, tensors: list[Labels], axis: int, shape: tuple[int, ...]) -> Labels:
-    """Return the labels, of ``shape``, of tensors put side by side along ``axis``; other axes agree."""
+def join(call: Call, tensors: list[Labels], axis: int, shape: tuple[int, ...], empty: Sequence[Labels] = ()) -> Labels:
+    """Return the labels, of ``shape``, of tensors put side by side along ``axis``; other axes agree, those of ``empty`` parts too."""
     reason = call.reason("concatenated with a fixed axis")
     tensors = _agree(call, tensors, axis, reason)
     along = [labels.covering(axis) for labels in tensors]
-    across = [_without(labels, axis) for labels in tensors]
-    aligned = call.space.align(across, reason)
+    across = [_without(labels, axis) for labels in (*tensors, *empty)]
+    aligned = call.space.align(across, reason)[: len(tensors)]
     source = sources_of(tensors)
     call.produce(aligned, source)
     arrays = merged(aligned, call.reason("constant part"))
