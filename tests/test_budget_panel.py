@@ -55,17 +55,17 @@ def test_the_form_of_any_budget_asks_for_that_budget(budget):
 @pytest.mark.parametrize(
     ("budget", "code"),
     [
-        (gt.Budget(), "gt.Budget()"),
-        (gt.Budget(0.5, bit_range=(4, 16)), "gt.Budget()"),
+        (gt.Budget(), "gt.Budget(group_sparsity=0.5)"),
+        (gt.Budget(0.5, bit_range=(4, 16)), "gt.Budget(group_sparsity=0.5)"),
         (gt.Budget(0.3), "gt.Budget(group_sparsity=0.3)"),
         (gt.Budget(size_bytes=20_000, round_to=8), "gt.Budget(size_bytes=20000, round_to=8)"),
         (
             gt.Budget(bit_range=(8, 8), exceptions={"a.*": LayerBudget(protect=True)}),
-            "gt.Budget(bit_range=(8, 8), exceptions={'a.*': gt.LayerBudget(protect=True)})",
+            "gt.Budget(group_sparsity=0.5, bit_range=(8, 8), exceptions={'a.*': gt.LayerBudget(protect=True)})",
         ),
     ],
 )
-def test_only_what_is_not_the_default_is_written(budget, code):
+def test_the_aim_and_what_is_not_the_default_are_written(budget, code):
     assert budget_code(budget) == code
 
 
@@ -80,7 +80,7 @@ def send(panel, number=1, **changes):
 
 
 def test_the_panel_begins_with_the_default_budget_and_its_preview(panel):
-    assert panel.budget == gt.Budget() and panel.code == "gt.Budget()"
+    assert panel.budget == gt.Budget() and panel.code == "gt.Budget(group_sparsity=0.5)"
     assert panel.preview == panel.geta.preview(gt.Budget())
     assert panel.result["totals"]["parameters"] == panel.preview.parameters
     assert panel.facts["dense"]["size_bytes"] == panel.preview.dense.size_bytes
@@ -178,7 +178,7 @@ def test_without_quantizers_there_is_nothing_to_set_for_bits():
 
 def test_the_static_form_shows_budget_and_preview(panel):
     bundle = panel._repr_mimebundle_()
-    assert bundle["text/plain"] == "BudgetPanel(gt.Budget())"
+    assert bundle["text/plain"] == "BudgetPanel(gt.Budget(group_sparsity=0.5))"
     assert "group sparsity 50 %" in bundle["text/html"] and "<svg" in bundle["image/svg+xml"]
     assert "application/vnd.jupyter.widget-view+json" in bundle
 

@@ -12,7 +12,8 @@ from torch import nn
 import geta_nb as gt
 from display_dummies import HOSTILE
 from geta_nb.display.wording import clean
-from geta_nb.widgets.graph_data import budget_line, budget_state, graph_data, live_state
+from geta_nb.widgets.budget_code import budget_code
+from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from small_nets import IMAGES, ROWS, Residual, cnn
 from zoo import ZOO
 
@@ -145,7 +146,7 @@ def test_the_budget_is_told_by_family_and_as_a_line_that_makes_it_again(both: tu
     geta, _ = both
     exceptions = {"0": gt.LayerBudget(protect=True), "3": gt.LayerBudget(bit_range=(8, 8), max_sparsity=0.25)}
     for budget in (gt.Budget(0.3, exceptions=exceptions), gt.Budget(relative_bops=0.03, bit_range=(2, 8), round_to=4), gt.Budget()):
-        assert eval(budget_line(budget), {"gt": gt}) == budget
+        assert eval(budget_code(budget), {"gt": gt}) == budget
     state = budget_state(geta, gt.Budget(0.3, exceptions=exceptions))
     assert (state["protect"], state["sparsity"], state["bits"]) == ([True, False], [None, 0.25], [[4, 16], [8, 8], [4, 16]])
 

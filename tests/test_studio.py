@@ -107,7 +107,7 @@ def test_without_a_step_there_is_no_run_but_a_line_that_says_how():
     assert studio.run is None and len(studio.children) == 2
     assert "total_steps" in studio.outcome["hint"] and studio.outcome["can_cut"]
     bundle = studio._repr_mimebundle_()
-    assert bundle["text/plain"] == "Studio(gt.Budget(), no run)" and "geta-view" in bundle["text/html"]
+    assert bundle["text/plain"] == "Studio(gt.Budget(group_sparsity=0.5), no run)" and "geta-view" in bundle["text/html"]
 
 
 def test_arguments_that_make_no_sense_are_refused():

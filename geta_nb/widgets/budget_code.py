@@ -16,8 +16,10 @@ MODES = ("group_sparsity", "relative_bops", "size_bytes")
 
 
 def budget_code(budget: Budget) -> str:
-    """Return the call that makes ``budget``.
+    """Return the call that makes ``budget``: what is aimed at, and what is not the default.
 
+    >>> budget_code(Budget())
+    'gt.Budget(group_sparsity=0.5)'
     >>> budget_code(Budget(relative_bops=0.03, exceptions={"head": LayerBudget(protect=True)}))
     "gt.Budget(relative_bops=0.03, exceptions={'head': gt.LayerBudget(protect=True)})"
     """
@@ -25,7 +27,7 @@ def budget_code(budget: Budget) -> str:
     values: list[str] = []
     for name in (*MODES, "bit_range", "activation_bit_range", "round_to"):
         value = getattr(budget, name)
-        if value is not None and value != getattr(plain, name):
+        if value is not None and (name in MODES or value != getattr(plain, name)):
             values.append(f"{name}={value!r}")
     if budget.exceptions:
         values.append(f"exceptions={{{', '.join(f'{pattern!r}: {layer_code(layer)}' for pattern, layer in budget.exceptions.items())}}}")

@@ -21,6 +21,7 @@ from geta_nb.errors import InputError
 from geta_nb.geta import GETA
 from geta_nb.labels import Labels
 from geta_nb.parametrized import parameter_tensors
+from geta_nb.widgets.budget_code import budget_code
 from geta_nb.widgets.graph_layers import LAYERS, Layers, find_layers, module_types, node_shape, operator_words
 
 FORMAT = 1
@@ -265,27 +266,5 @@ def budget_state(geta: GETA, budget: Budget) -> dict[str, Any]:
         "protect": [limits.get(i, (False, None))[0] for i in order],
         "sparsity": [limits.get(i, (False, None))[1] for i in order],
         "bits": [list(budget.weight_bits(layer)) for layer in geta.bit_widths()],
-        "line": budget_line(budget),
+        "line": budget_code(budget),
     }
-
-
-def budget_line(budget: Budget) -> str:
-    """Return the budget as a line of Python that makes it again.
-
-    >>> budget_line(Budget(0.5))
-    'gt.Budget(group_sparsity=0.5)'
-    """
-    default, parts = Budget(), []
-    for key, value in budget.to_dict().items():
-        if key == "exceptions" or value is None or (key != "group_sparsity" and value == getattr(default, key)):
-            continue
-        parts.append(f"{key}={value!r}")
-    if budget.exceptions:
-        parts.append(f"exceptions={{{', '.join(f'{pattern!r}: {_layer_line(layer)}' for pattern, layer in budget.exceptions.items())}}}")
-    return f"gt.Budget({', '.join(parts)})"
-
-
-def _layer_line(layer: Any) -> str:
-    keys = ("protect", "bit_range", "activation_bit_range", "max_sparsity")
-    set_keys = [(key, getattr(layer, key)) for key in keys if getattr(layer, key) not in (None, False)]
-    return f"gt.LayerBudget({', '.join(f'{key}={value!r}' for key, value in set_keys)})"

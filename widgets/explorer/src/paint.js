@@ -6,6 +6,7 @@ export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans"
 const [HEAD, SMALL] = [`600 12px ${FONT}`, `10.5px ${FONT}`];
 const TEXT_FROM = 0.42; // scale from which text is drawn
 const LONGEST = 230; // pixels of a leaf's text
+const [BADGE, SLOT] = [39, 42]; // pixels of a badge, wide enough for "W 11.9", and of its place
 
 export class Painter {
   constructor(context) {
@@ -53,7 +54,7 @@ export class Painter {
   /** Width that an item needs; badges of quantizers stand beside the first line. */
   measure(item) {
     const [head, below] = this.lines(item);
-    const extra = item.leaf ? this.badges(item).length * 34 : 18;
+    const extra = item.leaf ? this.badges(item).length * SLOT : 18;
     const wide = Math.max(this.textWidth(this.fit(head, LONGEST, HEAD), HEAD) + extra, this.textWidth(this.fit(below, LONGEST, SMALL), SMALL));
     return Math.max(wide + 24, 64);
   }
@@ -234,7 +235,7 @@ export class Painter {
     g.globalAlpha = faded ? 0.45 : 1;
     g.font = HEAD;
     g.fillStyle = theme.fg;
-    const room = item.w - 22 - (item.leaf ? badges.length * 34 : 18);
+    const room = item.w - 22 - (item.leaf ? badges.length * SLOT : 18);
     g.fillText(this.fit(head, room, HEAD), left, y + 16);
     g.font = SMALL;
     g.fillStyle = theme.dim;
@@ -244,15 +245,15 @@ export class Painter {
       chevron(g, x + item.w - 12, y + 12, false);
     }
     badges.forEach(([mark, bits], k) => {
-      const right = x + item.w - 5 - (badges.length - 1 - k) * 34;
+      const right = x + item.w - 5 - (badges.length - 1 - k) * SLOT;
       g.fillStyle = mark === "W" ? theme.weight : theme.input;
       g.beginPath();
-      g.roundRect(right - 31, y + 5, 31, 13, 6.5);
+      g.roundRect(right - BADGE, y + 5, BADGE, 13, 6.5);
       g.fill();
       g.fillStyle = "#000";
       g.font = `600 9.5px ${FONT}`;
       g.textAlign = "center";
-      g.fillText(`${mark} ${bits == null ? "–" : Math.round(bits * 10) / 10}`, right - 15.5, y + 15);
+      g.fillText(`${mark} ${bits == null ? "–" : Math.round(bits * 10) / 10}`, right - BADGE / 2, y + 15);
       g.textAlign = "left";
     });
     g.globalAlpha = 1;
