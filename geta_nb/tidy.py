@@ -24,6 +24,7 @@ def tidy(module: fx.GraphModule) -> None:
     _make_squeezes_explicit(module)
     _make_picks_explicit(module)
     _make_slopes_explicit(module)
+    _make_bags_trainable(module)
     _free_layouts(module)
     _drop_assertions(module)
     module.graph.eliminate_dead_code()
@@ -122,6 +123,13 @@ def _make_slopes_explicit(module: fx.GraphModule) -> None:
             lower, upper, training = (node.args[1:4] + (1 / 8, 1 / 3, False)[len(node.args[1:4]) :])[:3]
             if not training:
                 node.target, node.args = torch.ops.aten.leaky_relu.default, (node.args[0], (lower + upper) / 2)
+
+
+def _make_bags_trainable(module: fx.GraphModule) -> None:
+    """Call the form of a bag of embeddings that has a gradient: the one that torch's exporter writes fails outside ``no_grad``."""
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten._embedding_bag_forward_only.default:
+            node.target = torch.ops.aten._embedding_bag.default
 
 
 def _free_layouts(module: fx.GraphModule) -> None:

@@ -190,3 +190,15 @@ def test_a_random_slope_is_its_mean_where_nothing_trains(tmp_path) -> None:
     subnet = geta.construct_subnet()
     torch.testing.assert_close(subnet(inputs), model(inputs))
     torch.testing.assert_close(gt.load(gt.save(subnet, tmp_path / "net"))(inputs), subnet(inputs), rtol=0, atol=0)
+
+
+def test_a_loaded_bag_of_embeddings_runs_and_trains(tmp_path) -> None:
+    model = nn.Sequential(nn.EmbeddingBag(20, 12, mode="sum"), nn.Linear(12, 3)).eval()
+    ids = torch.randint(0, 20, (3, 5))
+    geta = gt.GETA(model, ids, quantize=gt.QuantConfig(initial_bits=8))
+    geta.mask([0, 3])
+    subnet = geta.construct_subnet()
+    again = gt.load(gt.save(subnet, tmp_path / "net"))
+    torch.testing.assert_close(again(ids), subnet(ids), rtol=0, atol=0)
+    again(ids).sum().backward()
+    assert all(parameter.grad is not None for parameter in again.parameters() if parameter.is_floating_point())
