@@ -74,19 +74,13 @@ def agrees(
     return are_close(outputs_of(module, args, kwargs), reference, inside=inside)
 
 
-def are_close(found: list[Tensor], reference: list[Tensor], *, inside: Iterable[torch.dtype] = (), at_least: float = 0.0) -> bool:
-    """Whether outputs are the reference, up to the rounding of another order of summation.
-
-    Args:
-        found, reference: outputs.
-        inside: as for :func:`agrees`.
-        at_least: a difference that is allowed in any type, as a share of the largest output.
-    """
+def are_close(found: list[Tensor], reference: list[Tensor], *, inside: Iterable[torch.dtype] = ()) -> bool:
+    """Whether outputs are the reference, up to the rounding of another order of summation; ``inside`` as for :func:`agrees`."""
     finite = [item[item.isfinite()] for item in reference if item.is_floating_point()]
     scale = max((float(item.abs().max()) for item in finite if item.numel()), default=1.0)
     dtypes = {*inside, *(item.dtype for item in reference)}
     tolerance = max((_TOLERANCE.get(dtype.to_real(), 1e-4) for dtype in dtypes if dtype.is_floating_point or dtype.is_complex), default=0.0)
-    return max_difference(found, reference) <= max(tolerance, at_least) * max(scale, 1e-3)
+    return max_difference(found, reference) <= tolerance * max(scale, 1e-3)
 
 
 def computed_dtypes(module: fx.GraphModule) -> set[torch.dtype]:
@@ -96,24 +90,18 @@ def computed_dtypes(module: fx.GraphModule) -> set[torch.dtype]:
 
 
 def agree_in_float64(module: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether copies of two modules in float64 agree, up to the rounding of their numbers in their own type.
+    """Whether copies of two modules in float64 agree: the numbers of the two must be the same.
 
     The last word where float32 says no: an activation that lies between two codes may fall either way when a sum is taken in another
     order, which happens once in some 1e6 activations in float32 and never in float64; and a network of steep functions (a sine of 30 x)
-    makes a rounding larger at every layer. The numbers of the two should be the same: constants folded in float32 differ by its rounding.
+    makes a rounding larger at every layer.
     """
     try:
         first, second = copy.deepcopy(module).double(), copy.deepcopy(other).double()
         wide_args, wide_kwargs = pytree.tree_map(_widened, (args, kwargs))
-        own = max((_NUMBERS.get(item.dtype, 0.0) for part in (module, other) for item in part.parameters()), default=0.0)
-        reference = outputs_of(second, wide_args, wide_kwargs)
-        return are_close(outputs_of(first, wide_args, wide_kwargs), reference, at_least=own)
+        return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs)
     except (RuntimeError, TypeError, NotImplementedError):
         return False  # a module that cannot be copied, or has float32 written into its forward
-
-
-_NUMBERS = {torch.float32: 1e-6, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Differences in float64 between networks whose numbers are of a narrower type: a few roundings of a number, not of a sum."""
 
 
 def _widened(leaf: Any) -> Any:

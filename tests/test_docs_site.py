@@ -121,6 +121,6 @@ def test_search_works_on_pages_opened_from_a_folder(site):
         page.goto((site / "reference" / "parts.html").as_uri())
         page.wait_for_function("typeof __index === 'object'")
         page.locator(".md-search__input").press_sequentially("forget rate")  # keys: a field filled at once may pass unseen
-        page.wait_for_selector(".md-search-result__link", state="attached", timeout=60_000)
+        page.wait_for_selector(".md-search-result__link", state="attached", timeout=20_000)
         assert page.locator(".md-search-result__link").count() >= 3
         assert not [url for url in asked if not url.startswith(("file:", "data:", "about:", "blob:"))]
