@@ -82,11 +82,12 @@ within rounding error of the middle between two codes, another order of summatio
 activation shows in a net with 8 channels. Both runtimes compute gpt2 exactly with other masks; deberta in ONNX Runtime is such a case too.
 
 **Biases.** The table is of files as they are by default: biases are written apart from convolutions and plain products, and both
-runtimes are exact. With `integer_biases=True` ONNX Runtime, too, runs convolutions in integers, and rounds each bias to a multiple of
-input step times weight step (the format of `QLinearConv` asks for it). That moves some sums over the middle that OpenVINO, which
-keeps the bias in float32, leaves where they were: vgg7, resnet20, mobilenet_v2, unet, grouped_conv and shared_conv were then off by 3e-3
-to 2e-2 in ONNX Runtime. It is faster: 7.4 instead of 20.6 ms on a half-cut VGG7; OpenVINO keeps its integers and its speed either way
-(3.8 and 3.9 ms; these four on a processor with VNNI).
+runtimes are exact but for the cases above. With `integer_biases=True` ONNX Runtime, too, runs convolutions in integers, and rounds
+each bias to a multiple of input step times weight step (the format of `QLinearConv` asks for it). That moves some sums over the middle
+that OpenVINO, which keeps the bias in float32, leaves where they were: vgg7, resnet20, mobilenet_v2, unet, grouped_conv and
+shared_conv were then off by 3e-3 to 2e-2 in ONNX Runtime (this table as it was made before, with that option set). It is faster: 7.4
+instead of 20.6 ms on a half-cut VGG7; OpenVINO keeps its integers and its speed either way (3.8 and 3.9 ms; these four on a processor
+with VNNI).
 
 **Processors.** x86 processors without VNNI (Intel before Cascade Lake and Ice Lake, AMD before Zen 4) add products of bytes two at a time
 in 16 bits. What does not fit saturates in silence, in both runtimes: 8-bit weights beside 8-bit inputs were off by up to 27 % here.
