@@ -40,7 +40,7 @@ bench-baselines: $(STAMP)  ## eight other methods beside GETA at equal cost: doc
 	$(BIN)/python -m geta_nb.bench.baseline_table --output runs/bench_baselines
 
 zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
-	$(BIN)/python tests/zoo_table.py
+	$(BIN)/python -m tests.zoo.table
 
 bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.speed_table --output runs/bench_speed
@@ -52,7 +52,7 @@ bench-latency: $(STAMP)  ## dense and compressed in torch, ONNX Runtime and Open
 	$(BIN)/python -m geta_nb.bench.latency_table --output runs/bench_latency --page docs/latency.md
 
 onnx-table: $(STAMP)  ## which nets of the zoo go through gt.export_onnx, and how exactly: docs/onnx.md (resumes where it was stopped)
-	$(BIN)/python tests/onnx_table.py
+	$(BIN)/python -m tests.onnx.table
 
 widgets:        ## rebuild the browser side of the widgets (needs node and npm; the result is committed)
 	cd widgets/explorer && npm ci --no-audit --no-fund --ignore-scripts && npm run build
@@ -71,7 +71,7 @@ panels:         ## copy the panels' browser files to where the package ships the
 	cp widgets/panels/*.js widgets/panels/*.css geta_nb/widgets/static/panels/
 
 picture: $(STAMP)  ## the README's picture of the studio
-	$(BIN)/python tests/studio_picture.py
+	$(BIN)/python -m tests.browser.studio_picture
 
 browser:        ## a Chromium for the browser tests: what is installed, else Debian's package (as root); without one they are skipped
 	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \

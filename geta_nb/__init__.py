@@ -6,22 +6,19 @@ from geta_nb import _extra
 from geta_nb import display as _display  # fills the registry of views
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
+from geta_nb.cost import Preview, Report
 from geta_nb.errors import GetaError
-from geta_nb.export import load, save
+from geta_nb.files import load, save
 from geta_nb.geta import GETA
-from geta_nb.groups import Family, Group
-from geta_nb.operators import register_rule
-from geta_nb.optimizer import QASSO
-from geta_nb.preview import Preview
-from geta_nb.report import Report
-from geta_nb.schedule import Schedule
+from geta_nb.groups import Family, Group, register_rule
+from geta_nb.qasso import QASSO, Schedule
 
 _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for those of _EXPORT, "notebook" for the others
     "BudgetPanel": "geta_nb.widgets.budget_panel",
     "Explorer": "geta_nb.widgets.explorer",
     "LiveRun": "geta_nb.widgets.live_run",
-    "benchmark_latency": "geta_nb.latency_runs",
-    "export_onnx": "geta_nb.onnx_export",
+    "benchmark_latency": "geta_nb.latency.runs",
+    "export_onnx": "geta_nb.onnx.export",
     "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",
     "to_pyvis": "geta_nb.widgets.exports",

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .config import check_bit_range
-from .errors import BudgetError
-from .views import Shown
+from geta_nb.config import check_bit_range
+from geta_nb.errors import BudgetError
+from geta_nb.views import Shown
 
 DEFAULT_SPARSITY = 0.5
 

@@ -10,15 +10,14 @@ from keyword import iskeyword
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.errors import ConfigError, InputError, PruningSpaceError, ScheduleError, TraceError
+from geta_nb.errors import ConfigError, PruningSpaceError, ScheduleError, TraceError
 from geta_nb.groups import Protected
-from geta_nb.parametrized import parameter_tensors
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
+from geta_nb.quantizers import parameter_tensors
 
 _UNWRITABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 
@@ -53,28 +52,6 @@ def check_names(model: nn.Module) -> None:
                 expected='no keyword of Python, no ", no backslash, no control character', got=repr(path),
                 hint="another name for that module",
             )
-
-
-def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword example inputs in one form.
-
-    Raises:
-        InputError: a mapping as positional inputs, keyword inputs that are none, or a tensor without elements.
-    """
-    if isinstance(inputs, Mapping):
-        raise InputError(
-            "GETA: example_inputs is a mapping.", expected="a tensor, or a tuple of positional inputs",
-            got=f"{type(inputs).__name__} with keys {', '.join(map(str, list(inputs)[:4]))}",
-            hint="GETA(model, (), example_kwargs=batch) for keyword inputs; GETA(model, (batch,)) if forward takes the mapping itself",
-        )
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise InputError("GETA: example_kwargs.", expected="a mapping of keyword inputs", got=type(kwargs).__name__)
-    args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    named = dict(kwargs or {})
-    for leaf in pytree.tree_leaves((args, named)):
-        if isinstance(leaf, Tensor) and leaf.numel() == 0:
-            raise InputError("GETA: an example input is empty.", expected="at least one element", got=f"shape {tuple(leaf.shape)}")
-    return args, named
 
 
 def paths_of(name: str) -> list[str]:

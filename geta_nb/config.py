@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .errors import BitWidthError, ConfigError
-from .views import Shown
+from geta_nb.errors import BitWidthError, ConfigError
+from geta_nb.views import Shown
 
 MIN_BITS = 2
 """The smallest signed width: a sign bit and one level bit."""

@@ -12,28 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from geta_nb import calibrate as calibration
-from geta_nb import checkpoint, checks, masking, random_state, ranks
-from geta_nb.analysis import Analysis, analyse
+from geta_nb import checks
 from geta_nb.budget import Budget
-from geta_nb.comparison import own_forwards
 from geta_nb.config import QuantConfig
-from geta_nb.cost import CostModel
+from geta_nb.cost import CostModel, Preview, Report, build_report
+from geta_nb.cost import preview as preview_budget
 from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError, TraceError
-from geta_nb.groups import Family, Group, GroupList, ProtectedList
-from geta_nb.optimizer import QASSO
-from geta_nb.parametrized import parameter_tensors
-from geta_nb.prepare import Quantizers, attach_quantizers
-from geta_nb.preview import Preview
-from geta_nb.preview import preview as preview_budget
-from geta_nb.qadg import QADG
-from geta_nb.quantizers import ActivationQuantizer, Quantizer
-from geta_nb.removal import round_up
-from geta_nb.report import Report, build_report
-from geta_nb.rules import Rules
-from geta_nb.schedule import Schedule
+from geta_nb.files import checkpoint, random_state
+from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards, trace_model
+from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
+from geta_nb.qadg import QADG, Analysis, analyse
+from geta_nb.qasso import QASSO, Rules, Schedule, ranks
+from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, attach_quantizers, calibration, parameter_tensors
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
-from geta_nb.trace import Trace, check_inputs, trace_model
 from geta_nb.views import Shown
 
 
@@ -76,7 +67,7 @@ class GETA(Shown):
         checks.check_names(model)
         ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
-        self.example_inputs, self.example_kwargs = checks.example_arguments(example_inputs, example_kwargs)
+        self.example_inputs, self.example_kwargs = example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
         check_inputs(model, self.example_inputs, self.example_kwargs)
         # pruning only: nothing is attached, and what is there already is taken over

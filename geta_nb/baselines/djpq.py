@@ -23,11 +23,8 @@ from geta_nb.baselines.attach import split_parameters
 from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, phases, place_gates, settle, train_masked
 from geta_nb.baselines.space import Space, check_met
 from geta_nb.baselines.task import Result, Task, fit, pretrained
-from geta_nb.calibrate import calibrate
 from geta_nb.config import QuantConfig
-from geta_nb.fake_quant import bit_width, step_size
-from geta_nb.prepare import attach_quantizers
-from geta_nb.quantizers import Quantizer
+from geta_nb.quantizers import Quantizer, attach_quantizers, bit_width, calibrate, step_size
 
 LOWEST, HIGHEST = 2, 16
 

@@ -19,7 +19,7 @@ from geta_nb.baselines.attach import adapt_norms
 from geta_nb.baselines.minmax import post_quantize
 from geta_nb.baselines.space import FULL, Bools, Floats, Space, check_met, dead_indices, group_sums
 from geta_nb.baselines.task import Result, Task, accuracy, fit, pretrained
-from geta_nb.masking import group_flags, mask_groups
+from geta_nb.groups import group_flags, mask_groups
 
 
 def candidate(space: Space, l1: Floats, shares: Floats, relative_bops: float, bits: tuple[dict[str, float], dict[str, float]]) -> Bools:

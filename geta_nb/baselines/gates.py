@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geta_nb.baselines.space import Bools, Floats, Space, dead_indices
 from geta_nb.baselines.task import Task, fit
 from geta_nb.errors import BudgetError
-from geta_nb.masking import group_flags, mask_groups
+from geta_nb.groups import group_flags, mask_groups
 
 Values = Callable[[Tensor, int], Tensor]
 

@@ -20,8 +20,8 @@ from geta_nb.baselines.space import FULL, Space, check_met
 from geta_nb.baselines.task import Result, Task, fit
 from geta_nb.budget import Budget
 from geta_nb.geta import GETA
-from geta_nb.masking import alive_groups
-from geta_nb.schedule import Schedule
+from geta_nb.groups import alive_groups
+from geta_nb.qasso import Schedule
 
 
 def compress(

@@ -19,7 +19,7 @@ from geta_nb.bench.digits_task import digits_task
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import BudgetError
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
 
 COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True))
 """(relative BOPs, whether inputs are quantized too) of each column."""

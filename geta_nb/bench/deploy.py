@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from geta_nb.display.charts import Column, Series, bar_table
 from geta_nb.display.theme import BLUE, GREY
 from geta_nb.display.wording import size
-from geta_nb.export import save
-from geta_nb.latency_runs import without_quantizers
-from geta_nb.onnx_export import dense_onnx, export_onnx
-from geta_nb.runtimes import Run, open_onnxruntime, open_openvino
+from geta_nb.files import save
+from geta_nb.latency.runs import without_quantizers
+from geta_nb.latency.runtimes import Run, open_onnxruntime, open_openvino
+from geta_nb.onnx import dense_onnx, export_onnx
 
 RUNTIMES: dict[str, Callable[..., Run]] = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
 

@@ -20,8 +20,7 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import InputError, MissingExtraError
 from geta_nb.geta import GETA
-from geta_nb.rules import Rules
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Rules, Schedule
 
 EPOCHS = 30
 BATCH = 64

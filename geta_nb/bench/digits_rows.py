@@ -12,17 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geta_nb.bench.digits import (
-    EPOCHS,
-    IMAGE,
-    PAPER_RULES,
-    compress_digits,
-    digits_net,
-    evaluate,
-    load_digits,
-    paper_schedule,
-    train_dense,
-)
+from geta_nb.bench.digits import EPOCHS, IMAGE, PAPER_RULES, compress_digits, digits_net, evaluate, load_digits, paper_schedule, train_dense
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geta_nb.runtimes import Array, open_onnxruntime, open_openvino
+from geta_nb.latency.runtimes import Array, open_onnxruntime, open_openvino
 
 Shares = list[tuple[str, float]]
 

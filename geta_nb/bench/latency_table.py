@@ -21,8 +21,8 @@ from torch.utils import _pytree as pytree
 from geta_nb.bench.jobs import Job, run_jobs, write_json
 from geta_nb.bench.latency_nets import NETS, built
 from geta_nb.bench.latency_profile import profile
-from geta_nb.latency_runs import benchmark_latency
-from geta_nb.onnx_export import export_onnx
+from geta_nb.latency.runs import benchmark_latency
+from geta_nb.onnx import export_onnx
 
 BATCHES = (1, 64)
 WORDS = {"torch": "torch, eager", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from geta_nb.bench import digits
 from geta_nb.errors import InputError
 from geta_nb.geta import GETA
-from geta_nb.signal_stack import kept_signal_stack
+from geta_nb.latency import kept_signal_stack
 
 PEERS = {
     "geta": "geta-nb: joint pruning and mixed precision",

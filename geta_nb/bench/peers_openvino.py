@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.bench.peers import Given, Made, optional, price
-from geta_nb.signal_stack import kept_signal_stack
+from geta_nb.latency import kept_signal_stack
 
 
 def user_code(given: Given) -> Any:

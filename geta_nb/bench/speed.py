@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb import analysis, geta, subnet
+from geta_nb import geta
 from geta_nb.bench.speed_nets import NETS, imported, llama, tokens
-from geta_nb.extents import IntArray
-from geta_nb.groups import GroupTable
-from geta_nb.parametrized import parameter_tensors
+from geta_nb.groups import GroupTable, IntArray
+from geta_nb.qadg import analysis
+from geta_nb.quantizers import parameter_tensors
+from geta_nb.subnet import build as subnet
 
 SHARE = 0.3
 MODES = ("pruning only", "quantized")

@@ -6,24 +6,18 @@ Last stage but the widgets: imports the core, never a plotting library or a widg
 
 from __future__ import annotations
 
-from geta_nb.branches import Branch
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
-from geta_nb.costs import Costs, Totals
+from geta_nb.cost import Costs, Preview, Report, Totals
 from geta_nb.display import config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, subnet, trace
 from geta_nb.geta import GETA
+from geta_nb.graph import Trace, TraceNode
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
 from geta_nb.latency import LatencyTable
-from geta_nb.optimizer import QASSO
-from geta_nb.prepare import Quantizers
-from geta_nb.preview import Preview
-from geta_nb.qadg import QADG, Vertex
-from geta_nb.quantizers import Quantizer
-from geta_nb.report import Report
-from geta_nb.rules import Rules
-from geta_nb.schedule import Schedule
+from geta_nb.qadg import QADG, Branch, Vertex
+from geta_nb.qasso import QASSO, Rules, Schedule
+from geta_nb.quantizers import Quantizer, Quantizers
 from geta_nb.subnet import SubnetInfo, WeightFormat
-from geta_nb.trace import Trace, TraceNode
 from geta_nb.views import VIEWS, View
 
 VIEWS.update(

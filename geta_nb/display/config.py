@@ -10,8 +10,7 @@ from geta_nb.display.drawing import line, picture, rect, text
 from geta_nb.display.markup import Cell, Number, Prose, details, facts, figure, fragment, name, table
 from geta_nb.display.theme import BLUE, GREEN, ORANGE, PURPLE
 from geta_nb.display.wording import bit_range, clean, count, number, percent, shorten, size
-from geta_nb.rules import Rules
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Rules, Schedule
 
 STAGE_KINDS = {"warm-up": PURPLE, "projection": BLUE, "joint": ORANGE, "cool-down": GREEN}
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from geta_nb.costs import Costs, Totals, compare_layers
+from geta_nb.cost import Costs, Preview, Totals, compare_layers
 from geta_nb.display.layers import Row, layers_picture, layers_table
 from geta_nb.display.markup import Cell, Number, cards, details, facts, figure, fragment, note, table
 from geta_nb.display.wording import MISSING, clean, count, percent, size
-from geta_nb.preview import Preview
 
 CAPTION = (
     "per layer: channels kept, bits after, and the layer's share of all BOPs and bytes, before (grey) and after; the number beside is "

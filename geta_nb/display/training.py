@@ -17,7 +17,7 @@ from geta_nb.display.config import STAGE_KINDS
 from geta_nb.display.drawing import legend, line, picture, rect, text, text_width
 from geta_nb.display.theme import BLUE, GREEN, ORANGE, VERMILION
 from geta_nb.display.wording import bits, count, number, percent
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
 
 BINS, MAX_ROWS = 120, 32
 _LEFT, _ROOM, _RIGHT, _TOP, _CURVES = 214.0, 560.0, 84.0, 84.0, 120.0

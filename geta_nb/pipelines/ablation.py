@@ -7,7 +7,7 @@ The paper's own ablation is a picture that was not at hand; how it leaves a stag
 from __future__ import annotations
 
 from geta_nb.errors import ConfigError
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
 
 PERIODS = 5
 WHOLE = "all four stages"

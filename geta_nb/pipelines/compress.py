@@ -11,13 +11,13 @@ from torch import nn
 
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
+from geta_nb.cost import Report
 from geta_nb.display.training import training_picture
 from geta_nb.geta import GETA
 from geta_nb.pipelines.loop import Task
 from geta_nb.pipelines.recipes import Recipe
 from geta_nb.pipelines.results import measured, pack
 from geta_nb.pipelines.run import History, Run
-from geta_nb.report import Report
 
 
 @dataclass(frozen=True)

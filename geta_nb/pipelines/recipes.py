@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geta_nb.errors import ConfigError
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
 
 EPOCHS: Mapping[str, int] = {"vgg7": 200, "resnet20": 350, "resnet50": 120, "bert": 10}
 """Length of the published runs, in epochs."""

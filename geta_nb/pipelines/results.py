@@ -12,15 +12,15 @@ from typing import Any
 from torch import nn
 
 from geta_nb.bench.jobs import write_json
+from geta_nb.cost import Report
 from geta_nb.display.markup import escape
 from geta_nb.display.page import standalone_page
 from geta_nb.errors import ArtifactError
-from geta_nb.export import load, save
+from geta_nb.files import load, save
 from geta_nb.geta import GETA
 from geta_nb.pipelines.loop import Task
 from geta_nb.pipelines.run import Run, measure
 from geta_nb.pipelines.tables import Table
-from geta_nb.report import Report
 from geta_nb.views import find_view
 
 

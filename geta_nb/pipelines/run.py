@@ -18,16 +18,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from geta_nb import checkpoint
 from geta_nb.bench.jobs import write_json
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import InputError
+from geta_nb.files import checkpoint
 from geta_nb.geta import GETA
-from geta_nb.optimizer import QASSO
 from geta_nb.pipelines.batches import to_device
 from geta_nb.pipelines.decay import find_decay
 from geta_nb.pipelines.loop import Task, evaluating, train_steps
+from geta_nb.qasso import QASSO
 
 SNAPSHOTS = 300
 """How many snapshots of a run are kept for its picture."""

@@ -20,17 +20,7 @@ from torch.nn import functional as F
 
 from geta_nb.pipelines.batches import Batches
 from geta_nb.pipelines.loop import Task
-from geta_nb.pipelines.squad import (
-    DEV_FILE,
-    TRAIN_FILE,
-    Question,
-    Window,
-    best_answer,
-    make_windows,
-    read_squad,
-    scores,
-    write_squad,
-)
+from geta_nb.pipelines.squad import DEV_FILE, TRAIN_FILE, Question, Window, best_answer, make_windows, read_squad, scores, write_squad
 
 _WHO = ["Anna", "Boris", "Carla", "David", "Elena", "Farid", "Greta", "Hugo", "Irene", "Jonas"]
 _WHAT = ["a red bicycle", "an old piano", "two small boats", "a wooden table", "the green lamp", "a silver watch"]

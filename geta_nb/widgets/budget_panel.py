@@ -14,7 +14,7 @@ import anywidget
 import traitlets
 
 from geta_nb.budget import Budget, paths_of
-from geta_nb.costs import FP32_BITS, LayerCost
+from geta_nb.cost import FP32_BITS, LayerCost
 from geta_nb.errors import ConfigError, GetaError
 from geta_nb.views import find_view
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
@@ -23,8 +23,8 @@ from geta_nb.widgets.panel_assets import joined_module, panel_style
 from geta_nb.widgets.run_checks import facade
 
 if TYPE_CHECKING:
+    from geta_nb.cost import Preview
     from geta_nb.geta import GETA
-    from geta_nb.preview import Preview
 
 FIGURES = ("parameters", "size_bytes", "macs", "bops")
 TOTALS = (*FIGURES, "macs_full", "bops_full", "relative_bops", "relative_bops_full")

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from geta_nb import masking
 from geta_nb.budget import Budget
 from geta_nb.display.qadg import KIND_WORDS, operator_kind
 from geta_nb.display.wording import clean
 from geta_nb.errors import InputError
 from geta_nb.geta import GETA
-from geta_nb.labels import Labels
-from geta_nb.parametrized import parameter_tensors
+from geta_nb.groups import Labels, masking
+from geta_nb.quantizers import parameter_tensors
 from geta_nb.widgets.budget_code import budget_code
 from geta_nb.widgets.graph_layers import LAYERS, Layers, find_layers, module_types, node_shape, operator_words
 

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from geta_nb.display.wording import clean, plain_operator, shape_text
-from geta_nb.nodes import module_path, operator_name, shape_of
+from geta_nb.graph import module_path, operator_name, shape_of
 from geta_nb.qadg import QADG
 
 Pair = tuple[int, int]

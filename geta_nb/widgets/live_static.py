@@ -7,7 +7,7 @@ from typing import Any
 from geta_nb.display.markup import cards, figure, fragment, note
 from geta_nb.display.training import percent_or_number, training_picture
 from geta_nb.display.wording import bits, clean, count, number, percent
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import Schedule
 
 MIN_SCHEDULED = 4
 

@@ -25,7 +25,7 @@ from geta_nb.widgets.torch_state import carry_torch_state
 
 if TYPE_CHECKING:
     from geta_nb.geta import GETA
-    from geta_nb.schedule import Schedule
+    from geta_nb.qasso import Schedule
 
 State = Literal["idle", "running", "paused", "stopped", "finished", "failed"]
 RECORDS = 400

@@ -17,8 +17,7 @@ import traitlets
 
 from geta_nb import _extra
 from geta_nb.errors import ConfigError, GetaError
-from geta_nb.optimizer import QASSO
-from geta_nb.schedule import Schedule
+from geta_nb.qasso import QASSO, Schedule
 from geta_nb.views import find_view
 from geta_nb.widgets.budget_panel import BudgetPanel
 from geta_nb.widgets.live_run import LiveRun
@@ -29,8 +28,8 @@ from geta_nb.widgets.panel_assets import joined_module, panel_style
 if TYPE_CHECKING:
     from torch import nn
 
+    from geta_nb.cost import Report
     from geta_nb.geta import GETA
-    from geta_nb.report import Report
 
 REFRESH = 2.0
 """Seconds between two looks of the explorer at the network in training."""

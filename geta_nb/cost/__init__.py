@@ -1,0 +1,25 @@
+"""Stage 4: what a network costs: MACs, BOPs in both countings, bytes; before training, and after.
+
+In: operators and parameters as products of group extents, and a budget. Out: a :class:`CostModel`, the exact :class:`Preview` of a budget,
+and the :class:`Report` of a subnet.
+"""
+
+from geta_nb.cost.model import CostModel
+from geta_nb.cost.preview import Preview, preview
+from geta_nb.cost.report import Report, build_report
+from geta_nb.cost.totals import FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals, compare_layers
+
+__all__ = [
+    "FP32_BITS",
+    "CostModel",
+    "Costs",
+    "LayerCost",
+    "OperatorCost",
+    "ParameterCost",
+    "Preview",
+    "Report",
+    "Totals",
+    "build_report",
+    "compare_layers",
+    "preview",
+]

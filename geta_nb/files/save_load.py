@@ -1,0 +1,190 @@
+"""Save a compressed network as packed integers in one file, and load it back without its class.
+
+Comes in: a subnet, a module with ``geta_info``. Goes out: a safetensors file of bit-packed codes with the traced graph in its
+metadata; and from such a file the same network: equal outputs, equal codes. Last stage of the pipeline. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import reprlib
+import zlib
+from dataclasses import replace
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from geta_nb.errors import ArtifactError, ConfigError
+from geta_nb.files import container
+from geta_nb.files.tensor_table import decode_tensors, encode_tensors
+from geta_nb.graph import decode_program, encode_program
+from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.subnet import SCRATCH, Entry, GraphNet, SubnetInfo, WeightFormat, list_entries
+
+_LARGEST_PROGRAM = 64_000_000
+
+
+def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
+    """Write ``subnet`` to one file: the weights as integer codes of their bit width, packed without gaps, and everything else as it is.
+
+    The file takes sum(numel * bits) / 8 bytes for the weights of up to 16 bits (wider ones are stored in their own dtype), the bytes
+    of the other tensors, and a compressed header. It appears whole or not at all, and replaces what was there.
+
+    Args:
+        subnet: what ``construct_subnet`` or :func:`load` returned; its quantized weights must lie on their grid, step_size * integer.
+        path: the file; ``.safetensors`` is the usual ending.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ArtifactError: no subnet, a weight that has moved off its grid, an operator that a file cannot carry, or no such folder.
+    """
+    net, info = own_graph(subnet, "save")
+    blocks, table = encode_tensors(list(list_entries(net)), info.formats)
+    header = {
+        "program": encode_program(net.graph),
+        "quantizers": {name: [float(q.initial_bits).hex(), q.layer] for name, q in _quantizers(net).items()},
+        "tensors": table,
+        "formats": _encode_formats(info.formats),
+        "activations": _encode_formats(info.activation_formats),
+    }
+    text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
+    container.write(Path(path), blocks, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
+    return Path(path)
+
+
+def own_graph(subnet: nn.Module, who: str) -> tuple[GraphNet, SubnetInfo]:
+    """Return the graph of a subnet with its present values, which it shares, and what it knows of itself.
+
+    Args:
+        subnet: what ``construct_subnet`` or :func:`load` returned.
+        who: the caller's public name, for the message.
+
+    Raises:
+        ArtifactError: no subnet.
+    """
+    info = getattr(subnet, "geta_info", None)
+    graph = subnet if isinstance(subnet, fx.GraphModule) else getattr(info, "graph", None)
+    if info is None or not isinstance(graph, fx.GraphModule):
+        hint = f"gt.{who}(geta.construct_subnet(), path)"
+        raise ArtifactError(f"{who}: this module is no subnet.", expected="a module with geta_info", got=type(subnet).__name__, hint=hint)
+    return GraphNet.of(graph, None if graph is subnet else subnet), info
+
+
+def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Module:
+    """Return the network in a file: the same outputs as the graph that was saved, bit for bit, and the same codes.
+
+    Args:
+        path: a file that :func:`save` wrote.
+        into: fill this module instead, by parameter name; it must have the names, shapes and dtypes of the saved network. Nothing of
+            it is changed when they do not fit.
+
+    Returns:
+        A module that runs the saved graph and needs no original class, on the CPU, in eval mode; or ``into``. Both carry ``geta_info``.
+
+    Raises:
+        ArtifactError: a file that is missing, not ours, of another version, truncated or changed, or that calls an unknown operator.
+    """
+    target = Path(path)
+    texts, blocks = container.read(target)
+    header = _decode_header(texts, target)
+    try:
+        graph = decode_program(header["program"])
+        formats, activations = _decode_formats(header["formats"]), _decode_formats(header["activations"])
+        entries = list(decode_tensors(header["tensors"], formats, blocks))
+        net = GraphNet.build(graph, entries, _decode_quantizers(header["quantizers"], entries))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        # whatever torch says of a header that someone made up: the caller sees one kind of error
+        raise ArtifactError("load: the header is malformed.", at=target, got=f"{type(error).__name__}: {error}"[:200]) from None
+    info = SubnetInfo(kind="graph", formats=formats, activation_formats=activations, graph=None)
+    setattr(net, "geta_info", info)  # noqa: B010 - torch types every attribute as a tensor or a module
+    if into is None:
+        return net
+    if not isinstance(into, nn.Module):
+        raise ConfigError("load: into is no module.", expected="a torch.nn.Module", got=type(into).__name__, hint="gt.load(path)")
+    _fill(into, entries)
+    setattr(into, "geta_info", replace(info, kind="native", graph=net))  # noqa: B010
+    return into
+
+
+def _encode_formats(formats: dict[str, WeightFormat]) -> dict[str, Any]:
+    """Floats as hexadecimal text: exact."""
+    return {name: [f.bits, *(float(v).hex() for v in (f.step_size, f.clip_max, f.exponent))] for name, f in formats.items()}
+
+
+def _decode_formats(rows: dict[str, Any]) -> dict[str, WeightFormat]:
+    formats = {}
+    for name, (bits, step, clip, exponent) in rows.items():
+        if type(bits) is not int or not 1 <= bits <= 64:
+            raise ArtifactError("load: a bit width that makes no sense.", at=name, got=reprlib.repr(bits))
+        formats[name] = WeightFormat(bits, float.fromhex(step), float.fromhex(clip), float.fromhex(exponent))
+    return formats
+
+
+def _quantizers(net: GraphNet) -> dict[str, ActivationQuantizer]:
+    return {name: module for name, module in net.named_modules() if isinstance(module, ActivationQuantizer)}
+
+
+def _decode_quantizers(rows: dict[str, Any], entries: list[Entry]) -> dict[str, ActivationQuantizer]:
+    tensors = {entry.name: entry.tensor for entry in entries}
+    quantizers = {}
+    for path, (bits, layer) in rows.items():
+        values = {key: tensors[f"{path}.{key}"] for key in ("step_size", "clip_max", "exponent")}
+        if not isinstance(layer, str) or any(value.ndim or value.dtype not in (torch.float32, torch.float64) for value in values.values()):
+            raise ArtifactError("load: an activation quantizer is malformed.", at=path)
+        quantizer = ActivationQuantizer(values["clip_max"].detach(), initial_bits=float.fromhex(bits), layer=layer)
+        quantizer.load_state_dict(values)
+        for key, parameter in quantizer.named_parameters():
+            parameter.requires_grad_(values[key].requires_grad)
+        quantizers[path] = quantizer
+    return quantizers
+
+
+def _decode_header(texts: dict[str, str], path: Path) -> dict[str, Any]:
+    try:
+        inflate = zlib.decompressobj()
+        text = inflate.decompress(base64.b64decode(texts["network"], validate=True), _LARGEST_PROGRAM)
+        header = json.loads(text) if inflate.eof and not inflate.unused_data else None
+    except (KeyError, ValueError, binascii.Error, zlib.error, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ArtifactError("load: the header is damaged, or too large.", at=path, expected=f"at most {_LARGEST_PROGRAM} bytes of JSON")
+    return header
+
+
+def _fill(module: nn.Module, entries: list[Entry]) -> None:
+    """Copy values by name; every name, shape and dtype is checked before the first value moves."""
+    saved = {entry.name: entry for entry in entries}
+    own = {entry.name: entry for entry in list_entries(module)}
+    needed = {name for name, entry in saved.items() if entry.kind != SCRATCH}
+    present = {name for name, entry in own.items() if entry.kind != SCRATCH}
+    hint = "into= wants the subnet's own module: same class, same widths, no parametrizations; or leave into= out"
+    if needed != present:
+        expected, got = f"also {sorted(needed - present)[:3]}", f"also {sorted(present - needed)[:3]}"
+        raise ArtifactError("load: the module has other parameters than the file.", expected=expected, got=got, hint=hint)
+    for name in own.keys() & saved.keys():
+        old, new = own[name].tensor, saved[name].tensor
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            expected, got = f"{tuple(new.shape)} {new.dtype}", f"{tuple(old.shape)} {old.dtype}"
+            raise ArtifactError("load: a tensor of the module has another shape or dtype.", at=name, expected=expected, got=got, hint=hint)
+    # quantizers learn from load_state_dict that they have a range; it leaves buffers outside the state dict alone
+    module.load_state_dict({name: saved[name].tensor for name in needed}, strict=False)
+    with torch.no_grad():
+        for name in own.keys() & saved.keys() - needed:
+            own[name].tensor.copy_(saved[name].tensor)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("geta-nb")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,36 @@
+"""Stage 1: a model as an ATen graph. Stands on ``errors`` and ``views`` alone.
+
+In: any ``nn.Module`` with example inputs. Out: a :class:`Trace`, functional ATen with the model's own parameter names; a graph as plain
+JSON and back; whether two modules compute the same. Quantizers, groups and costs are not known here.
+"""
+
+from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards
+from geta_nb.graph.inputs import check_inputs, example_arguments
+from geta_nb.graph.nodes import attribute_tensor, hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.program import check_path, decode_program, encode_program
+from geta_nb.graph.trace import Trace, TraceNode, eval_mode, export_program, trace_model
+
+__all__ = [
+    "Trace",
+    "TraceNode",
+    "agree_in_float64",
+    "are_close",
+    "attribute_tensor",
+    "check_inputs",
+    "check_path",
+    "computed_dtypes",
+    "decode_program",
+    "encode_program",
+    "eval_mode",
+    "example_arguments",
+    "export_program",
+    "hint",
+    "max_difference",
+    "module_path",
+    "operator_name",
+    "outputs_of",
+    "overload_name",
+    "own_forwards",
+    "shape_of",
+    "trace_model",
+]

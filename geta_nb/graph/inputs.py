@@ -1,0 +1,61 @@
+"""Example inputs in one form, and whether the model takes them. Before the trace."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.errors import CalibrationError, InputError
+from geta_nb.graph.trace import eval_mode
+
+
+def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and keyword example inputs in one form.
+
+    Raises:
+        InputError: a mapping as positional inputs, keyword inputs that are none, or a tensor without elements.
+    """
+    if isinstance(inputs, Mapping):
+        raise InputError(
+            "GETA: example_inputs is a mapping.", expected="a tensor, or a tuple of positional inputs",
+            got=f"{type(inputs).__name__} with keys {', '.join(map(str, list(inputs)[:4]))}",
+            hint="GETA(model, (), example_kwargs=batch) for keyword inputs; GETA(model, (batch,)) if forward takes the mapping itself",
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InputError("GETA: example_kwargs.", expected="a mapping of keyword inputs", got=type(kwargs).__name__)
+    args = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+    named = dict(kwargs or {})
+    for leaf in pytree.tree_leaves((args, named)):
+        if isinstance(leaf, Tensor) and leaf.numel() == 0:
+            raise InputError("GETA: an example input is empty.", expected="at least one element", got=f"shape {tuple(leaf.shape)}")
+    return args, named
+
+
+def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words."""
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return  # a meta model cannot run on real inputs; export itself will tell
+    try:
+        with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model(*args, **kwargs)
+    except CalibrationError:
+        return  # quantizers of an earlier GETA that have not seen data: the trace does not need their ranges
+    except Exception as error:
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        raise InputError(
+            "GETA: the model rejects the example inputs.",
+            at=type(model).__name__,
+            expected="inputs for which model(*example_inputs, **example_kwargs) runs",
+            got=f"shapes {shapes}; {type(error).__name__}: {_first_line(error)}",
+            hint="pass the tensors you would train with, batch axis first",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]

@@ -1,0 +1,269 @@
+"""Lower an exported graph to functional ATen in place, without tracing it once more. Used by ``trace``.
+
+``run_decompositions({})`` does the same by running the whole graph through the tracer again, which costs as much as the export itself.
+Where a graph holds nothing but operators that are functional already, and the few whose functional form is known here, it need not run.
+
+    dropout, detach_, a cast to the same type    nothing
+    contiguous                                   nothing, or a copy
+    chunk                                        split
+    reshape, flatten, unflatten                  view, with a copy before it where the memory asks for one
+    batch_norm                                   its form for inference
+    an operator that writes to its first input   its functional form, where no view of that input exists
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from geta_nb.graph.nodes import hint
+
+aten = torch.ops.aten
+_REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
+def lower(module: fx.GraphModule) -> None:
+    """Rewrite ``module``, for which :func:`is_lowerable` said yes; regions must be inlined already."""
+    for node in list(module.graph.nodes):
+        if isinstance(node.target, torch._ops.OpOverload) and not _is_functional(node.target):
+            if node.target in _KNOWN:
+                _KNOWN[node.target][1](module.graph, node)
+            else:
+                _functionalise(node)
+
+
+def is_lowerable(module: torch.nn.Module) -> bool:
+    """Whether every node of an exported graph, those inside its regions too, is functional or has its form here."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
+    return all(_is_known(node) for graph in graphs for node in graph.nodes)
+
+
+def _is_known(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return node.op in {"placeholder", "get_attr", "output"}
+    target: Any = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        name = getattr(target, "__name__", "")
+        opaque = isinstance(target, torch._ops.HigherOrderOperator)
+        return (name in _REGIONS and not (name == _REGIONS[1] and _casts(node))) if opaque else True
+    if _is_functional(target):
+        return True
+    return _KNOWN[target][0](node) if target in _KNOWN else _is_private_write(node)
+
+
+def _casts(node: fx.Node) -> bool:
+    """Whether an autocast region really casts: its third argument says if it is on."""
+    enabled: Any = node.args[2] if len(node.args) > 2 else True
+    return enabled is not False
+
+
+@lru_cache(maxsize=4096)
+def _is_functional(target: torch._ops.OpOverload) -> bool:
+    """Whether ``run_decompositions({})`` leaves an operator as it is."""
+    if target._schema.is_mutable or target in _KNOWN:
+        return False
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), torch._C.DispatchKey.CompositeImplicitAutograd)
+    aliases = any(argument.alias_info is not None for argument in target._schema.arguments)
+    # tagged: composite operators that torch decomposes whatever it is asked, because they may alias or write
+    return not composite or not (aliases or torch.Tag.maybe_aliasing_or_mutating in target.tags)
+
+
+def _is_private_write(node: fx.Node) -> bool:
+    """Whether a node overwrites a value that nothing else sees under another name."""
+    first = node.args[0] if node.args else None
+    if _twin(node.target) is None or not isinstance(first, fx.Node) or not isinstance(first.meta.get("val"), Tensor):
+        return False
+    if not isinstance(first.target, torch._ops.OpOverload) or _gives_views(first.target, writes=True):
+        return False  # an input, a parameter, or a view of something
+    old, new = first.meta["val"], node.meta.get("val")
+    same = isinstance(new, Tensor) and new.dtype == old.dtype and tuple(map(hint, new.shape)) == tuple(map(hint, old.shape))
+    users = [user for user in first.users if user is not node]
+    return same and not any(_may_alias(user) for user in users)
+
+
+def _may_alias(node: fx.Node) -> bool:
+    return not isinstance(node.target, torch._ops.OpOverload) or _gives_views(node.target)
+
+
+def _gives_views(target: torch._ops.OpOverload, *, writes: bool = False) -> bool:
+    """Whether a result may share memory with an argument; one that is written to is that argument (``writes``: and is no other's view)."""
+    infos = [result.alias_info for result in target._schema.returns if result.alias_info is not None]
+    unsure = torch.Tag.maybe_aliasing_or_mutating in target.tags and target is not aten.batch_norm.default
+    return unsure or any(not (writes and info.is_write) for info in infos)
+
+
+def _twin(target: Any) -> torch._ops.OpOverload | None:
+    """Return ``relu`` for ``relu_``, or None."""
+    space, _, name = target._schema.name.partition("::")
+    if space != "aten" or not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(aten, name[:-1], None)
+    found = getattr(packet, target._overloadname, None) if packet is not None else None
+    if found is None or found._schema.is_mutable or not _is_functional(found):
+        return None
+    arguments = [[argument.name for argument in op._schema.arguments] for op in (target, found)]
+    return found if arguments[0] == arguments[1] else None
+
+
+def _functionalise(node: fx.Node) -> None:
+    """Let a node that writes to its first argument give the new value out, and all that come later read that."""
+    first: Any = node.args[0]
+    twin = _twin(node.target)
+    assert twin is not None
+    node.target = twin
+    later = set()
+    item = node.next
+    while item.op != "root":
+        if item in first.users:
+            later.add(item)
+        item = item.next
+    for user in later:
+        user.replace_input_with(first, node)
+
+
+def _drop(graph: fx.Graph, node: fx.Node) -> None:
+    source: Any = node.args[0]
+    node.replace_all_uses_with(source)
+    graph.erase_node(node)
+
+
+def _cast(graph: fx.Graph, node: fx.Node) -> None:
+    source: Any = node.args[0]
+    if source.meta["val"].dtype == node.meta["val"].dtype:
+        _drop(graph, node)
+    else:
+        node.target, node.args, node.kwargs = aten._to_copy.default, (source,), {"dtype": node.meta["val"].dtype}
+
+
+def _contiguous(graph: fx.Graph, node: fx.Node) -> None:
+    source: Any = node.args[0]
+    if _strides(source.meta["val"]) == _strides(node.meta["val"]):
+        _drop(graph, node)
+    else:
+        node.target, node.args, node.kwargs = aten.clone.default, (source,), {"memory_format": torch.contiguous_format}
+
+
+def _strides(value: Tensor) -> list[int]:
+    return [hint(stride) for stride in value.stride()]
+
+
+def _is_plain(node: fx.Node) -> bool:
+    """Whether a copy is asked for in the usual order of memory."""
+    source: Any = node.args[0]
+    return len(node.args) == 1 and not node.kwargs and isinstance(source.meta.get("val"), Tensor)
+
+
+def _casts_only(node: fx.Node) -> bool:
+    """Whether a conversion changes the type and nothing else, or nothing."""
+    old, new = (item.meta.get("val") if isinstance(item, fx.Node) else None for item in (node.args[0], node))
+    both = isinstance(old, Tensor) and isinstance(new, Tensor) and old.device == new.device and old.layout == new.layout
+    plain = not node.kwargs.get("copy") and node.kwargs.get("memory_format") is None
+    return both and plain and all(not isinstance(arg, torch.memory_format) for arg in node.args) and True not in node.args[1:]
+
+
+def _batch_norm(graph: fx.Graph, node: fx.Node) -> None:
+    x, weight, bias, mean, var, _, momentum, eps = node.args[:8]
+    value: Tensor = node.meta["val"]
+    with graph.inserting_before(node):
+        whole = graph.call_function(aten._native_batch_norm_legit_no_training.default, (x, weight, bias, mean, var, momentum, eps))
+        first = graph.call_function(operator.getitem, (whole, 0))
+    empty = torch.empty(0, dtype=value.dtype, device="meta")
+    whole.meta, first.meta = {**node.meta, "val": (value, empty, empty)}, dict(node.meta)
+    node.replace_all_uses_with(first)
+    graph.erase_node(node)
+
+
+def _view(graph: fx.Graph, node: fx.Node) -> None:
+    """Write a reshape, flatten or unflatten as a view, behind a copy where the memory of its input does not allow one."""
+    source: Any = node.args[0]
+    sizes: Any = node.args[1] if node.target is aten.reshape.default else _flat_sizes(graph, node)
+    with graph.inserting_before(node):
+        if not _is_viewable(source.meta["val"], node.meta["val"]):
+            copied = graph.call_function(aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
+            copied.meta = {**node.meta, "val": source.meta["val"]}
+            source = copied
+    node.target, node.args, node.kwargs = aten.view.default, (source, sizes), {}
+
+
+def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
+    source: Any = node.args[0]
+    sizes: list[Any] = []
+    for axis, size in enumerate(node.meta["val"].shape):
+        if not isinstance(size, int):  # before those that change, so it stands where it stood: _changes_whole_sizes checked that
+            with graph.inserting_before(node):
+                item = graph.call_function(aten.sym_size.int, (source, axis))
+            item.meta = {**node.meta, "val": size}
+            size = item
+        sizes.append(size)
+    return sizes
+
+
+def _changes_whole_sizes(node: fx.Node) -> bool:
+    """Whether only axes before those that a flatten or unflatten changes are symbolic."""
+    source, value = (item.meta.get("val") if isinstance(item, fx.Node) else None for item in (node.args[0], node))
+    if not isinstance(source, Tensor) or not isinstance(value, Tensor) or not source.dim():
+        return False
+    start: Any = node.args[1] if len(node.args) > 1 else 0
+    start = start % source.dim() if isinstance(start, int) else 0
+    return all(isinstance(size, int) for size in value.shape[start:])
+
+
+def _chunk(graph: fx.Graph, node: fx.Node) -> None:
+    source, (count, axis) = _chunks(node)
+    node.target, node.args, node.kwargs = aten.split.Tensor, (source, -(-source.meta["val"].shape[axis] // count), axis), {}
+
+
+def _chunks(node: fx.Node) -> tuple[Any, tuple[Any, Any]]:
+    """Return what is split, in how many parts and along which axis."""
+    return node.args[0], (node.args[1], node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0))
+
+
+def _splits_whole_size(node: fx.Node) -> bool:
+    source, (count, axis) = _chunks(node)
+    value = source.meta.get("val")
+    return isinstance(value, Tensor) and isinstance(count, int) and isinstance(value.shape[axis], int) and value.shape[axis] > 0
+
+
+def _is_viewable(source: Tensor, result: Tensor) -> bool:
+    shape, strides, new = ([hint(size) for size in sizes] for sizes in (source.shape, source.stride(), result.shape))
+    try:
+        torch.empty_strided(shape, strides, device="meta").view(new)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_off(position: int) -> Callable[[fx.Node], bool]:
+    def check(node: fx.Node) -> bool:
+        return len(node.args) > position and node.args[position] is False
+
+    return check
+
+
+def _always(node: fx.Node) -> bool:
+    return True
+
+
+def _runs_on_statistics(node: fx.Node) -> bool:
+    return len(node.args) >= 8 and node.args[5] is False and node.args[3] is not None and node.args[4] is not None
+
+
+_CASTS = tuple(aten.to.__getattr__(name) for name in ("dtype", "device", "dtype_layout", "other"))
+_KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node], None]]] = {
+    aten.dropout.default: (_is_off(2), _drop),
+    aten.detach_.default: (_always, _drop),
+    aten.reshape.default: (_always, _view),
+    aten.flatten.using_ints: (_changes_whole_sizes, _view),
+    aten.unflatten.int: (_changes_whole_sizes, _view),
+    aten.chunk.default: (_splits_whole_size, _chunk),
+    aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
+    aten.contiguous.default: (_is_plain, _contiguous),
+    aten.type_as.default: (_casts_only, _cast),
+    **dict.fromkeys(_CASTS, (_casts_only, _cast)),
+}
+"""Operator -> whether a node is of a form that is known here, and what writes it as functional operators."""

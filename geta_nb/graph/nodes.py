@@ -1,0 +1,57 @@
+"""What one node of a traced graph is: its operator, its shape, and the module that ran it. Under ``trace``; every later stage asks here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_PRIVATE_SCOPE = "_empty_nn_module_stack_from_metadata_hook"
+_SOME_SIZE = 6  # of an axis whose length only data decides; nothing along it is ever removable
+
+
+def module_path(node: fx.Node) -> str:
+    """Return the dotted path of the innermost module whose forward ran this node ('' for the root)."""
+    for path, _ in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
+        if path != _PRIVATE_SCOPE:
+            return re.sub(r"@\d+", "", str(path))
+    return ""
+
+
+def hint(size: int | torch.SymInt) -> int:
+    """Return the traced value of a size, without specialising a dynamic one; for a size that depends on data, some value."""
+    if isinstance(size, int):
+        return size
+    if size.node.hint is not None:
+        return int(size.node.hint)
+    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, _SOME_SIZE)))
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """Return the output shape of a node as plain numbers, or None when it is not a tensor."""
+    value = node.meta.get("val")
+    return tuple(hint(size) for size in value.shape) if isinstance(value, Tensor) else None
+
+
+def overload_name(target: torch._ops.OpOverload) -> str:
+    """Return the name that an operator has here: short for torch's own (``conv2d``), with its library for others (``mylib::conv2d``)."""
+    library, _, name = target._schema.name.partition("::")
+    return name if library in {"aten", "prims"} else target._schema.name
+
+
+def operator_name(node: fx.Node) -> str:
+    """Return the operator name of a node: ``conv2d`` for ``aten.conv2d.default``."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return overload_name(node.target)
+    return getattr(node.target, "__name__", str(node.target)) if node.op == "call_function" else node.op
+
+
+def attribute_tensor(module: torch.nn.Module, target: str) -> Tensor:
+    """Return the tensor a ``get_attr`` target names."""
+    value: Any = module
+    for part in target.split("."):
+        value = getattr(value, part)
+    assert isinstance(value, Tensor)
+    return value

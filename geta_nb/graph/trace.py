@@ -1,0 +1,229 @@
+"""Trace: a model and example inputs go in, a functional ATen graph comes out. First stage of the pipeline.
+
+The graph is a plain ``torch.fx.GraphModule``: ``get_attr`` nodes name the model's own parameters and buffers, every other node is one
+ATen operator with its shape, module path and source line. Nothing of the model is changed.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.errors import TraceError
+from geta_nb.graph.lower import is_lowerable, lower
+from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.tidy import inline_regions, tidy
+from geta_nb.views import Shown
+
+__all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
+
+_STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
+
+
+@dataclass(frozen=True)
+class TraceNode(Shown):
+    """One operator of the raw trace: its name, ATen operator, output shape (hints for dynamic axes), module path and source line."""
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    dtype: str
+    module_path: str
+    source: str
+
+
+@dataclass(repr=False)
+class Trace(Shown):
+    """The ATen graph of a model.
+
+    Attributes:
+        module: the traced ``GraphModule``; it runs, and computes what the model computes in eval mode.
+        args: example inputs it was traced with.
+        kwargs: example keyword inputs.
+        dynamic_batch: whether the leading axis of the inputs may change.
+    """
+
+    module: fx.GraphModule
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_batch: bool
+
+    @cached_property
+    def nodes(self) -> tuple[TraceNode, ...]:
+        """Every node that computes something, in order of execution."""
+        return tuple(_describe(node) for node in self.module.graph.nodes if node.op in {"call_function", "placeholder"})
+
+
+def trace_model(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    *,
+    understood: Callable[[object], bool] | None = None,
+) -> Trace:
+    """Return the ATen graph of ``model`` in eval mode.
+
+    Args:
+        model: any module that ``torch.export`` can see through; its modes, weights and hooks stay as they are.
+        args: example inputs, a tuple.
+        kwargs: example keyword inputs.
+        understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
+
+    Raises:
+        TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
+    """
+    kwargs = dict(kwargs or {})
+    exported, dynamic = export_program(model, args, kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
+        module = _functional(exported, understood)
+    tidy(module)
+    return Trace(module, args, kwargs, dynamic)
+
+
+def export_program(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
+
+    Raises:
+        TraceError: torch.export cannot trace the model.
+    """
+    with eval_mode(model), torch.no_grad():
+        return _export(model, args, kwargs)
+
+
+def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
+    """Return the exported graph with functional operators alone, and those without a rule decomposed.
+
+    Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
+    """
+    if is_lowerable(exported.graph_module) and (understood is None or not _unknown(exported.graph, understood)):
+        module = exported.module(check_guards=False)
+        inline_regions(module)
+        lower(module)
+        if understood is None or not _unknown(module.graph, understood):
+            return cast(fx.GraphModule, module)
+    return cast(fx.GraphModule, _decompose(exported, understood).module(check_guards=False))
+
+
+def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
+    """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
+    exported = exported.run_decompositions({})
+    for _ in range(3):
+        table = _missing(exported.graph, understood) if understood is not None else {}
+        if not table:
+            break
+        exported = exported.run_decompositions(table)
+    return exported
+
+
+def _missing(graph: fx.Graph, understood: Callable[[object], bool]) -> dict[Any, Any]:
+    """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
+    unknown = _unknown(graph, understood)
+    tables: Any = torch.export.default_decompositions() if unknown else {}
+    return {target: tables[target] for target in unknown if target in tables}
+
+
+def _unknown(graph: fx.Graph, understood: Callable[[object], bool]) -> set[torch._ops.OpOverload]:
+    """Operators of a graph that no rule understands; those that write are made functional before, those that go step by step are kept."""
+    targets = {node.target for node in graph.nodes if _has_labels(node)}
+    unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
+    return {target for target in unknown if overload_name(target) not in _STEPWISE and not target._schema.is_mutable}
+
+
+def _has_labels(node: fx.Node) -> bool:
+    """Whether an operator makes tensors of tensors; a size or a range of numbers needs no rule, and a decomposition costs an export."""
+    makes = isinstance(node.meta.get("val"), (Tensor, list, tuple))
+    return makes and node.op == "call_function" and any(shape_of(item) is not None for item in node.all_input_nodes)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every submodule into eval mode and give each its own mode back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        for module, _ in modes:
+            module.training = False
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _describe(node: fx.Node) -> TraceNode:
+    value = node.meta.get("val")
+    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    source = re.sub(r'^File "(?:.*/)?([^/"]+)", line (\d+).*$', r"\1:\2", lines[-1]) if lines else ""
+    dtype = str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else type(value).__name__
+    return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+    """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
+    errors: list[Exception] = []
+    for tried_args, tried_kwargs, shapes in (*_dynamic_variant(args, kwargs), (args, kwargs, None)):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
+            if shapes is None or _is_dynamic(exported.graph):
+                return exported, shapes is not None
+            # torch found out on the way that only the traced size works, which need not be the size of the example
+        except Exception as error:
+            errors.append(error)
+    raise _explained(model, args, kwargs, errors[-1]) from errors[-1]
+
+
+def _is_dynamic(graph: fx.Graph) -> bool:
+    values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
+    sizes: list[Any] = [value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()]
+    return any(isinstance(size, torch.SymInt) and not size.node.expr.is_number for size in sizes)
+
+
+def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    batches = {leaf.shape[0] for leaf in tensors if leaf.dim() > 0}
+    if len(batches) != 1 or 0 in batches or any(leaf.dim() == 0 for leaf in tensors):
+        return
+    copies = 2 if batches == {1} else 1  # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
+    # copies always: torch marks the tensors themselves as dynamic, and the user's, or a second attempt's, must not be marked
+    args, kwargs = pytree.tree_map(lambda leaf: torch.cat([leaf] * copies) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    shapes = torch.export.ShapesCollection()
+    for leaf in pytree.tree_leaves((args, kwargs)):
+        if isinstance(leaf, Tensor):
+            shapes[leaf] = {0: torch.export.Dim.AUTO}
+    yield args, kwargs, shapes
+
+
+def _explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TraceError:
+    """Ask the strict exporter, which explains better, and put its words into our form."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.export(model, args, kwargs, strict=True)
+    except Exception as strict_error:
+        error = strict_error
+    user_code = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
+    where = next((f"{name.rsplit('/', 1)[-1]}:{line} in {scope}" for name, line, scope in reversed(user_code)), type(model).__name__)
+    return TraceError(
+        "GETA: torch.export cannot see through the model.",
+        at=where,
+        expected="a forward whose control flow does not depend on the values of tensors",
+        got=f"{type(error).__name__}: {_first_line(error)}",
+        hint="replace `if x.sum() > 0:` by torch.where(...), or move that part out of the model",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]

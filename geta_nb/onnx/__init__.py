@@ -1,0 +1,12 @@
+"""Stage 9: one QDQ file that runtimes execute in integers. Needs the extra ``export``.
+
+In: a subnet, or a file that was loaded. Out: an ONNX file, checked against the network that it came from; what a processor would add up
+wrongly stays in float32.
+"""
+
+from geta_nb.onnx.export import dense_onnx, export_onnx
+
+__all__ = [
+    "dense_onnx",
+    "export_onnx",
+]

@@ -1,0 +1,120 @@
+"""``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, with a dynamic batch axis.
+
+Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.checker``. The stages are ``onnx_lowering`` (fx) and
+``onnx_file`` (ONNX). Wants the extra ``export``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from geta_nb.errors import ArtifactError
+from geta_nb.files import own_graph
+from geta_nb.graph import agree_in_float64, are_close, check_inputs, example_arguments, export_program, max_difference, outputs_of
+from geta_nb.onnx.file import expand, translate
+from geta_nb.onnx.lowering import lower_for_onnx
+from geta_nb.onnx.processor import adds_bytes_exactly
+
+
+def export_onnx(
+    subnet: nn.Module,
+    path: str | PathLike[str],
+    example_inputs: Any,
+    *,
+    example_kwargs: Mapping[str, Any] | None = None,
+    integer_biases: bool = False,
+    any_processor: bool | None = None,
+) -> Path:
+    """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
+
+    Weights of 2 to 4 bits are INT4 in the file, of 5 to 8 INT8, of 9 to 16 INT16; a batch norm after a convolution is part of its scales.
+    Quantized inputs of up to 8 bits are uint8, exactly as they were learned, so OpenVINO computes those layers in integers, and
+    ONNX Runtime the linear ones; wider ones, and those with an exponent other than 1, are exact too, and such a layer runs in
+    float32. What is not quantized is float32.
+
+    Args:
+        subnet: what ``construct_subnet`` or :func:`geta_nb.load` returned, in float32.
+        path: the file; ``.onnx`` is the usual ending. It appears whole or not at all.
+        example_inputs: a tensor or a tuple of positional inputs, batch axis first. The batch axis of the file is dynamic where the
+            network allows it (``metadata_props["dynamic_batch"]`` says so); other axes keep their size.
+        example_kwargs: keyword inputs; they become inputs of the file too.
+        integer_biases: let ONNX Runtime, too, run convolutions in integers (OpenVINO does anyway): faster there, and no longer
+            exact, because it rounds each bias to a multiple of input step times weight step; a class may change now and then.
+        any_processor: write a file that is exact on every processor. On x86 without VNNI both runtimes add 8-bit products two at a time
+            in 16 bits, and saturate in silence: such layers, of 8-bit weights mostly, are then written so that they run in float32,
+            which costs the others their integers. None: as this processor needs; ``metadata_props["any_processor"]`` says what it was.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ArtifactError: no subnet, a weight off its grid, another type than float32, an operator without an ONNX form, no such folder.
+        InputError: the subnet rejects the example inputs.
+        CalibrationError: an input quantizer has no range yet.
+
+    OpenVINO computes in bfloat16 and quantizes what was never quantized, unless told otherwise: open the file with
+    ``EXECUTION_MODE_HINT="ACCURACY"`` (see ``geta_nb.latency.runtimes``).
+    """
+    args, kwargs = example_arguments(example_inputs, example_kwargs)
+    net, info = own_graph(subnet, "export_onnx")
+    check_inputs(net, args, kwargs)
+    wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
+    lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)
+    _check_same(lowered, net, args, kwargs)
+    model = expand(*_translated(lowered, args, kwargs, bits, any_processor=str(wary).lower()), exact=not integer_biases)
+    return write_model(model, Path(path))
+
+
+def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
+    """Write a plain float32 model as torch's exporter does: the other side of a comparison."""
+    return write_model(expand(*_translated(model, args, kwargs, {})), path)
+
+
+def _translated(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], **facts: str
+) -> tuple[onnx.ModelProto, dict[str, int]]:
+    program, dynamic = export_program(model, args, kwargs)
+    proto = translate(program)
+    onnx.helper.set_model_props(proto, {"dynamic_batch": str(dynamic).lower(), "producer": "geta-nb", **facts})
+    return proto, bits
+
+
+def _check_same(lowered: nn.Module, net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Compare the lowered graph with the subnet: what differs is a defect of this package, and no file is written."""
+    found, reference = outputs_of(lowered, args, kwargs), outputs_of(net, args, kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fx copies a graph's signature by way of classes that torch deprecates
+        same = are_close(found, reference) or agree_in_float64(lowered, net, args, kwargs)
+    if not same:
+        raise ArtifactError(
+            "export_onnx: the lowered graph does not compute what the subnet computes.", expected="equal outputs on the example inputs",
+            got=f"a difference of {max_difference(found, reference):.3g}", hint="please report the model; nothing was written",
+        )
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> Path:
+    """Write a file, whole or not at all.
+
+    Raises:
+        ArtifactError: the folder is missing or cannot be written.
+    """
+    part = path.with_name(f".{path.name[:64]}.{secrets.token_hex(6)}.part")
+    try:
+        try:
+            part.write_bytes(model.SerializeToString())
+            part.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
+    except OSError as error:
+        raise ArtifactError("export_onnx: the file cannot be written.", at=path, got=f"{type(error).__name__}: {error.strerror}") from None
+    return path

@@ -1,0 +1,19 @@
+"""Stage 5: the quantization-aware dependency graph: the trace with each quantizer branch folded into the operator that it serves.
+
+In: trace, groups and quantizers. Out: a :class:`QADG` (raw nodes, branches and folded graph), the cost model priced from it, and the whole
+:class:`Analysis` that the façade keeps.
+"""
+
+from geta_nb.qadg import analysis
+from geta_nb.qadg.analysis import Analysis, analyse
+from geta_nb.qadg.branches import Branch
+from geta_nb.qadg.folded import QADG, Vertex
+
+__all__ = [
+    "QADG",
+    "Analysis",
+    "Branch",
+    "Vertex",
+    "analyse",
+    "analysis",
+]

@@ -1,0 +1,23 @@
+"""Stage 8: training. The optimizer that prunes and quantizes jointly, around any torch optimizer.
+
+In: the group table, parameters, quantizers, cost model, a budget and a :class:`Schedule`. Out: :class:`QASSO`; at its end exactly K groups
+are zero and every bit width is a whole number within its range.
+"""
+
+from geta_nb.qasso import ranks
+from geta_nb.qasso.forgetting import split_quantized, uniform_rate
+from geta_nb.qasso.optimizer import QASSO
+from geta_nb.qasso.projection import levels, project_step_size
+from geta_nb.qasso.rules import Rules
+from geta_nb.qasso.schedule import Schedule
+
+__all__ = [
+    "QASSO",
+    "Rules",
+    "Schedule",
+    "levels",
+    "project_step_size",
+    "ranks",
+    "split_quantized",
+    "uniform_rate",
+]

@@ -1,0 +1,391 @@
+"""QASSO: any torch optimizer, led so that at the end exactly K groups are zero and every bit width is an integer in its range.
+
+Comes in: a built optimizer, the groups, the quantizers, a budget and a schedule. Goes out: the same weights, trained, with all constraints
+met after ``schedule.cool_down_start`` steps. ``pruning`` holds what happens to groups, ``projection`` what happens to bits.
+
+Source: Qu et al. 2025, arXiv:2502.16638, and the official code; where it differs from both, DESIGN's measured findings decide.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geta_nb.budget import Budget
+from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
+from geta_nb.files import check_qasso_part, first_difference
+from geta_nb.qasso.bundle import Bundle
+from geta_nb.qasso.guard import Known, check_gradients, check_loss, warn_of_collapse
+from geta_nb.qasso.members import Products
+from geta_nb.qasso.projection import QuantizerBank
+from geta_nb.qasso.pruning import Pruner
+from geta_nb.qasso.ranks import is_first
+from geta_nb.qasso.rules import Rules
+from geta_nb.qasso.schedule import WARM_UP, Schedule
+from geta_nb.views import Shown
+
+if TYPE_CHECKING:
+    from geta_nb.cost import CostModel
+    from geta_nb.groups import GroupTable
+    from geta_nb.quantizers import Quantizers
+
+FORMAT = 2
+"""Version of the ``"qasso"`` part of a state dict."""
+
+
+class QASSO(Shown, torch.optim.Optimizer):
+    """Holds a torch optimizer and shares its ``param_groups`` and ``state``, so schedulers, scalers and hooks see the usual thing.
+
+    Args:
+        inner: the built optimizer. Quantizer parameters that are in none of its groups get one of their own.
+        table: the groups.
+        parameters: original name -> parameter (``.original`` where parametrized).
+        quantizers: ``.weights``, ``.activations`` (layer -> quantizer) and ``.parameter_layer``; None: pruning only.
+        cost: prices a choice of groups and bits; needed for a cost target.
+        budget: what has to hold at the end.
+        schedule: when.
+        lr_quant: learning rate of d, q_m and t, >= 0.
+        rules: a :class:`Rules` or ``"default"`` / ``"paper"``.
+        saliency, forgetting: replace one of the rules by name.
+        check_finite: look for NaN and infinity in the gradients before each step; costs one wait for the device.
+
+    Raises:
+        ConfigError: an argument of the wrong kind.
+        BudgetError: the budget cannot be met by this network, whatever the training.
+
+    Laws: after the last step of the schedule exactly K groups are zero and every bit width is an integer within its range; with nothing to
+    prune and no quantizer, a step is the inner step, bit for bit.
+    """
+
+    def __init__(
+        self,
+        inner: torch.optim.Optimizer,
+        *,
+        table: GroupTable,
+        parameters: Mapping[str, torch.nn.Parameter],
+        quantizers: Quantizers | None = None,
+        cost: CostModel | None = None,
+        budget: Budget,
+        schedule: Schedule,
+        lr_quant: float = 1e-4,
+        rules: Rules | str = "default",
+        saliency: str | None = None,
+        forgetting: str | None = None,
+        check_finite: bool = True,
+    ) -> None:
+        _check_arguments(inner, budget, schedule, lr_quant)
+        self.inner, self.budget, self.schedule, self.lr_quant = inner, budget, schedule, lr_quant
+        self.rules, self.check_finite, self.steps_done = Rules.of(rules, saliency, forgetting), check_finite, 0
+        weights = quantizers.weights if quantizers else {}
+        activations = quantizers.activations if quantizers else {}
+        layer_of = quantizers.parameter_layer if quantizers else {}
+        budget.check_names([*parameters, *weights, *activations])
+        ranges = [budget.weight_bits(layer) for layer in weights] + [budget.activation_bits(layer) for layer in activations]
+        self.bank = QuantizerBank(weights, activations, ranges)
+        index = {layer: i for i, layer in enumerate(weights)}
+        layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
+        self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
+        self._table, self._family_names = table, list(table.family_names)
+        self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
+        for kind, found in (("weight", weights), ("input", activations)):
+            for layer, quantizer in found.items():
+                self._names |= {id(p): f"{layer} ({kind} quantizer, {name})" for name, p in quantizer.named_parameters()}
+        self._bundle: Bundle | None = None
+        self._share_inner()
+        self._add_quantizer_group()
+        bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
+        self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
+
+    def _share_inner(self) -> None:
+        """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
+        groups, state = self.inner.param_groups, self.inner.state
+        super().__init__(groups, self.inner.defaults)
+        self.inner.param_groups, self.inner.state = groups, state
+
+    def _add_quantizer_group(self) -> None:
+        present = {id(p) for group in self.inner.param_groups for p in group["params"]}
+        missing = [p for p in self.bank.parameters() if id(p) not in present]
+        if missing:
+            if isinstance(self.inner, torch.optim.LBFGS):  # it would take a second group and never look at it
+                raise ConfigError(
+                    "QASSO: LBFGS trains one parameter group, and the quantizers need one of their own.", expected="another optimizer",
+                    got="LBFGS over the model's own parameters",
+                    hint="torch.optim.LBFGS(geta.model.parameters()) trains them too, at its own rate",
+                )  # fmt: skip
+            # zero decay whatever the default: a step size that decays is a bit width that drifts
+            decay = {"weight_decay": 0.0} if "weight_decay" in self.inner.defaults else {}
+            self.inner.add_param_group({"params": missing, "lr": self.lr_quant, **decay})
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The inner optimizer's parameter groups, the very list."""
+        return self.inner.param_groups
+
+    @param_groups.setter
+    def param_groups(self, value: list[dict[str, Any]]) -> None:
+        self.inner.param_groups = value
+
+    @property
+    def state(self) -> Any:
+        """The inner optimizer's state, the very dictionary."""
+        if self._bundle is not None:
+            self._bundle.unpack()
+        return self.inner.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self.inner.state = value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QASSO:
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        # an id belongs to one object: those of a copy are others
+        twin._names = {id(memo[key]): name for key, name in self._names.items() if key in memo}
+        return twin
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the inner optimizer."""
+        self.inner.add_param_group(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset all gradients, as the inner optimizer does."""
+        self.inner.zero_grad(set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one step of whichever stage it belongs to.
+
+        Args:
+            closure: computes the loss and gradients again; a closure called more than once (LBFGS) is checked each time.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            NonFiniteError: NaN or infinity in the loss or a gradient; nothing was changed.
+
+        Warns:
+            CollapseWarning: of a family's groups all but one begin to fade.
+        """
+        loss = self._evaluate(closure) if closure else None
+        before = None if closure is None or _calls_once(self.inner) else self._whole()
+        products = self.pruner.observe(self.steps_done)
+        bundle = self._gathered()
+        if self.check_finite:
+            self._check_gradients(products, bundle)
+        self.pruner.before(self.steps_done, products)
+        again = None if closure is None else _first_known(loss, lambda: self._evaluate(closure))
+        step = self.inner.step if again is None else partial(self.inner.step, again)
+        try:
+            if bundle is None:
+                step()
+            else:
+                bundle.step(step)
+        except NonFiniteError:  # of a later call of the closure: by then the inner optimizer has moved
+            if before is not None:
+                self._go_back(*before)
+            raise
+        self.steps_done += 1
+        self._project(bundle)
+        self.pruner.after(self.steps_done)
+        if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
+            self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
+        if self.pruner.collapsing:  # said at the end, so that the step is whole even where warnings are errors
+            families, self.pruner.collapsing = self.pruner.collapsing, []
+            if is_first():
+                warn_of_collapse(self._table, families, self.budget, self.steps_done)
+        return loss
+
+    def _whole(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, Any]]:
+        """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
+        values = [(p.detach(), p.detach().clone()) for group in self.param_groups for p in group["params"]]
+        return values, copy.deepcopy(self.state_dict())
+
+    def _go_back(self, values: list[tuple[torch.Tensor, torch.Tensor]], state: dict[str, Any]) -> None:
+        for parameter, value in values:
+            parameter.copy_(value)
+        self.inner.state.clear()  # what the step made first
+        self.load_state_dict(state)
+
+    def _gathered(self) -> Bundle | None:
+        """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""
+        if self._bundle is None or self._bundle.gather():
+            return self._bundle
+        self._bundle.unpack()
+        return None
+
+    def _check_gradients(self, products: Products | None, bundle: Bundle | None) -> None:
+        sums, covered = ([products.total], products.covered) if products is not None else ([], frozenset[int]())
+        if bundle is not None and bundle.flat.grad is not None:
+            sums, covered = [*sums, bundle.flat.grad.sum()], covered | bundle.ids
+        check_gradients(self.param_groups, self._names, self.steps_done, known=Known(sums, covered))
+
+    def _project(self, bundle: Bundle | None) -> None:
+        bank, done = self.bank, self.steps_done
+        if not len(bank):
+            return
+        bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
+        anywhere = self.schedule.stage(done - 1) == WARM_UP
+        whole = bundle is not None and len(bundle) == bank.n_trained
+        if bundle is not None and whole:
+            bank.settle(bundle.flat, anywhere=anywhere)
+        if bundle is not None:
+            bundle.scatter()
+        if not whole:
+            bank.keep_positive()
+            bank.constrain(anywhere=anywhere)
+
+    def _evaluate(self, closure: Callable[[], Any]) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        if self.check_finite:
+            check_loss(loss, self.steps_done)
+        return loss
+
+    @property
+    def stage(self) -> str:
+        """Stage of the next step: ``"warm-up"``, ``"projection"``, ``"joint"`` or ``"cool-down"``; joint where two overlap."""
+        return self.schedule.stage(self.steps_done)
+
+    @property
+    def group_mask(self) -> NDArray[np.bool_]:
+        """Which groups live, bool [G]; the others are exactly zero and stay so."""
+        return self.pruner.alive.cpu().numpy().copy()
+
+    @property
+    def n_redundant(self) -> int | None:
+        """K, the number of groups that will be zero; None for a cost target, where it follows from the cost."""
+        return self.pruner.n_redundant
+
+    def bit_widths(self) -> dict[str, float]:
+        """Bits of each weight quantizer by layer; integers once they are fixed, which is in the cool-down at the latest."""
+        return self.bank.by_layer("weight", self._bits())
+
+    def activation_bit_widths(self) -> dict[str, float]:
+        """Bits of each input quantizer by layer; integers once they are fixed."""
+        return self.bank.by_layer("activation", self._bits())
+
+    def _bits(self) -> list[float]:
+        return [*self.bank.frozen] if self.bank.frozen is not None else self.bank.bits()
+
+    def schedule_spans(self) -> dict[str, tuple[int, int | None]]:
+        """First step and first step after each stage; the cool-down is open."""
+        return self.schedule.spans()
+
+    def progress(self) -> dict[str, Any]:
+        """Return a JSON-able snapshot for live views; waits for the device, costs nothing while nobody asks.
+
+        Keys: ``step`` (steps done), ``stage``, ``bits`` and ``activation_bits`` (layer -> bits), ``bit_bound`` (the upper bound of the
+        budget's range reached so far), ``kept`` (family -> share of its groups that live), ``zero_groups``, ``fading_groups`` (redundant,
+        not yet zero), ``n_groups``, ``target`` (what the budget asks for).
+        """
+        bits, alive, target = self._bits(), self.group_mask, self.budget.target
+        kept = self.pruner.limits.kept_shares(alive)
+        return {
+            "step": self.steps_done,
+            "stage": self.stage,
+            "bits": self.bank.by_layer("weight", bits),
+            "activation_bits": self.bank.by_layer("activation", bits),
+            "bit_bound": self.schedule.upper_bound(self.steps_done, self.budget.bit_range),
+            "kept": dict(zip(self._family_names, kept.tolist(), strict=True)),
+            "zero_groups": int((~alive).sum()),
+            "fading_groups": int(self.pruner.redundant.sum()),
+            "n_groups": len(alive),
+            "target": {target[0]: target[1]} if target else {"group_sparsity": self.budget.group_sparsity, "zero_groups": self.n_redundant},
+        }
+
+    def saliency(self) -> dict[str, Any]:
+        """Return what decides which groups go next, for live views: waits for the device.
+
+        Keys: ``scores`` (float [G], the lowest goes first; this process's share of a distributed run), ``alive``, ``fading`` (bool [G]).
+        """
+        scores = self.pruner.scores().numpy()
+        return {"scores": scores, "alive": self.group_mask, "fading": self.pruner.redundant.cpu().numpy().copy()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a resumed run needs: the inner optimizer's state, and under ``"qasso"`` our own. Plain tensors and values."""
+        own = {
+            "format": FORMAT,
+            "step": self.steps_done,
+            **self._identity(),
+            "lower_bits": list(self.bank.lower),
+            "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
+            **self.pruner.state_dict(),
+        }
+        if self._bundle is not None:
+            self._bundle.unpack()
+        return {**self.inner.state_dict(), "qasso": own}
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same in the run that loads a state: plain values."""
+        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self._family_names)).tolist()
+        return {
+            "optimizer": type(self.inner).__name__,
+            "groups": [[name, size] for name, size in zip(self._family_names, sizes, strict=True)],
+            "quantizers": [list(key) for key in self.bank.keys],
+            "budget": self.budget.to_dict(),
+            "schedule": self.schedule.to_dict(),
+            "rules": asdict(self.rules),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`; the weights come from the model's own state dict, before or after.
+
+        Raises:
+            CheckpointError: a state of another optimizer, model, budget or schedule.
+        """
+        own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
+        if not isinstance(own, dict) or own.get("format") != FORMAT:
+            raise CheckpointError(
+                "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
+                got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
+            )
+        for name, mine in self._identity().items():
+            difference = first_difference(name, mine, own.get(name))
+            if difference is not None:
+                at, expected, got = difference
+                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
+        check_qasso_part(own, len(self.group_mask), len(self.bank))
+        if self._bundle is not None:
+            self._bundle.unpack()
+        try:
+            self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
+        except (KeyError, TypeError, ValueError) as error:  # torch compares the parameter groups before it changes anything
+            raise CheckpointError("QASSO.load_state_dict: saved by another run.", at="param_groups", got=str(error)) from None
+        self.steps_done = int(own["step"])
+        self.bank.lower = [int(b) for b in own["lower_bits"]]
+        self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
+        self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
+        self.pruner.load_state_dict(own)
+
+
+def _calls_once(inner: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer calls a closure once, before it moves: torch's own do, but for LBFGS; of others nobody knows."""
+    return type(inner).__module__.startswith("torch.optim.") and not isinstance(inner, torch.optim.LBFGS)
+
+
+def _first_known(loss: Any, again: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a closure whose first call gives ``loss``, already computed, and whose later ones compute it again."""
+    known = [loss]
+    return lambda: known.pop() if known else again()
+
+
+def _check_arguments(inner: object, budget: object, schedule: object, lr_quant: object) -> None:
+    for name, value, kind in (("inner", inner, torch.optim.Optimizer), ("budget", budget, Budget), ("schedule", schedule, Schedule)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"QASSO: {name} is of the wrong kind.", expected=kind.__name__, got=type(value).__name__)
+    if isinstance(lr_quant, bool) or not isinstance(lr_quant, (int, float)) or not 0 <= lr_quant < math.inf:
+        raise ConfigError("QASSO: lr_quant is a learning rate.", expected="a number >= 0", got=repr(lr_quant))

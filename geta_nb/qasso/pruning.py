@@ -1,0 +1,215 @@
+"""The joint stage's work on groups: score them, choose the redundant ones, let them fade, and keep the dead ones at zero.
+
+Comes in: gradients and weights, step by step. Goes out: the same weights, changed in place. The optimizer calls :meth:`Pruner.before` and
+:meth:`Pruner.after` around the inner step; only the start of a period waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geta_nb.budget import Budget
+from geta_nb.qasso import ranks
+from geta_nb.qasso.forgetting import paper_rates, split_quantized, uniform_rate
+from geta_nb.qasso.guard import collapsing_families
+from geta_nb.qasso.members import Elements, Factors, Members, Products
+from geta_nb.qasso.plan import choose_count, count_redundant, find_limits, removal_order
+from geta_nb.qasso.projection import QuantizerBank
+from geta_nb.qasso.rules import Rules
+from geta_nb.qasso.saliency import paper_scores, taylor_scores
+from geta_nb.qasso.schedule import JointPeriod, Schedule
+from geta_nb.qasso.target import CostTarget
+
+if TYPE_CHECKING:
+    from geta_nb.cost import CostModel
+    from geta_nb.groups import GroupTable
+
+
+class _Fading(NamedTuple):
+    """What the paper's rule remembers over the inner step: values, c, R and the uniform rate."""
+
+    before: Tensor
+    forgotten: Tensor
+    residual: Tensor
+    rate: float
+
+
+class Pruner:
+    """Decides which groups go and takes them to zero.
+
+    Args:
+        table: the groups.
+        parameters: original name -> parameter.
+        layers: parameter name -> index of its weight quantizer in ``bank``.
+        bank: all quantizers.
+        budget, schedule, rules: what, when, how.
+        cost: needed for a cost target.
+
+    Attributes:
+        alive: bool [G]; the others are exactly zero.
+        redundant: bool [G]; those that fade in this period.
+        n_redundant: K, or None for a cost target.
+        collapsing: families that the last choice leaves with one group.
+
+    Raises:
+        BudgetError: the budget cannot be met.
+    """
+
+    def __init__(
+        self,
+        table: GroupTable,
+        parameters: Mapping[str, Tensor],
+        layers: Mapping[str, int],
+        bank: QuantizerBank,
+        *,
+        budget: Budget,
+        schedule: Schedule,
+        rules: Rules,
+        cost: CostModel | None,
+    ) -> None:
+        self.members, self.layers, self.bank = Members(table, parameters), layers, bank
+        self.schedule, self.rules = schedule, rules
+        self.limits = find_limits(table, budget)
+        fixed = count_redundant(self.limits, budget, schedule.joint_steps)
+        self.n_redundant = None if budget.target else fixed
+        self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target else None
+        self._sizes = torch.as_tensor(np.asarray(table.group_size, dtype=np.int64))
+        device = self.members.device
+        self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
+        self.redundant = torch.zeros_like(self.alive)
+        self.average = torch.zeros(table.n_groups, device=device)
+        self._factors: Factors | None = None
+        self._fades = False
+        self._elements: Elements | None = None
+        self._fading: _Fading | None = None
+        self.collapsing: list[int] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether anything will ever be pruned."""
+        return self.schedule.joint_steps > 0 and self.n_redundant != 0
+
+    def observe(self, step: int) -> Products | None:
+        """Return <x, g> of all groups where ``step`` wants them; changes nothing yet."""
+        return self.members.products() if self._observes(step) else None
+
+    def before(self, step: int, products: Products | None) -> None:
+        """Take the gradients of ``step`` into account, and choose groups where a period begins."""
+        if products is not None:
+            self.average.lerp_(products.per_group.to(self.average.dtype), 1 - self.rules.average_decay)
+        period = self.schedule.joint_period(step)
+        if self.active and period and period.k == 0:
+            self._choose(period)
+        if period and self._elements is not None:
+            self._remember(self._elements, uniform_rate(period.k, period.length))
+
+    def after(self, steps_done: int) -> None:
+        """Let the redundant groups fade, retire them where their period ended, and put every dead group back to zero."""
+        period = self.schedule.joint_period(steps_done - 1)
+        if self._elements is not None and self._fading is not None:
+            self._forget_by_paper(self._elements, self._fading)
+        elif period and self._fades and self._factors is not None:
+            self._factors.set(self.alive * (1 - uniform_rate(period.k, period.length) * self.redundant))
+        if period and period.k == period.length - 1 and self._fades:
+            self.alive = self.alive & ~self.redundant
+            self._set_redundant(torch.zeros_like(self.redundant))
+        if self._factors is not None:
+            self._factors.apply()
+
+    def _observes(self, step: int) -> bool:
+        """Whether the moving average of <x, g> takes ``step`` in: from a window before the joint stage until the last choice."""
+        if self.rules.saliency != "taylor" or not self.active:
+            return False
+        begin, steps, periods = self.schedule.joint_begin, self.schedule.joint_steps, self.schedule.joint_periods
+        return begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods
+
+    def _scores(self) -> Tensor:
+        """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
+        return self.scores(shared=ranks.several())
+
+    def scores(self, *, shared: bool = False) -> Tensor:
+        """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
+        members = self.members
+        figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
+        stacked = torch.stack([f.double() for f in figures])
+        if shared:
+            stacked = ranks.mean(stacked)
+        values, alive = stacked.cpu(), self.alive.cpu()
+        if self.rules.saliency == "taylor":
+            return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
+        return paper_scores(values[0], values[1], values[2], self._sizes, alive)
+
+    def _choose(self, period: JointPeriod) -> None:
+        """Choose the redundant groups of this period."""
+        alive = self.alive.cpu().numpy()
+        order = removal_order(self._scores().numpy(), alive, self.limits)
+        last = period.period == self.schedule.joint_periods - 1
+        if self.n_redundant is None:
+            assert self._target is not None
+            chosen = self._target.choose(order, alive, self.schedule.joint_periods - period.period)
+        else:
+            wanted = self.n_redundant * (period.period + 1) // self.schedule.joint_periods - int((~alive).sum())
+            chosen = choose_count(order, wanted, self.limits, exactly=last)
+        redundant = torch.zeros(len(alive), dtype=torch.bool)
+        redundant[torch.as_tensor(chosen)] = True
+        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
+        self._set_redundant(redundant.to(self.alive.device))
+
+    def _set_redundant(self, redundant: Tensor) -> None:
+        self.redundant, self._fades, self._fading = redundant, bool(redundant.any()), None
+        by_paper = self._fades and self.rules.forgetting == "paper"
+        self._elements = self.members.elements(redundant, self.layers) if by_paper else None
+        concerned = ~self.alive if by_paper else ~self.alive | redundant
+        self._factors = self.members.factors(concerned) if bool(concerned.any()) else None
+        if self._factors is not None:
+            self._factors.set(self.alive.to(torch.float32))
+
+    def _remember(self, elements: Elements, rate: float) -> None:
+        """Keep what the paper's rule needs of the weights before the inner step: x, c and R, of x^Q = c + d R."""
+        x, n_q = elements.take(), elements.n_quantized
+        forgotten, residual = x, x[:n_q]
+        if n_q:
+            v = self.bank.vectors()
+            step, clip, exponent = (part.to(elements.device)[elements.layer] for part in v)
+            bent, residual = split_quantized(x[:n_q], step, clip, exponent)
+            forgotten = torch.cat([bent, x[n_q:]])
+        self._fading = _Fading(x, forgotten, residual, rate)
+
+    def _forget_by_paper(self, elements: Elements, fading: _Fading) -> None:
+        """x <- x - gamma (c + d R) with the paper's gamma and d, after the inner step showed the direction."""
+        after, n_q = elements.take(), elements.n_quantized
+        self._fading = None
+        if not n_q:
+            one = torch.ones(elements.n_layers, dtype=after.dtype, device=elements.device)
+            few = many = one
+        else:
+            v = self.bank.vectors()
+            low, high = self.bank.range_levels(v.step)
+            top = v.clip**v.exponent
+            few, many = ((top / n)[: elements.n_layers].to(elements.device) for n in (low, high))
+        rates = paper_rates(
+            elements, fading.forgotten, fading.residual, fading.before - after, rate=fading.rate, widest=few, finest=many, rules=self.rules
+        )
+        shift = fading.forgotten
+        if n_q:
+            shift = torch.cat([shift[:n_q] + rates.step_size[elements.layer] * fading.residual, shift[n_q:]])
+            steps = v.step.clone()
+            steps[: elements.n_layers] = torch.where(rates.set_step, rates.step_size, steps[: elements.n_layers].to(elements.device))
+            self.bank.write(steps)
+        elements.put(after - rates.gamma[elements.family] * shift)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: living and fading groups, and the average."""
+        return {"alive": self.alive.clone(), "redundant": self.redundant.clone(), "average": self.average.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        device = self.members.device
+        self.alive = state["alive"].to(device, torch.bool).clone()
+        self.average = state["average"].to(device).clone()
+        self._set_redundant(state["redundant"].to(device, torch.bool).clone())

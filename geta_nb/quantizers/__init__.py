@@ -1,0 +1,31 @@
+"""Stage 3: numbers on few bits. The formula, its gradients, and the modules that stand on weights and inputs.
+
+In: a model and the sites that its graph asks for. Out: the same model, quantization-aware in place, with its :class:`Quantizers`, which
+can be calibrated, listed and taken off again.
+"""
+
+from geta_nb.quantizers import calibration
+from geta_nb.quantizers.calibration import calibrate
+from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
+from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
+from geta_nb.quantizers.parametrized import canonical_name, computed, foreign_parameters, parameter_tensors, unregister
+from geta_nb.quantizers.prepare import Quantizers, attach_quantizers
+
+__all__ = [
+    "ActivationQuantizer",
+    "Quantizer",
+    "Quantizers",
+    "WeightQuantizer",
+    "attach_quantizers",
+    "bit_width",
+    "calibrate",
+    "calibration",
+    "canonical_name",
+    "codes",
+    "computed",
+    "fake_quantize",
+    "foreign_parameters",
+    "parameter_tensors",
+    "step_size",
+    "unregister",
+]

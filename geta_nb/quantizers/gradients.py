@@ -1,0 +1,140 @@
+"""The four gradients of the quantizer, and how they are computed fast: small blocks on a CPU, or one compiled loop.
+
+In: x, the gradient to x^Q, and d, q_m, t. Out: the gradients to all four. With u = min(|x|, q_m)**t and c = sgn(x) u / d before rounding:
+
+    to x      g where |x| <= q_m, else 0                to q_m    sum of g sgn(x) where |x| > q_m, times t q_m**(t-1)
+    to d      sum of g (round(c) - c)                   to t      d times the sum of g c ln min(|x|, q_m)
+
+Source: arXiv:2502.16638; the straight-through range is ours (arXiv:2007.10463).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from types import FunctionType
+
+import torch
+from torch import Tensor
+
+from geta_nb.errors import GetaWarning
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+"""Too coarse for the arithmetic: 16-bit codes need more than their 8 to 11 bits of mantissa."""
+BLOCK = 1 << 16
+"""Elements worked on at a time on a CPU: what lies between stays in a core's cache, and takes no memory."""
+COMPILED_FROM = 1 << 15
+"""Elements from which a compiled loop pays: below, finding it costs more than it saves (measured: docs/step_cost.md)."""
+Needs = tuple[bool, ...]
+Found = tuple[Tensor | None, ...]
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype in which ``x`` is quantized: its own, float32 for the half types."""
+    return torch.float32 if x.dtype in HALF_TYPES else x.dtype
+
+
+def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``tensor`` in ``dtype``; not a bare ``.to()``: a trace would keep an operator for every conversion that converts nothing."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
+    """Return sgn(x) u / d, the code before rounding, as a fresh tensor; ``uniform`` takes t for 1 and spares the power."""
+    if uniform:
+        return torch.clamp(x, -clip, clip).div_(step)
+    return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
+
+
+def _formulas(x: Tensor, g: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, *, uniform: bool, needs: Needs) -> Found:
+    """Return those of the four gradients that ``needs`` asks for, None for the others."""
+    found: list[Tensor | None] = [None] * 4
+    x, g = cast_to(x, step.dtype), cast_to(g, step.dtype)
+    magnitude = x.abs()
+    code = encode(x, step, clip, exponent, uniform) if any(needs[1:]) else x
+    passed = g * (magnitude <= clip) if needs[0] or needs[2] else g
+    if needs[0]:
+        found[0] = passed
+    if needs[1]:
+        found[1] = ((code.round() - code) * g).sum()
+    if needs[2]:
+        # outside, where alone g - passed is not 0, sgn(x) is code * d / q_m**t
+        found[2] = ((g - passed) * code).sum() * (step * exponent / clip)
+    if needs[3]:
+        # the limit of u ln u at 0 is 0, and the code is 0 there, whatever the smallest positive number's logarithm
+        found[3] = (torch.minimum(magnitude, clip).clamp(min=torch.finfo(x.dtype).tiny).log() * code * g).sum() * step
+    return tuple(found)
+
+
+def gradients(x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bool, needs: Needs, compiled: bool = False) -> Found:
+    """Return the gradients to x, d, q_m and t.
+
+    Args:
+        x: what was quantized, any shape.
+        grad: gradient to x^Q, shape of ``x``.
+        numbers: d, q_m and t, 0-dim, in :func:`compute_dtype` of x.
+        uniform: t is 1.
+        needs: which of the four are wanted.
+        compiled: use a compiled loop where it pays and there is a compiler.
+    """
+    formulas = partial(_formulas, uniform=uniform, needs=needs)
+    layout = None if x.numel() <= min(BLOCK, COMPILED_FROM) else _memory_order(x)
+    if layout is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack():
+        return formulas(x, grad, *numbers)
+    flat, flat_grad = (t.permute(layout).reshape(-1) for t in (x.detach(), grad))
+    if compiled and x.numel() >= COMPILED_FROM and (loop := _compiled(uniform, needs)) is not None:
+        first, *sums = loop(flat, flat_grad, *numbers)
+        if first is None:
+            return (None, *sums)
+        shape, back = [x.shape[axis] for axis in layout], sorted(range(x.ndim), key=lambda axis: layout[axis])
+        return (first.view(shape).permute(back), *sums)
+    if x.device.type != "cpu":
+        return formulas(x, grad, *numbers)
+    return _in_blocks(formulas, x, flat, flat_grad, layout, numbers)
+
+
+def _in_blocks(
+    formulas: Callable[..., Found], x: Tensor, flat: Tensor, grad: Tensor, layout: list[int], numbers: Sequence[Tensor]
+) -> Found:
+    result, columns = torch.empty_like(x, dtype=numbers[0].dtype), []
+    for value, g, into in zip(flat.split(BLOCK), grad.split(BLOCK), result.permute(layout).view(-1).split(BLOCK), strict=True):
+        part, *sums = formulas(value, g, *numbers)
+        columns.append(sums)
+        if part is not None:
+            into.copy_(part)
+    kept = [[s for s in column if s is not None] for column in zip(*columns, strict=True)]
+    totals = [torch.stack(column).sum() if column else None for column in kept]
+    return (None if part is None else result, *totals)
+
+
+def _memory_order(x: Tensor) -> list[int] | None:
+    """Return the axes from the slowest to the fastest; None where ``x`` is no single run of memory, or not an ordinary tensor."""
+    if type(x) not in (Tensor, torch.nn.Parameter):
+        return None
+    strides = x.stride()
+    order = sorted(range(x.ndim), key=lambda axis: (-strides[axis], axis))
+    return order if x.detach().permute(order).is_contiguous() else None
+
+
+@lru_cache(maxsize=64)
+def _compiled(uniform: bool, needs: Needs) -> Callable[..., Found] | None:
+    """Return the formulas as one compiled loop over vectors of any length; None, and a warning, where there is no compiler."""
+    # the compiler counts versions by code object and stops at a few: each of ours is a function of its own
+    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{needs}"), globals())
+    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, needs=needs), dynamic=True)
+    one = torch.ones(())
+    try:
+        with torch.no_grad():
+            loop(torch.ones(COMPILED_FROM), torch.ones(COMPILED_FROM), one, one, one)
+    except Exception as error:
+        warnings.warn(
+            GetaWarning(
+                "QuantConfig(compile=True): the compiler does not work here, so nothing is compiled.",
+                got=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:200],
+                hint="install a C++ compiler, or leave compile=True out",
+            ),
+            stacklevel=2,
+        )
+        return None
+    return loop

@@ -1,0 +1,99 @@
+"""Find the matrices of a network: what could carry a weight quantizer, where, under which layer name, and what speaks against it.
+
+In: a module, quantized already or not. Out: the places of every Parameter with two axes or more. First step of ``prepare``.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from geta_nb.errors import ConfigError
+from geta_nb.quantizers.modules import WeightQuantizer
+from geta_nb.quantizers.parametrized import computed, original_modules, own_parameters
+
+ITERATED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+"""Containers whose children are called or listed in turn: a quantizer among them would be taken for a layer."""
+
+
+class Site(NamedTuple):
+    """One place where a parameter stands; ``new``: this call put the quantizer there."""
+
+    path: str
+    module: nn.Module
+    name: str
+    new: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """The parameter's original dotted name."""
+        return f"{self.path}.{self.name}" if self.path else self.name
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return not is_lazy(parameter) and parameter.is_floating_point() and parameter.ndim >= 2 and parameter.numel() > 0
+
+
+def find_matrices(model: nn.Module) -> list[list[Site]]:
+    """Return the places of each Parameter with at least two axes: tied names lie in one list, the first name first."""
+    found: dict[int, list[Site]] = {}
+    for path, module in original_modules(model):
+        for name, parameter in own_parameters(module).items():
+            if _is_matrix(parameter):
+                found.setdefault(id(parameter), []).append(Site(path, module, name))
+    return list(found.values())
+
+
+def layer_name(site: Site) -> str:
+    """Return the module's path when ``weight`` is its only matrix, else (and for a root that is a layer) the parameter's."""
+    alone = [name for name, parameter in own_parameters(site.module).items() if _is_matrix(parameter)] == ["weight"]
+    return site.path if site.path and alone else site.parameter
+
+
+def held_aside(model: nn.Module) -> set[int]:
+    """Return the ids of tensors that modules also keep in plain attributes, and so read past a parametrization (nn.LSTM does)."""
+    held: set[int] = set()
+    for module in model.modules():
+        for key, value in vars(module).items():
+            if key not in ("_parameters", "_buffers", "_modules"):
+                items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+                held |= {id(item) for item in items if isinstance(item, Tensor)}
+    return held
+
+
+def unfit(site: Site, held: set[int]) -> str | None:
+    """Return why a parametrization of this parameter would break the module or have no effect, or None."""
+    tensors = computed(site.module).get(site.name)
+    if tensors is not None and not any(isinstance(q, WeightQuantizer) for q in tensors):
+        return f"computed by {type(tensors[0]).__name__}, a parametrization of the model's own"
+    if isinstance(site.module, ITERATED):
+        return f"owned by a {type(site.module).__name__}, which runs or lists its children"
+    if isinstance(site.module, torch.jit.ScriptModule):
+        return "owned by a compiled ScriptModule"
+    if id(own_parameters(site.module)[site.name]) in held:
+        return "also kept in a plain attribute, from where the module reads it"
+    return None
+
+
+def check_skip(patterns: tuple[str, ...], known: set[str]) -> None:
+    """Raise :class:`ConfigError` for a pattern that matches none of the ``known`` paths: it would be dropped silently."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            near = get_close_matches(pattern, sorted(known), n=1, cutoff=0.0)
+            raise ConfigError(
+                "QuantConfig: a skip pattern matches no layer, parameter or module.",
+                expected="whole dotted paths, * for any part",
+                got=repr(pattern),
+                hint=f'skip=("{near[0]}",)' if near else None,
+            )
+
+
+def paths_around(sites: list[Site]) -> set[str]:
+    """Return what a skip pattern may name: each parameter, its module, and every module around it."""
+    steps = [site.parameter.split(".") for site in sites]
+    return {".".join(parts[:end]) for parts in steps for end in range(1, len(parts) + 1)}

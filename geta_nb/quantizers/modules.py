@@ -1,0 +1,191 @@
+"""The quantizers as modules: each holds the three numbers d, q_m and t of one tensor.
+
+In: a weight, or the inputs of a layer. Out: the tensor a b-bit device would use, by the formula of ``fake_quant``. ``prepare`` attaches
+them to a network, ``calibrate`` sets the range of the ones on activations, QASSO moves d, q_m and t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from geta_nb.errors import CalibrationError, NonFiniteError
+from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
+from geta_nb.quantizers.gradients import HALF_TYPES, compute_dtype
+from geta_nb.views import Shown
+
+__all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "codes", "fake_quantize", "quantize_input", "step_size"]
+
+
+class Quantizer(Shown, nn.Module):
+    """Holds ``step_size`` d, ``clip_max`` q_m and ``exponent`` t as 0-dim parameters and applies :func:`fake_quantize`.
+
+    Args:
+        clip_max: the first q_m, 0-dim, > 0; its dtype (float32 at least) and device become those of the three parameters.
+        initial_bits: bit width to start with, in bits, sign included; t starts at 1.
+        learn_exponent: let t train; else it is a parameter without gradient, and its power is spared while it is 1.
+        layer: the dotted name that messages show.
+
+    Attributes:
+        compiled: let a compiler build the backward pass of large tensors, see ``quant_gradients``.
+    """
+
+    compiled = False
+    step_size: nn.Parameter
+    clip_max: nn.Parameter
+    exponent: nn.Parameter
+
+    def __init__(self, clip_max: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "") -> None:
+        super().__init__()
+        clip = clip_max.detach().to(compute_dtype(clip_max), copy=True)
+        one = torch.ones_like(clip)
+        self.step_size = nn.Parameter(step_size(initial_bits, clip, one))
+        self.clip_max = nn.Parameter(clip)
+        self.exponent = nn.Parameter(one, requires_grad=learn_exponent)
+        self.initial_bits, self.layer = initial_bits, layer
+        self._exponent_seen, self._exponent_is_one = (id(self.exponent), self.exponent._version), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x^Q, shape and dtype of ``x``."""
+        return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform(), compiled=self.compiled)
+
+    @torch.no_grad()
+    def bit_width(self) -> Tensor:
+        """Return the present bit width, 0-dim, in bits, without gradient; ``float(q.bit_width())`` waits for the device."""
+        return bit_width(self.step_size, self.clip_max, self.exponent)
+
+    def codes(self, x: Tensor) -> Tensor:
+        """Return the integer codes of ``x``, int64: see :func:`codes`."""
+        return codes(x, self.step_size, self.clip_max, self.exponent)
+
+    @torch.no_grad()
+    def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
+        """Set q_m, t = 1 and the d of ``bits`` (default: the initial bits), in place."""
+        self.clip_max.copy_(torch.as_tensor(clip_max))
+        self.exponent.fill_(1)
+        self.step_size.copy_(step_size(self.initial_bits if bits is None else bits, self.clip_max, self.exponent))
+
+    def _is_uniform(self) -> bool:
+        """Whether t is fixed at 1, or simply is 1 where no gradient is asked for and reading it costs nothing.
+
+        Its value is read again only after an in-place change, so an ordinary call never waits.
+
+        A write through ``.data`` goes unseen by autograd's version counter and so by this one: write under ``torch.no_grad()``.
+        """
+        t = self.exponent
+        if torch.compiler.is_compiling():
+            return False  # a compiled graph cannot ask for a version; the power gives the same numbers
+        if t.requires_grad and (torch.is_grad_enabled() or t.device.type != "cpu"):
+            return False
+        if type(t) is not nn.Parameter or t.is_meta or t.is_inference():
+            return False
+        if self._exponent_seen != (id(t), t._version):
+            self._exponent_seen, self._exponent_is_one = (id(t), t._version), bool(t == 1)
+        return self._exponent_is_one
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        # model.half() must not round d: a 16-bit step in bfloat16 is off by 0.4 %, which is no longer 16 bits
+        before = [p.data for p in self.parameters()]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for parameter, old in zip(self.parameters(), before, strict=True):
+            if parameter.dtype in HALF_TYPES:
+                parameter.data = old.to(parameter.device, compute_dtype(old))
+                parameter.grad = None if parameter.grad is None else parameter.grad.to(parameter.dtype)
+        return self
+
+    def extra_repr(self) -> str:
+        """Return the layer: values would wait for the device."""
+        return repr(self.layer)
+
+
+class WeightQuantizer(Quantizer):
+    """Quantizer of one weight (several tied names share it), attached as a parametrization."""
+
+    @classmethod
+    def for_weight(cls, weight: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "") -> Self:
+        """Return the quantizer with q_m = max|W|, t = 1 and the d of ``initial_bits``.
+
+        An all-zero weight, [C_out, ...], has no range of its own: it gets 1/sqrt(fan_in), where fan_in is the number of elements of one
+        row. That is the bound of PyTorch's own initialisation, so that a zero-initialised layer can train.
+
+        Raises:
+            NonFiniteError: NaN or infinity in ``weight``.
+        """
+        wide = weight.detach()
+        largest = wide.abs().amax().to(compute_dtype(wide))
+        if not largest.is_meta and not bool(largest.isfinite()):
+            raise NonFiniteError("attach_quantizers: a weight is not finite.", at=layer, got=f"max |W| = {float(largest)}")
+        fallback = (weight.shape[0] / weight.numel()) ** 0.5
+        # below `tiny` the step of 16 bits would be subnormal, or 0
+        tiny = torch.finfo(largest.dtype).tiny * 2.0**20
+        clip = torch.where(largest > tiny, largest, fallback)
+        return cls(clip, initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer)
+
+
+class ActivationQuantizer(Quantizer):
+    """Quantizer of a layer's input: symmetric and signed like that of a weight. Its range comes from data, see ``calibrate``.
+
+    Before that ``clip_max`` is 0 and a call raises :class:`CalibrationError`, except while ``torch.export`` traces. ``calibrated`` is a
+    plain bool, read back from ``clip_max`` when a state dict is loaded. While ``observer`` is set, inputs go to it and pass unchanged.
+
+    Args:
+        like: a tensor whose dtype (float32 at least) and device the parameters take.
+        initial_bits, learn_exponent, layer: as for :class:`Quantizer`.
+    """
+
+    def __init__(self, like: Tensor, *, initial_bits: float = 16, learn_exponent: bool = False, layer: str = "") -> None:
+        super().__init__(like.new_zeros(()), initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer)
+        self.calibrated = False
+        self.observer: Callable[[Tensor], None] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x^Q, shape and dtype of ``x``.
+
+        Raises:
+            CalibrationError: no range was set yet.
+        """
+        if self.observer is not None:
+            self.observer(x)
+            return x
+        if not self.calibrated and not torch.compiler.is_exporting():
+            raise CalibrationError(
+                "ActivationQuantizer: called before its range was set.",
+                at=self.layer,
+                expected="a calibrated quantizer",
+                got="clip_max = 0",
+                hint="geta.calibrate(batches)",
+            )
+        return super().forward(x)
+
+    def bit_width(self) -> Tensor:
+        """Return the present bit width, 0-dim, in bits: the initial one before calibration."""
+        return super().bit_width() if self.calibrated else torch.full_like(self.clip_max, self.initial_bits)
+
+    def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
+        """Set q_m, t = 1 and d as :meth:`Quantizer.set_range` does; from then on the quantizer is calibrated if q_m > 0."""
+        super().set_range(clip_max, bits)
+        self._read_calibrated()
+
+    def _read_calibrated(self) -> None:
+        clip, step = self.clip_max.detach(), self.step_size.detach()
+        usable = (clip > 0) & clip.isfinite() & (step > 0) & step.isfinite()
+        self.calibrated = not usable.is_meta and bool(usable)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._read_calibrated()
+
+
+def quantize_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Forward pre-hook: quantize the first tensor input of ``module``, if it is floating, by ``module.input_quantizer``."""
+    quantizer = cast(ActivationQuantizer, module.input_quantizer)
+    for position, value in enumerate(args):
+        if isinstance(value, Tensor):
+            return ((*args[:position], quantizer(value), *args[position + 1 :]), kwargs) if value.is_floating_point() else None
+    for key, value in kwargs.items():
+        if isinstance(value, Tensor):
+            return (args, {**kwargs, key: quantizer(value)}) if value.is_floating_point() else None
+    return None

@@ -1,0 +1,207 @@
+"""Make a network quantization-aware in place: a quantizer on every matrix, and on the input of every layer that owns one.
+
+In: any ``nn.Module`` and a :class:`QuantConfig`. Out: the same object with the same Parameters, and a :class:`Quantizers` that lists what
+was attached, gives parts of it up again (the trace decides which weights reach an operator) and undoes all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import cast
+
+from torch import nn
+
+from geta_nb.config import QuantConfig
+from geta_nb.errors import ConfigError, NonFiniteError
+from geta_nb.quantizers.matrices import Site, check_skip, find_matrices, held_aside, layer_name, paths_around, unfit
+from geta_nb.quantizers.modules import ActivationQuantizer, WeightQuantizer, quantize_input
+from geta_nb.quantizers.parametrized import (
+    canonical_name,
+    original_modules,
+    own_parameters,
+    parameter_tensors,
+    register,
+    unregister,
+    weight_quantizer,
+)
+from geta_nb.views import Shown
+
+__all__ = ["Quantizers", "attach_quantizers", "canonical_name", "parameter_tensors", "quantize_input"]
+
+
+class Quantizers(Shown):
+    """What :func:`attach_quantizers` found and attached.
+
+    A layer is named by its module path when ``weight`` is the only matrix of that module, else by the parameter's path
+    (``"attn.in_proj_weight"``; ``"weight"`` for a root that is a layer itself). A quantizer of inputs is named by its module's path.
+
+    Attributes:
+        weights: {layer: quantizer}; tied parameters share one, under the first name.
+        activations: {layer: quantizer}, each the submodule ``input_quantizer`` of its layer.
+        parameter_layer: {original parameter name: layer of ``weights``}, tied names too.
+        taken_over: layers whose quantizer was there before this call.
+        excluded: {parameter name: why it stays unquantized}.
+    """
+
+    def __init__(self) -> None:
+        self.weights: dict[str, WeightQuantizer] = {}
+        self.activations: dict[str, ActivationQuantizer] = {}
+        self.parameter_layer: dict[str, str] = {}
+        self.taken_over: tuple[str, ...] = ()
+        self.excluded: dict[str, str] = {}
+        self._sites: dict[str, list[Site]] = {}
+        self._owners: dict[str, Site] = {}
+
+    def detach_weight(self, layer: str) -> None:
+        """Take the quantizer off this layer's parameter, under all its names.
+
+        Raises:
+            ConfigError: ``layer`` has no weight quantizer.
+        """
+        self._find(self.weights, layer)
+        for site in reversed(self._sites[layer]):
+            self._release(layer, site)
+
+    def detach_activation(self, layer: str) -> None:
+        """Take the quantizer off this layer's input.
+
+        Raises:
+            ConfigError: ``layer`` has no input quantizer.
+        """
+        self._find(self.activations, layer)
+        module = self._owners.pop(layer).module
+        del self.activations[layer], module.input_quantizer
+        for key in [key for key, hook in module._forward_pre_hooks.items() if hook is quantize_input]:
+            del module._forward_pre_hooks[key]
+            module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+    def undo(self) -> None:
+        """Remove what this call attached: classes, Parameters, their order and hooks are as before. Quantizers taken over stay."""
+        for layer in [layer for layer, owner in self._owners.items() if owner.new]:
+            self.detach_activation(layer)
+        for layer in reversed(list(self._sites)):
+            self._drop(layer)
+
+    def _drop(self, layer: str) -> None:
+        for site in [site for site in reversed(self._sites.get(layer, [])) if site.new]:
+            self._release(layer, site)
+        self._forget_if_empty(layer)
+
+    def _find(self, table: Mapping[str, object], layer: str) -> None:
+        if layer not in table:
+            near = get_close_matches(layer, list(table), n=1, cutoff=0.0)
+            hint = near[0] if near else None
+            raise ConfigError("detach: no quantizer there.", at=layer, expected="a layer with a quantizer", hint=hint)
+
+    def _release(self, layer: str, site: Site) -> None:
+        if weight_quantizer(site.module, site.name) is not None:
+            unregister(site.module, site.name)
+        del self.parameter_layer[site.parameter]
+        self._sites[layer] = [other for other in self._sites[layer] if other is not site]
+        self._forget_if_empty(layer)
+
+    def _forget_if_empty(self, layer: str) -> None:
+        if not self._sites.get(layer, [None]):
+            del self._sites[layer], self.weights[layer]
+
+    def _add_weight(self, sites: list[Site], config: QuantConfig) -> None:
+        """Let all names of one parameter share one quantizer, the one that is there already or a new one."""
+        layer = layer_name(sites[0])
+        there = [weight_quantizer(site.module, site.name) for site in sites]
+        quantizer = next((q for q in there if q is not None), None)
+        if quantizer is None:
+            weight = own_parameters(sites[0].module)[sites[0].name]
+            quantizer = WeightQuantizer.for_weight(
+                weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer
+            )
+        else:
+            self.taken_over += (layer,)
+        quantizer.compiled = config.compile
+        self.weights[layer], self._sites[layer] = quantizer, []
+        for site, present in zip(sites, there, strict=True):
+            if weight_quantizer(site.module, site.name) is None:  # a module under two names is registered once
+                register(site.module, site.name, quantizer)
+            self._sites[layer].append(site._replace(new=present is None))
+            self.parameter_layer[site.parameter] = layer
+
+    def _add_activation(self, site: Site, config: QuantConfig) -> None:
+        layer, module = site.path or site.parameter, site.module
+        if any(owner.module is module for owner in self._owners.values()):
+            return  # one module under two names
+        present = getattr(module, "input_quantizer", None)
+        if present is not None and not isinstance(present, ActivationQuantizer):
+            self.excluded[f"{layer}.input_quantizer"] = "the model has an attribute of this name"
+            return
+        if present is None:
+            like = own_parameters(module)[site.name]
+            quantizer = ActivationQuantizer(
+                like, initial_bits=config.initial_bits, learn_exponent=config.learn_activation_exponent, layer=layer
+            )
+            module.input_quantizer = quantizer.train(module.training)
+            module.register_forward_pre_hook(quantize_input, with_kwargs=True)
+        elif layer not in self.taken_over:
+            self.taken_over += (layer,)
+        self.activations[layer] = cast(ActivationQuantizer, module.input_quantizer)
+        self.activations[layer].compiled = config.compile
+        self._owners[layer] = site._replace(new=present is None)
+
+
+def attach_quantizers(model: nn.Module, config: QuantConfig) -> Quantizers:
+    """Put quantizers on ``model``, in place.
+
+    A weight quantizer goes on every floating Parameter with two axes or more, whatever module owns it; with ``config.activations``, an
+    input quantizer on every module that owns a matrix called ``weight`` and is no embedding. The Parameter objects stay the same, so
+    optimizers built before keep working. Parameters that a quantizer could not reach are listed in ``excluded``. A second call takes
+    over what the first attached.
+
+    Args:
+        model: any module; a root that is itself a layer, ``fx.GraphModule`` and tied weights too.
+        config: what to quantize; ``config.skip`` holds patterns of whole dotted paths of parameters, layers, or modules around them.
+
+    Returns:
+        The quantizers by layer. After an error the model is as it was.
+
+    Raises:
+        ConfigError: a skip pattern that matches nothing.
+        NonFiniteError: a weight with NaN or infinity.
+    """
+    matrices, held, quantizers = find_matrices(model), held_aside(model), Quantizers()
+    check_skip(config.skip, {path for path, _ in original_modules(model)}.union(*map(paths_around, matrices)))
+    try:
+        for sites in matrices:
+            reason = next((r for r in (unfit(site, held) for site in sites) if r is not None), None)
+            skipped = any(fnmatchcase(path, pattern) for path in paths_around(sites) for pattern in config.skip)
+            reason = reason or _attach_weight(quantizers, sites, config, skipped)
+            if reason is None:
+                _attach_activations(quantizers, sites, config, skipped)
+            else:
+                quantizers.excluded.update({site.parameter: reason for site in sites})
+    except BaseException:
+        quantizers.undo()
+        raise
+    return quantizers
+
+
+def _attach_weight(quantizers: Quantizers, sites: list[Site], config: QuantConfig, skipped: bool) -> str | None:
+    """Attach or take over; return what the module has against it, after which it is as it was."""
+    there = any(weight_quantizer(site.module, site.name) is not None for site in sites)
+    if not there and (skipped or not config.weights):
+        return None
+    try:
+        quantizers._add_weight(sites, config)
+    except NonFiniteError:
+        raise
+    except Exception as error:
+        quantizers._drop(layer_name(sites[0]))
+        return f"its module does not allow it: {error}"
+    return None
+
+
+def _attach_activations(quantizers: Quantizers, sites: list[Site], config: QuantConfig, skipped: bool) -> None:
+    for site in sites:
+        there = isinstance(getattr(site.module, "input_quantizer", None), ActivationQuantizer)
+        wanted = config.activations and not skipped and not isinstance(site.module, nn.Embedding | nn.EmbeddingBag)
+        if site.name == "weight" and (there or wanted):
+            quantizers._add_activation(site, config)

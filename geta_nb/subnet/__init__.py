@@ -1,0 +1,28 @@
+"""Stage 6: a smaller network that computes what the masked one computes.
+
+In: a trained model, its analysis, and the groups that live. Out: the model's own classes, narrowed, or the cut graph as a
+:class:`GraphNet`; either carries a :class:`SubnetInfo`: the formats of its numbers and what was measured at the cut.
+"""
+
+from geta_nb.subnet import build
+from geta_nb.subnet.build import SubnetInfo, WeightFormat, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
+from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph, find_module, list_entries
+
+__all__ = [
+    "BUFFER",
+    "PARAMETER",
+    "SCRATCH",
+    "Entry",
+    "GraphNet",
+    "SubnetInfo",
+    "WeightFormat",
+    "build",
+    "build_subnet",
+    "copy_graph",
+    "dense_totals",
+    "find_module",
+    "fingerprint",
+    "list_entries",
+    "nearly_whole",
+    "restore_formats",
+]

@@ -1,0 +1,282 @@
+"""The subnet: every group that is exactly zero is cut, and what is left computes what the masked network computes.
+
+Comes in: a trained network with its groups. Goes out: a smaller ``nn.Module``: the model's own classes where these, cut, still compute
+the same; else the cut graph. Last stage before the report and the file.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from geta_nb.cost import Totals
+from geta_nb.errors import SubnetError
+from geta_nb.graph import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of
+from geta_nb.groups import BoolArray, GroupTable
+from geta_nb.qadg import Analysis
+from geta_nb.quantizers import Quantizer, Quantizers, WeightQuantizer, computed, foreign_parameters, parameter_tensors, unregister
+from geta_nb.subnet.finite import check_finite
+from geta_nb.subnet.folding import fold_constants
+from geta_nb.subnet.graph_net import GraphNet
+from geta_nb.subnet.native import cut_native
+from geta_nb.subnet.rescaling import rescale_norms
+from geta_nb.subnet.rewrite import Cut, cut_graph
+from geta_nb.subnet.values import Values
+from geta_nb.views import Shown
+
+
+@dataclass(frozen=True)
+class WeightFormat(Shown):
+    """How the values of one tensor are coded: value = step_size * integer, ``bits`` wide with its sign.
+
+    Attributes:
+        bits: bit width, sign included.
+        step_size: d.
+        clip_max: q_m.
+        exponent: t.
+    """
+
+    bits: int
+    step_size: float
+    clip_max: float
+    exponent: float
+
+
+@dataclass(frozen=True)
+class CutFacts:
+    """What was measured when a subnet was cut; the report is made of it.
+
+    Attributes:
+        space: fingerprint of the pruning space that was cut.
+        removed: indices of the groups that are gone.
+        zero_groups: groups that were zero; more than are gone where rounding kept some.
+        max_abs_difference: largest difference to the masked model on the example inputs.
+        weight_bits: layer -> bits at the time.
+        activation_bits: the same of inputs.
+        round_to: what the channels of each family were rounded up to a multiple of.
+        rounded: indices of the zero groups that were kept for it.
+    """
+
+    space: str
+    removed: tuple[int, ...]
+    zero_groups: int
+    max_abs_difference: float
+    weight_bits: dict[str, int | float]
+    activation_bits: dict[str, int | float]
+    round_to: int = 1
+    rounded: tuple[int, ...] = ()
+
+
+@dataclass(repr=False)
+class SubnetInfo(Shown):
+    """What a subnet knows of how it was made; plain data that copies and pickles with it.
+
+    Attributes:
+        kind: "native" (the model's own classes) or "graph".
+        formats: own parameter name -> format of its codes.
+        activation_formats: layer -> format of its quantized input.
+        graph: the cut graph of a native subnet, which shares its tensors (for a graph subnet it is the subnet itself: None).
+        dense: costs of the dense fp32 network it came from, the denominator of a second compression too; None when read from a file.
+        facts: what was measured at the cut; None when read from a file.
+    """
+
+    kind: str
+    formats: dict[str, WeightFormat]
+    activation_formats: dict[str, WeightFormat] = field(default_factory=dict)
+    graph: fx.GraphModule | None = None
+    dense: Totals | None = None
+    facts: CutFacts | None = None
+
+
+def weight_format(quantizer: Quantizer) -> WeightFormat:
+    """Return the format of what a quantizer gives out; a bit width between integers is rounded up."""
+    bits = nearly_whole(float(quantizer.bit_width()))
+    numbers = (quantizer.step_size, quantizer.clip_max, quantizer.exponent)
+    return WeightFormat(math.ceil(bits), *(float(number.detach()) for number in numbers))
+
+
+def nearly_whole(bits: float) -> int | float:
+    """Return bits within rounding error of a whole number as that number: float32 knows log2(q_m**t / d + 1) to about 1e-6."""
+    return round(bits) if math.isfinite(bits) and abs(bits - round(bits)) < 1e-3 else bits
+
+
+@torch.no_grad()
+def set_format(quantizer: Quantizer, form: WeightFormat) -> None:
+    """Give a quantizer the numbers of a format."""
+    quantizer.set_range(form.clip_max)
+    quantizer.exponent.fill_(form.exponent)
+    quantizer.step_size.fill_(form.step_size)
+
+
+def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
+    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges, and train."""
+    info = getattr(model, "geta_info", None)
+    if not isinstance(info, SubnetInfo):
+        return
+    for name, form in info.formats.items():
+        layer = quantizers.parameter_layer.get(name)
+        if layer is not None and layer not in quantizers.taken_over:
+            set_format(quantizers.weights[layer], form)
+    for quantizer in quantizers.activations.values():
+        quantizer.step_size.requires_grad_(True)
+        quantizer.clip_max.requires_grad_(True)
+
+
+def dense_totals(model: nn.Module) -> Totals | None:
+    """Return the costs of the dense network that a subnet came from, None for any other module."""
+    info = getattr(model, "geta_info", None)
+    return info.dense if isinstance(info, SubnetInfo) else None
+
+
+def fingerprint(table: GroupTable) -> str:
+    """Return a short text that tells one pruning space from another."""
+    parts = [str(table.n_groups), *table.family_names, table.family_of.tobytes().hex(), table.group_size.tobytes().hex()]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]
+
+
+def build_subnet(
+    model: nn.Module,
+    analysis: Analysis,
+    quantizers: Quantizers | None,
+    alive: BoolArray,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    zero_groups: int,
+    rounded: tuple[int, ...] = (),
+    round_to: int = 1,
+) -> nn.Module:
+    """Return ``model`` without the groups that do not live; the model itself is not changed.
+
+    Args:
+        model: the network as it is trained.
+        analysis: its trace, labels, groups and costs.
+        quantizers: what is quantized; None: nothing.
+        alive: groups that stay, [G]; more do where a tensor would be left without an index.
+        args, kwargs: example inputs on which results are compared.
+        zero_groups: groups that are zero, for the report.
+        rounded: those of them that live so that channels are a multiple of ``round_to``, for the report.
+        round_to: that number.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite.
+        SubnetError: the cut network computes something else, which is a defect of this package.
+    """
+    parameters = parameter_tensors(model)
+    weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
+    check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
+    cut = Cut(analysis.state, analysis.table, alive).filled()
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    values = Values({**parameters, **foreign_parameters(model)}, buffers, partial(_quantized, quantizers))
+    fold_constants(cut, analysis.trace.module, analysis.names, values, {**parameters, **buffers}, (args, kwargs))
+    rescale_norms(cut, analysis.names, values)
+    twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
+    graph = cut_graph(cut, analysis.qadg, analysis.names, values.sources, twins, finish=values.finish)
+    reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
+    exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
+    inside = computed_dtypes(analysis.trace.module)
+    if exact and not (are_close(found, reference, inside=inside) or _agree_exactly(graph, model, quantizers, args, kwargs)):
+        raise SubnetError(
+            "construct_subnet: the cut graph does not compute what the masked model computes.",
+            at=type(model).__name__, expected="equal outputs on the example inputs",
+            got=f"a difference of {max_difference(found, reference):.3g}", hint="please report the model; nothing was changed",
+        )
+    outputs = [found]
+
+    def same(candidate: nn.Module) -> bool:
+        outputs.append(outputs_of(candidate, args, kwargs))
+        return are_close(outputs[-1], found)
+
+    native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
+    result: nn.Module = graph.train(model.training) if native is None else native
+    bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
+    difference = max_difference(found if native is None else outputs[-1], reference)
+    for module in result.modules():
+        if isinstance(module, Quantizer):  # its numbers are in the formats: a subnet that is tuned on must not move them
+            module.requires_grad_(False)
+    removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
+    layer_of = quantizers.parameter_layer if quantizers is not None else {}
+    result.geta_info = SubnetInfo(  # type: ignore[assignment]
+        kind="graph" if native is None else "native",
+        formats={name: weight_format(weights[layer]) for name, layer in layer_of.items()},
+        activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
+        graph=None if native is None else share_tensors(graph, native),
+        dense=analysis.cost.dense,
+        facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, bits[0], bits[1], round_to, rounded),
+    )
+    return result
+
+
+def _quantized(quantizers: Quantizers | None, name: str, value: Tensor) -> Tensor:
+    """Return x^Q of a parameter, or of a part of one; what has no quantizer as it is."""
+    layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
+    return value if quantizers is None or layer is None else quantizers.weights[layer](value)
+
+
+def _agree_exactly(
+    graph: nn.Module, model: nn.Module, quantizers: Quantizers | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Whether a cut graph and the masked model agree in float64: with the same numbers, x^Q as the model's own type rounds it."""
+    try:
+        twin = copy.deepcopy(dense_twin(model))
+    except (RuntimeError, TypeError):
+        return False
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            parameter.copy_(_quantized(quantizers, name, parameter.detach()))
+    return agree_in_float64(graph, twin, args, kwargs)
+
+
+def dense_twin(model: nn.Module) -> nn.Module:
+    """Return a copy of the model with plain parameters where it had quantized ones. Its tensors are those of the model, not copies."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, dict(shared))
+    for module in list(twin.modules()):
+        for name, tensors in computed(module).items():
+            if any(isinstance(item, WeightQuantizer) for item in tensors):
+                unregister(module, name)
+    return twin
+
+
+def native_subnet(
+    model: nn.Module, graph: nn.Module, sizes: Mapping[str, set[tuple[int, int]]], same: Callable[[nn.Module], bool]
+) -> nn.Module | None:
+    """Return the model's own classes around the parameters of ``graph``, or None when they cannot compute the same."""
+    try:
+        dense = dense_twin(model)
+    except (RuntimeError, TypeError):
+        return None  # a model that cannot be copied keeps its classes to itself
+    values = {**dict(graph.named_parameters(remove_duplicate=False)), **dict(graph.named_buffers(remove_duplicate=False))}
+    own = {name for name, _ in (*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False))}
+    return cut_native(dense, new_tensors={name: value for name, value in values.items() if name in own}, size_changes=sizes, check=same)
+
+
+def share_tensors(graph: GraphNet, native: nn.Module) -> GraphNet:
+    """Let a graph use the tensors of a module under the same names: no second copy of the weights, and training moves both."""
+    for path, owner in graph.named_modules():
+        for table in (owner._parameters, owner._buffers):
+            for name in list(table):
+                found = _tensor_at(native, f"{path}.{name}" if path else name)
+                old = table[name]
+                if found is not None and old is not None and type(found) is type(old) and found.shape == old.shape:
+                    table[name] = found
+    return graph
+
+
+def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
+    path, _, leaf = name.rpartition(".")
+    try:
+        owner = module.get_submodule(path)
+    except AttributeError:
+        return None
+    found = owner._parameters.get(leaf)
+    return found if found is not None else owner._buffers.get(leaf)

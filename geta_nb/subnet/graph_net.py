@@ -1,0 +1,207 @@
+"""A network that is its graph: an ``fx.GraphModule`` that copies, pickles and saves as any module does.
+
+Comes in: a graph (traced, or read from a file) and named tensors. Goes out: a module with the same dotted names in its state dict.
+A plain GraphModule loses unused parameters, non-persistent buffers and attributes when it is copied; this one keeps them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.errors import ArtifactError
+from geta_nb.graph import check_path, decode_program, encode_program
+from geta_nb.quantizers import ActivationQuantizer
+
+PARAMETER, BUFFER, SCRATCH = "parameter", "buffer", "scratch"
+
+
+class Entry(NamedTuple):
+    """One named tensor of a network; ``kind`` is "parameter", "buffer", or "scratch" for a buffer outside the state dict."""
+
+    name: str
+    kind: str
+    tensor: Tensor
+
+
+class GraphNet(fx.GraphModule):
+    """A graph with its parameters, buffers and activation quantizers on nested modules under their original dotted names."""
+
+    @classmethod
+    def build(cls, graph: fx.Graph, entries: Iterable[Entry], quantizers: dict[str, ActivationQuantizer]) -> GraphNet:
+        """Return the network that runs ``graph`` on ``entries``.
+
+        Args:
+            graph: its get_attr nodes name entries, its call_module nodes name quantizers; it is taken over, not copied.
+            entries: named tensors, in the order of the state dict; two names of one Parameter stay tied.
+            quantizers: dotted path -> module; entries below such a path belong to it and are skipped.
+
+        Raises:
+            ArtifactError: a name that cannot stand in a module tree, or the graph names what is not there.
+        """
+        net = cls(nn.Module(), fx.Graph())
+        placed: set[str] = set()
+        for entry in entries:
+            owner = entry.name.rpartition(".")[0]
+            if owner not in quantizers:
+                _place(net, entry.name, entry.tensor, entry.kind)
+                placed.add(entry.name)
+            elif owner not in placed:
+                _place(net, owner, quantizers[owner])
+                placed.add(owner)
+        for node in graph.nodes:
+            if node.op not in ("get_attr", "call_module"):
+                continue
+            if node.target not in placed or (node.op == "call_module") != (node.target in quantizers):
+                raise ArtifactError("the program uses what is not in the network.", at=node.target, got=f"a {node.op} node")
+        net.graph = graph
+        return net.eval()
+
+    @classmethod
+    def of(cls, module: fx.GraphModule, values: nn.Module | None = None) -> GraphNet:
+        """Return ``module`` as a GraphNet that shares its tensors and quantizers.
+
+        Args:
+            module: a GraphModule whose get_attr nodes name tensors and whose call_module nodes name activation quantizers.
+            values: take what it has under the same name from here instead, and everything else it has too.
+
+        Raises:
+            ArtifactError: a call_module node that is no activation quantizer, or two shapes under one name.
+        """
+        graph = copy_graph(module.graph)
+        sources = [values, module] if values is not None else [module]
+        quantizers = {}
+        for path in sorted({str(node.target) for node in graph.nodes if node.op == "call_module"}):
+            quantizer = next((found for source in sources if (found := find_module(source, path)) is not None), None)
+            if not isinstance(quantizer, ActivationQuantizer):
+                got = type(quantizer).__name__
+                raise ArtifactError("a module is called that is no activation quantizer.", at=path, expected="ActivationQuantizer", got=got)
+            quantizers[path] = quantizer
+        table: dict[str, Entry] = {}
+        for entry in (entry for source in sources for entry in list_entries(source)):
+            first = table.setdefault(entry.name, entry)
+            if first.tensor.shape != entry.tensor.shape:
+                shapes = tuple(first.tensor.shape), tuple(entry.tensor.shape)
+                raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])
+        return cls.build(graph, table.values(), quantizers)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
+        """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
+        tensors = [*self.parameters(), *self.buffers()]
+        before = [tensor.dtype for tensor in tensors]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        after = [tensor.dtype for tensor in (*self.parameters(), *self.buffers())]
+        changed = {old: new for old, new in zip(before, after, strict=True) if old != new and old.is_floating_point}
+        if changed:
+            follow_dtypes(self.graph, changed)
+            self.recompile()
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GraphNet:
+        net = GraphNet(nn.Module(), fx.Graph())
+        memo[id(self)] = net
+        _restore(net, copy.deepcopy(_contents(self), memo))
+        net.graph = copy_graph(self.graph)
+        return net
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (encode_program(self.graph),), _contents(self), None, None, _restore
+
+
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """Return a copy of ``graph`` with its signature; node metadata is shared, as fx does."""
+    new = fx.Graph()
+    output = new.graph_copy(graph, {})
+    new.output(output)
+    # fx copies the signature only by a deepcopy that warns about torch's own classes; it is never changed in place
+    new.set_codegen(graph._codegen)
+    return new
+
+
+def follow_dtypes(graph: fx.Graph, changed: Mapping[torch.dtype, torch.dtype]) -> None:
+    """Let casts to an old dtype be casts to the new one, and a limit of its range (what a mask is filled with) the limit of the other's."""
+    pairs = [(torch.finfo(old), torch.finfo(new)) for old, new in changed.items() if new.is_floating_point]
+    limits = {getattr(old, end): getattr(new, end) for old, new in pairs for end in ("min", "max")}
+
+    def change(value: Any) -> Any:
+        if isinstance(value, torch.dtype):
+            return changed.get(value, value)
+        return limits.get(value, value) if type(value) is float else value
+
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.args, node.kwargs = pytree.tree_map(change, (node.args, dict(node.kwargs)))
+
+
+def find_module(root: nn.Module, path: str) -> nn.Module | None:
+    """Return the submodule at ``path``, or None."""
+    found: object = root
+    for name in path.split("."):
+        found = found._modules.get(name) if isinstance(found, nn.Module) else None
+    return found if isinstance(found, nn.Module) else None
+
+
+def list_entries(module: nn.Module) -> Iterator[Entry]:
+    """Yield every named tensor of ``module`` as its state dict orders them, then the loose constants its graph names; ties show twice."""
+    seen = set()
+    for path, owner in module.named_modules(remove_duplicate=False):
+        prefix = path + "." if path else ""
+        scratch = owner._non_persistent_buffers_set
+        rows = [(name, PARAMETER, tensor) for name, tensor in owner._parameters.items()]
+        rows += [(name, SCRATCH if name in scratch else BUFFER, tensor) for name, tensor in owner._buffers.items()]
+        for name, kind, tensor in rows:
+            if tensor is not None:
+                seen.add(prefix + name)
+                yield Entry(prefix + name, kind, tensor)
+    for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+        if node.op == "get_attr" and node.target not in seen:
+            seen.add(node.target)
+            owner_path, _, name = node.target.rpartition(".")
+            tensor = getattr(find_module(module, owner_path) if owner_path else module, name, None)
+            if not isinstance(tensor, Tensor):
+                raise ArtifactError("the graph names something that is no tensor.", at=node.target, got=type(tensor).__name__)
+            yield Entry(node.target, SCRATCH, tensor)
+
+
+def _place(root: nn.Module, path: str, value: Tensor | nn.Module, kind: str = "") -> None:
+    check_path(path)
+    *prefix, name = path.split(".")
+    try:
+        for part in prefix:
+            if part not in root._modules:
+                root.add_module(part, nn.Module())
+            child = root._modules[part]
+            assert child is not None
+            root = child
+        if isinstance(value, nn.Module):
+            root.add_module(name, value)
+        elif kind == PARAMETER:
+            root.register_parameter(name, value if isinstance(value, nn.Parameter) else nn.Parameter(value, requires_grad=False))
+        else:
+            root.register_buffer(name, value.detach() if isinstance(value, nn.Parameter) else value, persistent=kind == BUFFER)
+    except KeyError as error:
+        raise ArtifactError("a name cannot stand in a module tree.", at=path, got=error.args[0]) from None
+
+
+def _contents(net: GraphNet) -> dict[str, Any]:
+    """Return everything that a net is besides its graph: tensors, submodules, and attributes that were set on it."""
+    fresh = GraphNet(nn.Module(), fx.Graph()).__dict__
+    kept = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_modules", "training"}
+    derived = {"_in_spec", "_out_spec"}
+    return {key: value for key, value in net.__dict__.items() if key in kept or key not in fresh.keys() | derived}
+
+
+def _rebuild(program: dict[str, Any]) -> GraphNet:
+    net = GraphNet(nn.Module(), fx.Graph())
+    net.graph = decode_program(program)
+    return net
+
+
+def _restore(net: GraphNet, contents: dict[str, Any]) -> None:
+    for key, value in contents.items():
+        object.__setattr__(net, key, value)

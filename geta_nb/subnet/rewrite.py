@@ -1,0 +1,383 @@
+"""Cut a traced graph: slice its tensors and rewrite the sizes that its operators carry. Between the groups and the subnet."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from geta_nb.graph import attribute_tensor, module_path, operator_name
+from geta_nb.groups import NUMBERS, GroupTable, Labels, Propagation, SizeArgument, written_numbers
+from geta_nb.qadg import QADG, Branch
+from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
+
+_VIEWS = ("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
+_SIZE_LIST = {
+    **dict.fromkeys(_VIEWS, 1), "expand": 1, "broadcast_to": 1,
+    "new_zeros": 1, "new_ones": 1, "new_full": 1, "new_empty": 1, "zeros": 0, "ones": 0, "full": 0, "empty": 0,
+}  # fmt: skip
+"""Operators that carry a whole shape, and the position of that argument."""
+
+
+@dataclass
+class Cut:
+    """What a cut needs to know.
+
+    Attributes:
+        state: labels of every node.
+        table: groups.
+        alive: [G], which groups stay.
+        sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
+        constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
+    """
+
+    state: Propagation
+    table: GroupTable
+    alive: NDArray[np.bool_]
+    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
+        """Return which indices of an axis stay, [size]."""
+        array = labels.covering(axis)
+        if array is None:
+            return np.ones(labels.shape[axis], dtype=bool)
+        alive = self.table.kept(array.labels, self.alive)
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        return np.asarray(alive.any(axis=others), dtype=bool)
+
+    def filled(self) -> Cut:
+        """Return a cut in which every tensor keeps an index along each axis: where none is left, one more group stays."""
+        alive = self.alive.copy()
+        cut = Cut(self.state, self.table, alive)
+        found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
+        tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
+        for labels in tensors:  # one pass does: a group that comes back takes no index away
+            for axis in range(len(labels.shape)):
+                array = labels.covering(axis)
+                if array is not None and array.labels.size and not cut.kept(labels, axis).any():
+                    groups = self.table.label_groups[array.labels]
+                    alive[groups.min()] = True
+        return cut
+
+    def shape(self, labels: Labels) -> tuple[int, ...]:
+        """Return the shape after the cut."""
+        return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do."""
+        labels = self.state.tensors.get(name)
+        for axis in range(tensor.dim()) if labels is not None else ():
+            assert labels is not None
+            kept = self.kept(labels, axis)
+            if not kept.all():
+                tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+        return tensor
+
+    def note(self, path: str, old: int, new: int) -> None:
+        """Write down that an integer of this module's forward became another (or stayed)."""
+        self.sizes.setdefault(path, set()).add((old, new))
+
+
+def cut_graph(
+    cut: Cut,
+    qadg: QADG,
+    names: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    quantizers: Mapping[str, ActivationQuantizer],
+    *,
+    finish: Callable[[str, Tensor], Tensor] = lambda name, value: value,
+) -> GraphNet:
+    """Return the graph with the dead groups removed, weights materialised and input quantizers as modules.
+
+    Args:
+        cut: labels, groups and what stays.
+        qadg: trace and branches.
+        names: get_attr target -> own name.
+        tensors: own name -> value, not yet sliced; parameters are ``nn.Parameter``. They are not changed.
+        quantizers: layer -> input quantizer of ours.
+        finish: (name, slice) -> what the network uses; quantizes what ``tensors`` does not hold quantized.
+    """
+    module = qadg.trace.module
+    graph = copy_graph(module.graph)
+    twins = {new.name: new for new in graph.nodes}
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            _rewrite(cut, graph, node, twins[node.name])
+    for size in cut.state.findings.sizes:
+        _rewrite_size(cut, size, twins[size.node.name])
+    _fold(graph, qadg, twins, quantizers)
+    for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
+        if not node.users and node.op not in {"placeholder", "output"}:
+            graph.erase_node(node)
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            node.target = names.get(str(node.target), str(node.target))
+    graph.lint()
+    modules = {_quantizer_path(layer): quantizer for layer, quantizer in quantizers.items()}
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, quantizers, finish), modules)
+
+
+def _quantizer_path(layer: str) -> str:
+    return f"{layer}.input_quantizer" if layer else "input_quantizer"
+
+
+def _entries(
+    cut: Cut,
+    module: fx.GraphModule,
+    graph: fx.Graph,
+    tensors: Mapping[str, Tensor],
+    quantizers: Mapping[str, ActivationQuantizer],
+    finish: Callable[[str, Tensor], Tensor],
+) -> Iterable[Entry]:
+    """Named tensors of the cut net, tied ones tied: the model's own, the quantizers', and loose constants of the graph."""
+    made: dict[int, Tensor] = {}
+    for name, tensor in tensors.items():
+        if id(tensor) not in made:
+            whole = tensor.detach()
+            value = finish(name, cut.slice(name, whole))
+            value = value.clone() if value is whole else value
+            made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
+        yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
+    for layer, quantizer in quantizers.items():
+        for name, parameter in quantizer.named_parameters():
+            yield Entry(f"{_quantizer_path(layer)}.{name}", PARAMETER, parameter)
+    for name, tensor in cut.constants.items():
+        yield Entry(name, SCRATCH, tensor)
+    loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors) - set(cut.constants)
+    for target in sorted(loose):
+        yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
+
+
+def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Mapping[str, ActivationQuantizer]) -> None:
+    """Replace our weight branches by the materialised weight and our input branches by a call of their quantizer; others stay raw."""
+    for branch in qadg.branches:
+        layer = qadg.layers.get(branch.exit)
+        if layer is None:
+            continue
+        entry, last = twins[branch.entry], twins[branch.exit]
+        if not _reads_input(branch, layer, quantizers):
+            last.replace_all_uses_with(entry)
+        else:
+            inside = [twins[name] for name in branch.nodes]
+            with graph.inserting_before(inside[0]):
+                call = graph.call_module(_quantizer_path(layer), (entry,))
+            call.meta = dict(last.meta)
+            last.replace_all_uses_with(call)
+
+
+def _reads_input(branch: Branch, layer: str, quantizers: Mapping[str, ActivationQuantizer]) -> bool:
+    """Whether a branch belongs to an input quantizer; one on a parameter that feeds a layer starts at a weight and still is one."""
+    owner = f"{_quantizer_path(layer)}."
+    return layer in quantizers and (branch.kind == "inserted" or any(name.startswith(owner) for name in branch.parameters))
+
+
+def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
+    """Rewrite the integers of one node, and write down what became what."""
+    out = cut.state.values.get(node)
+    source = cut.state.values.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+    name = operator_name(node)
+    if isinstance(out, Labels) and name in _SIZE_LIST:
+        _rewrite_sizes(cut, graph, node, twin, out)
+    elif isinstance(out, Labels) and name == "arange":
+        _rewrite_range(cut, graph, node, twin, out)
+    elif not isinstance(source, Labels):
+        return
+    elif name in {"layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm"}:
+        normalised: Any = node.args[1]
+        for old, new in zip(normalised, kept := cut.shape(source)[-len(normalised) :], strict=True):
+            cut.note(module_path(node), old, new)
+        twin.update_arg(1, list(kept))
+    elif name in {"split", "split_with_sizes", "chunk", "tensor_split"} and isinstance(out, tuple):
+        _rewrite_split(cut, node, twin, source, out)
+    elif isinstance(out, Labels) and name in {"slice", "narrow"}:
+        _rewrite_slice(cut, graph, node, twin, source)
+    elif isinstance(out, Labels) and name in {"constant_pad_nd", "pad"}:
+        _rewrite_padding(cut, node, twin, source, out)
+    elif isinstance(out, Labels) and name == "index_select":
+        _rewrite_choice(cut, graph, node, twin, source)
+    elif isinstance(out, Labels) and name in {"repeat", "tile"}:
+        _rewrite_repeat(cut, node, twin, source, out)
+    elif isinstance(out, Labels) and name == "slice_scatter":
+        _rewrite_written(cut, node, twin, source, out)
+    elif isinstance(out, Labels):
+        if name == "repeat_interleave" and node.kwargs.get("output_size") is not None:
+            twin.kwargs = {key: value for key, value in node.kwargs.items() if key != "output_size"}  # a hint that only saves a wait
+        for labels in (source, out):
+            for axis, size in enumerate(labels.shape):
+                if labels.covering(axis) is not None:
+                    cut.note(module_path(node), size, int(cut.kept(labels, axis).sum()))
+
+
+def _rewrite_range(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
+    """Leave out the numbers of indices that go."""
+    kept = cut.kept(out, 0) if out.arrays else np.ones(1, dtype=bool)
+    if kept.all():
+        return
+    count: Any = node.target
+    numbers = _constant(cut, graph, node, twin, count(*node.args, **node.kwargs)[torch.from_numpy(kept)])
+    twin.replace_all_uses_with(numbers)
+    graph.erase_node(twin)
+
+
+def _rewrite_sizes(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
+    """Give an operator that carries a whole shape the new one; symbolic sizes stay."""
+    position, new = _SIZE_LIST[operator_name(node)], cut.shape(out)
+    sizes = list(node.args[position])  # type: ignore[arg-type]
+    if len(sizes) != len(new):
+        return
+    for axis, size in enumerate(sizes):
+        if isinstance(size, int) and size != -1:
+            cut.note(module_path(node), size, new[axis])
+            sizes[axis] = new[axis]
+    if operator_name(node) in {"view", "_unsafe_view"}:  # another size may make a kernel lay its result out in another way
+        twin.target = torch.ops.aten.reshape.default
+    with graph.inserting_before(twin):
+        twin.update_arg(position, _twinned(cut, graph, sizes, twin, position, out, operator_name(node) in _VIEWS))
+
+
+def _twinned(cut: Cut, graph: fx.Graph, sizes: list[Any], twin: fx.Node, position: int, out: Labels, viewed: bool) -> list[Any]:
+    """Take symbolic sizes from the copied node, numbers from the rewritten list; a symbolic size that holds a cut one follows it."""
+    old = list(twin.args[position])  # type: ignore[arg-type]
+    result = [old[i] if isinstance(old[i], fx.Node) else size for i, size in enumerate(sizes)]
+    changed = [i for i, size in enumerate(result) if isinstance(size, fx.Node) and out.covering(i) is not None]
+    if viewed and len(changed) == 1 and -1 not in result:  # batch times heads: the product is of traced heads
+        result[changed[0]] = -1
+        return result
+    for i in changed:
+        kept = cut.kept(out, i)
+        if not kept.all():
+            times = graph.call_function(operator.mul, (result[i], int(kept.sum())))
+            result[i] = graph.call_function(operator.floordiv, (times, len(kept)))
+    return result
+
+
+def _rewrite_repeat(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    """Repeat what had one index as often as indices are left of its copies."""
+    times: list[Any] = list(twin.args[1])  # type: ignore[arg-type]
+    padded = (1,) * (len(out.shape) - len(source.shape)) + source.shape
+    for axis, size in enumerate(padded):
+        place = axis - len(out.shape) + len(times)
+        if out.covering(axis) is None or place < 0:
+            continue
+        left = int(cut.kept(out, axis).sum())
+        cut.note(module_path(node), out.shape[axis], left)
+        if size == 1 and isinstance(times[place], int):
+            times[place] = left
+    twin.update_arg(1, times)
+
+
+def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:
+    axis = _axis(node, 1, source)
+    if source.covering(axis) is None:
+        return
+    kept = cut.kept(source, axis)
+    start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (2, 3))
+    step = _whole(node.args[4]) if len(node.args) > 4 else 1
+    narrow = operator_name(node) == "narrow"
+    if narrow:
+        end = (start or 0) + (end or 0)
+    begin, stop, stride = slice(start, end, step).indices(source.shape[axis])
+    before = np.cumsum(np.append(0, kept))  # [size + 1], how many stay before each index
+    cut.note(module_path(node), stop - begin, int(kept[begin:stop].sum()))
+    cut.note(module_path(node), begin, int(before[begin]))
+    if stride == 1:
+        new = (int(before[begin]), int(before[max(stop, begin)]))
+        twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if narrow else (twin.args[0], axis, *new)
+    elif not kept.all():
+        _pick(cut, graph, node, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
+
+
+def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    """Give an assignment to a run of indices the run that is left of it."""
+    axis = _axis(node, 2, source)
+    if out.covering(axis) is None:
+        return
+    start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (3, 4))
+    begin, stop, _ = slice(start, end).indices(out.shape[axis])
+    before = np.cumsum(np.append(0, cut.kept(out, axis)))
+    cut.note(module_path(node), begin, int(before[begin]))
+    cut.note(module_path(node), stop - begin, int(before[stop] - before[begin]))
+    twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
+
+
+def _pick(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, axis: int, positions: list[int]) -> None:
+    """Replace a choice of indices along an axis, whose steps are no longer even, by one by numbers."""
+    numbers = _constant(cut, graph, node, twin, torch.tensor(positions))
+    twin.target, twin.args, twin.kwargs = torch.ops.aten.index_select.default, (twin.args[0], axis, numbers), {}  # a branch may start at it
+
+
+def _constant(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, value: Tensor) -> fx.Node:
+    """Return a node that reads new numbers, in front of ``twin``."""
+    name = f"{NUMBERS}{node.name}"
+    while name in cut.state.tensors:  # of an earlier cut
+        name += "_"
+    cut.constants[name] = value.to(node.meta["val"].device)
+    with graph.inserting_before(twin):
+        made = graph.get_attr(name)
+    made.meta = dict(node.meta)
+    return made
+
+
+def _rewrite_choice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, source: Labels) -> None:
+    """Let a choice by written numbers be of what is left."""
+    numbers, axis = written_numbers(node.args[2]), _axis(node, 1, source)
+    if numbers is not None and source.covering(axis) is not None:
+        kept = cut.kept(source, axis)
+        before = np.cumsum(np.append(0, kept))
+        _pick(cut, graph, node, twin, axis, [int(before[number]) for number in numbers if kept[number]])
+
+
+def _axis(node: fx.Node, position: int, labels: Labels) -> int:
+    """Axis argument of an operator, counted from the front."""
+    found = node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)
+    return (_whole(found) or 0) % len(labels.shape)
+
+
+def _whole(value: Any) -> int | None:
+    """An index argument; a symbolic one (along a batch axis, never cut) is None."""
+    return value if isinstance(value, int) else None
+
+
+def _rewrite_split(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: tuple[Any, ...]) -> None:
+    axis = _axis(node, 2, source)
+    if source.covering(axis) is None:
+        return
+    kept = cut.kept(source, axis)
+    lengths = [labels.shape[axis] for labels in out]
+    new = [int(kept[a:b].sum()) for a, b in pairwise(np.cumsum([0, *lengths]))]
+    for old, size in zip(lengths, new, strict=True):
+        cut.note(module_path(node), old, size)
+    twin.target = torch.ops.aten.split_with_sizes.default
+    twin.args, twin.kwargs = (twin.args[0], new, axis), {}
+
+
+def _rewrite_padding(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+    widths = list(node.args[1])  # type: ignore[arg-type]
+    for i in range(0, len(widths), 2):
+        axis = len(source.shape) - 1 - i // 2
+        if out.covering(axis) is not None and min(widths[i], widths[i + 1]) >= 0:
+            kept = cut.kept(out, axis)
+            new = int(kept[: widths[i]].sum()), int(kept[len(kept) - widths[i + 1] :].sum()) if widths[i + 1] else 0
+            for old, size in zip(widths[i : i + 2], new, strict=True):
+                cut.note(module_path(node), old, size)
+            widths[i : i + 2] = new
+    twin.update_arg(1, widths)
+
+
+def _rewrite_size(cut: Cut, size: SizeArgument, twin: fx.Node) -> None:
+    new = int(cut.kept(size.labels, size.axis).sum())
+    old = size.labels.shape[size.axis]
+    cut.note(module_path(size.node), old, new)
+    if size.position < len(twin.args):
+        twin.update_arg(size.position, new)
+    else:
+        twin.update_kwarg("groups", new)

@@ -1,0 +1,140 @@
+"""A graph that is lowered in place computes what torch's own decomposition computes, and holds no operator that writes or aliases."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geta_nb.graph import trace
+from geta_nb.graph.lower import is_lowerable
+from geta_nb.graph.trace import eval_mode, trace_model
+from geta_nb.groups.propagation import understood
+from tests.zoo.catalogue import ZOO
+
+
+class Net(nn.Module):
+    """A forward given as a function, with a convolution, a norm and a matrix at hand."""
+
+    def __init__(self, forward: Any) -> None:
+        super().__init__()
+        self.conv, self.norm, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(4))
+        self.body = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.body(self, x)
+
+
+def overwritten_twice(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    before = y * 2
+    y.relu_().add_(1)
+    return y + before
+
+
+def overwritten_by_name(net: Net, x: Tensor) -> Tensor:
+    y = net.norm(net.conv(x))
+    z = torch.relu_(y)
+    return z + y  # y is z now
+
+
+def overwritten_after_dropout(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    same = F.dropout(y, 0.5, net.training)  # in eval mode the same tensor
+    y.mul_(2)
+    return same + y
+
+
+def overwritten_through_a_view(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    y[:, 0].zero_()
+    return y
+
+
+def overwritten_under_a_view(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    rows = y.flatten(2)
+    y.relu_()
+    return rows.sum(-1)
+
+
+def overwritten_input(net: Net, x: Tensor) -> Tensor:
+    return net.conv(x.mul_(2))
+
+
+def reshaped(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    rows = y.flatten(2).transpose(1, 2).reshape(len(x), -1)  # a copy: memory does not allow a view
+    return rows.unflatten(1, (-1, 4)).flatten(1) + y.permute(0, 2, 3, 1).contiguous().view(len(x), -1)
+
+
+def cast(net: Net, x: Tensor) -> Tensor:
+    return net.conv(x).to(torch.float64).to(torch.float32).to(torch.float32).type_as(x).float()
+
+
+def chunked(net: Net, x: Tensor) -> Tensor:
+    first, second = net.conv(x).chunk(2, 1)
+    odd = net.conv(x).chunk(3, dim=-1)
+    return first * second + odd[0].sum() + odd[-1].sum()
+
+
+LIGHT = {
+    "twice": overwritten_twice, "by name": overwritten_by_name, "reshaped": reshaped, "cast": cast, "chunked": chunked,
+}  # fmt: skip
+FULL = {
+    "through a view": overwritten_through_a_view, "under a view": overwritten_under_a_view,
+}  # fmt: skip
+LEFT_TO_TORCH = {"after dropout": overwritten_after_dropout, "input": overwritten_input}
+
+
+def exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model, args, kwargs, strict=False)
+
+
+def is_functional(target: Any) -> bool:
+    return not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable
+
+
+@pytest.mark.parametrize("name", [*LIGHT, *FULL])
+def test_a_forward_that_writes_casts_or_reshapes_is_traced_as_it_computes(name: str):
+    model, x = Net((LIGHT | FULL)[name]).eval(), torch.randn(2, 3, 5, 6)
+    assert is_lowerable(exported(model, (x.clone(),), {}).graph_module) == (name in LIGHT)
+    found = trace_model(model, (x.clone(),), understood=understood).module
+    assert all(is_functional(node.target) for node in found.graph.nodes)
+    with torch.no_grad():
+        assert torch.equal(found(x.clone()), model(x.clone()))
+
+
+@pytest.mark.parametrize("name", LEFT_TO_TORCH)
+def test_what_may_be_seen_under_another_name_is_not_lowered_here(name: str):
+    """An input, and what a dropout gives out in eval mode: whether that is its own input torch alone knows."""
+    model = Net(LEFT_TO_TORCH[name]).eval()
+    assert not is_lowerable(exported(model, (torch.randn(2, 3, 5, 6),), {}).graph_module)
+
+
+def test_a_batch_norm_on_statistics_of_the_batch_is_left_to_torch():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    assert not is_lowerable(exported(model, (torch.rand(2, 3, 5, 5),), {}).graph_module)
+
+
+@pytest.mark.parametrize("name", ["resnet_basic", "mobilenet_v2", "encoder_layer", "bert_sdpa", "llama_eager", "phi_sdpa", "glu_chunk"])
+def test_the_graph_is_that_of_torch_s_own_decomposition(name: str, monkeypatch: pytest.MonkeyPatch):
+    """The same shapes in the same modules, up to copies that compute nothing."""
+    entry = ZOO[name]
+    light = trace_model(entry.build(), entry.inputs(2), entry.kwargs(2), understood=understood)
+    monkeypatch.setattr(trace, "is_lowerable", lambda module: False)
+    full = trace_model(entry.build(), entry.inputs(2), entry.kwargs(2), understood=understood)
+    assert facts(light) == facts(full)
+
+
+def facts(found: trace.Trace) -> list[Any]:
+    same = {"_unsafe_view": "view", "reshape": "view"}
+    rows = [(same.get(n.operator, n.operator), n.shape, n.dtype, n.module_path) for n in found.nodes]
+    return [row for row in rows if row[0] not in {"clone", "sym_size", "getitem"}]

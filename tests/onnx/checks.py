@@ -1,0 +1,82 @@
+"""What the tests of the ONNX door and its table share: subnets of the zoo, and how far a runtime is from the torch model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+import geta_nb as gt
+from geta_nb.files.save_load import own_graph
+from geta_nb.latency.runtimes import Run, open_onnxruntime, open_openvino
+from geta_nb.quantizers.fake_quant import step_size
+from tests.zoo.catalogue import ZOO
+
+OPENERS = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
+WIDTHS = (2, 3, 4, 5, 6, 7, 8, 12)
+
+
+def half_cut(name: str, *, inputs: bool) -> nn.Module:
+    """Return a net of the zoo with every second group gone: weights of 2 to 12 bits, or weights and inputs of 8."""
+    entry = ZOO[name]
+    args, kwargs = entry.inputs(2), entry.kwargs(2)
+    geta = gt.GETA(entry.build(), args, example_kwargs=kwargs, quantize=gt.QuantConfig(activations=inputs, initial_bits=8))
+    if inputs:
+        geta.calibrate([args])
+    elif geta.quantizers is not None:
+        set_widths(geta.quantizers.weights)
+    geta.mask(range(0, len(geta.groups), 2))
+    return geta.construct_subnet()
+
+
+@torch.no_grad()
+def set_widths(quantizers: Mapping[str, Any], widths: tuple[int, ...] = WIDTHS) -> None:
+    """Give quantizers bit widths in turn."""
+    for index, quantizer in enumerate(quantizers.values()):
+        quantizer.step_size.copy_(step_size(float(widths[index % len(widths)]), quantizer.clip_max, quantizer.exponent))
+
+
+def feed_of(path: Path, args: Any, kwargs: Any) -> dict[str, np.ndarray]:
+    """Return example inputs by the names that the file gives them."""
+    names = [item.name for item in onnx.load(path).graph.input]
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    return {name: leaf.numpy() for name, leaf in zip(names, leaves, strict=True)}
+
+
+def reference(module: nn.Module, args: Any, kwargs: Any) -> list[np.ndarray]:
+    """Return the torch outputs."""
+    with torch.no_grad():
+        return [leaf.numpy() for leaf in tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
+
+
+def relative_error(found: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """Return the largest difference over the largest magnitude, the worst of all outputs."""
+    assert [a.shape for a in found] == [b.shape for b in expected]
+    errors = [np.abs(a - b).max() / max(np.abs(b).max(), 1e-30) for a, b in zip(found, expected, strict=True) if b.size]
+    return float(max(errors))
+
+
+def worst(run: Run, subnet: nn.Module, path: Path, name: str, batches: tuple[int, ...]) -> float:
+    """Return the relative error of a runtime over several batch sizes."""
+    entry = ZOO[name]
+    pairs = [(entry.inputs(batch), entry.kwargs(batch)) for batch in batches]
+    return max(relative_error(run(feed_of(path, *pair)), reference(subnet, *pair)) for pair in pairs)
+
+
+def noise(subnet: nn.Module, name: str, batches: tuple[int, ...]) -> float:
+    """Return how far the torch model in float32 is from itself in float64: what rounding alone does to a quantized network."""
+    net, _ = own_graph(subnet, "save")
+    wide, entry = copy.deepcopy(net).double(), ZOO[name]
+    errors = []
+    for batch in batches:
+        pair = (entry.inputs(batch), entry.kwargs(batch))
+        widened = tree_map_only(Tensor, lambda leaf: leaf.double() if leaf.is_floating_point() else leaf, pair)
+        errors.append(relative_error(reference(net, *pair), reference(wide, *widened)))
+    return max(errors)

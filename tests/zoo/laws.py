@@ -1,0 +1,209 @@
+"""The five laws as checks that any net can be put through.
+
+Comes in: a net and its inputs. Goes out: assertions. Masked and cut network are compared on the example inputs, on other numbers, and on
+other batch sizes; the consumers' slices are overwritten too, which must change nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import FlopCounterMode
+
+import geta_nb as gt
+from geta_nb.graph.nodes import operator_name
+from geta_nb.quantizers.parametrized import parameter_tensors
+
+# float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
+RTOL = 1e-9
+# float32: eps is 1.2e-7, a thousand summands deep: 1e-4, the law's number too; with quantized activations a rounding error can move one of
+# them by a whole code, 2**-15 of its range, and some of these add up
+RTOL_FLOAT32, RTOL_CODES = 1e-4, 1e-3
+MODES: dict[str, gt.QuantConfig | None] = {"plain": None, "weights": gt.QuantConfig(), "both": gt.QuantConfig(activations=True)}
+
+
+def geta_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, mode: str = "plain") -> gt.GETA:
+    geta = gt.GETA(model, args, example_kwargs=kwargs or {}, quantize=MODES[mode])
+    geta.calibrate([args])
+    return geta
+
+
+def tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    with torch.no_grad():
+        return tensors(model(*args, **kwargs))
+
+
+def assert_same(left: list[Tensor], right: list[Tensor], rtol: float) -> None:
+    assert [t.shape for t in left] == [t.shape for t in right]
+    for a, b in zip(left, right, strict=True):
+        assert a.isfinite().all(), "the masked network gives no numbers: the net under test is no test"
+        torch.testing.assert_close(b, a, rtol=0, atol=rtol * max(float(a.abs().max()), 1e-3) if a.is_floating_point() else 0)
+
+
+@contextmanager
+def weights_restored(model: nn.Module) -> Iterator[None]:
+    """Give a model the values back that it had."""
+    kept = copy.deepcopy(model.state_dict())
+    try:
+        yield
+    finally:
+        model.load_state_dict(kept)
+
+
+def slice_sets(geta: gt.GETA) -> set[frozenset[Any]]:
+    """Each group as what it removes, whatever its number."""
+    return {frozenset(group.slices) for group in geta.groups}
+
+
+def some_groups(geta: gt.GETA, seed: int, share: float = 0.3) -> list[int]:
+    """Draw a share of the groups of every family, at least one where the family has two, never all."""
+    draw = random.Random(seed)
+    chosen = []
+    for family in geta.families:
+        indices = [group.index for group in family.groups]
+        count = min(max(round(share * len(indices)), 1), len(indices) - 1)
+        chosen += draw.sample(indices, count)
+    return sorted(chosen)
+
+
+def check_partition(geta: gt.GETA) -> None:
+    """Law 1: no (parameter, axis, index) is in two groups, and each slice exists."""
+    shapes = {**{k: v.shape for k, v in parameter_tensors(geta.model).items()}, **{k: v.shape for k, v in geta.model.named_buffers()}}
+    count = Counter((part.parameter, part.axis, index) for group in geta.groups for part in group.slices for index in part.indices)
+    assert not [entry for entry, times in count.items() if times > 1]
+    assert all(0 <= index < shapes[name][axis] for name, axis, index in count)
+
+
+def check_exact_removal(geta: gt.GETA, chosen: list[int]) -> nn.Module:
+    """Law 2: masked and cut network compute the same, and the report counts what is left. The model is as before afterwards."""
+    model, args, kwargs = geta.model, geta.example_inputs, geta.example_kwargs
+    with weights_restored(model):
+        geta.mask(chosen)
+        masked = outputs(model, args, kwargs)
+        subnet = geta.construct_subnet()
+        assert_same(masked, outputs(subnet, args, kwargs), RTOL)
+        if geta.trace.dynamic_batch:
+            for batch in (1, 3):
+                other = _other_batch((args, kwargs), batch)
+                assert_same(outputs(model, *other), outputs(subnet, *other), RTOL)
+        _check_float32(geta, subnet, masked)
+        count = sum(p.numel() for name, p in subnet.named_parameters() if "input_quantizer" not in name)
+        assert geta.report(subnet).to_dict()["parameters"]["subnet"] == count
+        _overwrite_consumers(geta, chosen)
+        assert_same(masked, outputs(model, args, kwargs), RTOL)
+    return subnet
+
+
+def check_preview(geta: gt.GETA, subnet: nn.Module) -> None:
+    """What ``preview`` says of a choice of groups is what the cut network has: its own parameters, and the products it really makes."""
+    info = subnet.geta_info
+    promised = geta.preview(gt.Budget(group_sparsity=0.0), groups=info.facts.removed)
+    count = sum(p.numel() for name, p in subnet.named_parameters() if "input_quantizer" not in name)
+    assert promised.parameters == count
+    if geta.quantizers is None:
+        assert promised.size_bytes == sum(p.numel() * p.element_size() for p in subnet.parameters())
+    frozen = copy.deepcopy(subnet).requires_grad_(False)  # torch's counter fails on a parameter that a module is called with
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), fast_paths(False):
+        frozen(*geta.example_inputs, **geta.example_kwargs)
+    if all(_is_counted(node) for node in geta.trace.module.graph.nodes):
+        assert 2 * promised.macs_full == counter.get_total_flops()
+
+
+@contextmanager
+def fast_paths(enabled: bool) -> Iterator[None]:
+    """Let encoder layers take their fused path, or not: fused products are not counted."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(enabled)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _is_counted(node: Any) -> bool:
+    """Whether torch counts the products of a node: none of the CPU's fused attention, of vectors and triples; of three in its own order."""
+    if node.op != "call_function":
+        return True
+    operands = [item.meta.get("val") for item in node.all_input_nodes]
+    vectors = any(isinstance(value, Tensor) and value.dim() == 1 for value in operands[:2])
+    name = operator_name(node)
+    if name == "einsum":
+        return len(operands) == 2
+    return name not in {"scaled_dot_product_attention", "_trilinear", "mv", "dot"} and not (name == "matmul" and vectors)
+
+
+def check_second_compression(geta: gt.GETA, subnet: nn.Module) -> None:
+    """A subnet can be compressed again, as exactly, as long as a family has more than one group left.
+
+    Which groups it has may differ: an axis of one index has no choice; what one index tied together is free without it (the one key of
+    many queries); and where heads can go in what is left, whole heads are the groups, not dimensions of all of them.
+    """
+    mode = next(name for name, config in MODES.items() if config == geta.config)
+    again = geta_of(subnet, geta.example_inputs, geta.example_kwargs, mode)
+    removed = set(subnet.geta_info.facts.removed)
+    left = [sum(group.index not in removed for group in family.groups) for family in geta.families]
+    assert len(again.groups) > 0 or max(left, default=0) < 2
+    check_partition(again)
+    check_exact_removal(again, some_groups(again, seed=2))
+
+
+def _other_batch(inputs: Any, batch: int) -> Any:
+    """The same inputs for another batch size, with other numbers where they are real numbers."""
+
+    def change(tensor: Tensor) -> Tensor:
+        rows = tensor[torch.arange(batch) % len(tensor)]
+        return rows.flip(-1).contiguous() * 0.9 if tensor.is_floating_point() and tensor.ndim > 1 and tensor.shape[-1] > 1 else rows
+
+    return tree_map_only(Tensor, change, inputs)
+
+
+def _check_float32(geta: gt.GETA, subnet: nn.Module, masked: list[Tensor]) -> None:
+    """The same in float32; with quantized activations, where codes flip, to twice what the masked network itself loses by float32."""
+    args, kwargs = tree_map_only(Tensor, lambda t: t.float() if t.is_floating_point() else t, (geta.example_inputs, geta.example_kwargs))
+    try:
+        expected = outputs(copy.deepcopy(geta.model).float(), args, kwargs)
+    except RuntimeError:
+        return  # a net that names float64 itself
+    rtol = RTOL_FLOAT32
+    if geta.quantizers and geta.quantizers.activations:
+        pairs = [(a, b) for a, b in zip(masked, expected, strict=True) if a.is_floating_point() and a.any()]
+        rtol = max([RTOL_CODES, *(2 * float((a - b).abs().max() / a.abs().max()) for a, b in pairs)])
+    assert_same(expected, outputs(copy.deepcopy(subnet).float(), args, kwargs), rtol)
+
+
+@torch.no_grad()
+def _overwrite_consumers(geta: gt.GETA, chosen: list[int]) -> None:
+    """Write noise over the slices that only read the removed groups; not where they read a constant that the bias takes over."""
+    parameters = parameter_tensors(geta.model)
+    read = _weights_that_read_constants(geta)
+    noise = torch.Generator().manual_seed(0)
+    producing = {(part.parameter, part.axis) for group in geta.groups for part in group.producers}
+    for index in chosen:
+        for part in geta.groups[index].consumers:
+            if part.parameter in parameters and (part.parameter, part.axis) not in producing and part.parameter not in read:
+                tensor, rows = parameters[part.parameter], torch.tensor(part.indices)
+                values = tensor.index_select(part.axis, rows)
+                values = torch.randn(values.shape, generator=noise, dtype=values.dtype) * 0.1
+                tensor.index_copy_(part.axis, rows, values)
+
+
+def _weights_that_read_constants(geta: gt.GETA) -> set[str]:
+    """Own names of the weights whose products with constants are folded into a bias."""
+    found, nodes = set(), [fold.node.args[1] for fold in geta._analysis.state.findings.folds]
+    while nodes:
+        node = nodes.pop()
+        found.add(geta._analysis.names.get(str(node.target), ""))
+        nodes += node.all_input_nodes
+    return found

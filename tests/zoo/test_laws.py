@@ -1,0 +1,172 @@
+"""Laws of groups over the zoo, over odd nets and over random ones: partition, exact removal, safety, and quantization changes nothing."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import geta_nb as gt
+from tests.zoo import laws
+from tests.zoo.catalogue import CORE, ZOO, randomise
+from tests.zoo.odd_nets import ODD
+from tests.zoo.random_nets import Random, example_input, random_conv_nets, random_mlps
+
+# a few seconds each; the rest of the zoo, 5 to 60 s a net on a busy machine, is for the slow tier
+QUICK = {"flatten_linear", "group_norm", "shared_conv", "tied_linear", "glu_chunk", "bare_parameter"}
+
+
+class Case:
+    """A net of the zoo and its GETA in each mode, made when first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.entry = ZOO[name]
+
+    def _make(self, mode: str) -> gt.GETA:
+        model, args, kwargs = self.entry.double()
+        return laws.geta_of(model, args, kwargs, mode)
+
+    @cached_property
+    def plain(self) -> gt.GETA:
+        return self._make("plain")
+
+    @cached_property
+    def weights(self) -> gt.GETA:
+        return self._make("weights")
+
+    @cached_property
+    def both(self) -> gt.GETA:
+        return self._make("both")
+
+
+def _marked(name: str) -> Any:
+    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+
+
+@pytest.fixture(scope="module", params=[_marked(name) for name in ZOO if name in CORE])
+def case(request: pytest.FixtureRequest) -> Case:
+    """One net; all its tests run one after another, so that each mode is exported once."""
+    return Case(request.param)
+
+
+def test_no_index_of_a_parameter_is_in_two_groups(case: Case) -> None:
+    laws.check_partition(case.plain)
+
+
+@pytest.mark.parametrize("mode", ["plain", "weights", "both"])
+def test_cut_network_computes_what_the_masked_one_computes(case: Case, mode: str) -> None:
+    geta = getattr(case, mode)
+    laws.check_exact_removal(geta, laws.some_groups(geta, seed=0))
+
+
+def test_one_group_left_of_every_family_is_still_exact(case: Case) -> None:
+    laws.check_exact_removal(case.plain, laws.some_groups(case.plain, seed=1, share=1.0))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+def test_a_few_or_most_groups_go_exactly_and_cost_what_the_preview_says(case: Case, share: float) -> None:
+    subnet = laws.check_exact_removal(case.plain, laws.some_groups(case.plain, seed=int(10 * share), share=share))
+    laws.check_preview(case.plain, subnet)
+
+
+def test_a_subnet_is_compressed_again(case: Case) -> None:
+    with laws.weights_restored(case.plain.model):
+        case.plain.mask(laws.some_groups(case.plain, seed=3))
+        subnet = case.plain.construct_subnet()
+    laws.check_second_compression(case.plain, subnet)
+
+
+def test_quantization_changes_no_group(case: Case) -> None:
+    plain = laws.slice_sets(case.plain)
+    assert laws.slice_sets(case.weights) == plain
+    assert laws.slice_sets(case.both) == plain
+
+
+def test_each_quantizer_sits_on_the_layer_whose_weight_it_quantizes(case: Case) -> None:
+    geta = case.both
+    assert geta.quantizers is not None
+    owners: dict[str, set[str]] = {}
+    for name, layer in geta.quantizers.parameter_layer.items():  # a tied weight has a name in each module that owns it
+        owners.setdefault(layer, set()).add(name.rpartition(".")[0])
+    seen = set()
+    for vertex in geta.qadg.vertices:
+        for layer, own in ((vertex.weight_quantizer, owners), (vertex.input_quantizer, {})):
+            if layer is not None:
+                # an attention's own projections run in the forward of the attention itself
+                assert any(_is_within(path, vertex.module_path) for path in own.get(layer, {layer})), vertex
+                seen.add(layer)
+    assert seen == {*geta.quantizers.weights, *geta.quantizers.activations}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in CORE])
+def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
+    """One cut a net here, each net another share of its groups, quantized; ``make zoo`` tries all shares in all modes."""
+    case, draw = Case(name), zlib.crc32(name.encode())
+    laws.check_partition(case.plain)
+    assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
+    assert laws.slice_sets(case.both) == laws.slice_sets(case.plain)
+    geta = case.plain if draw % 3 == 0 else case.both
+    subnet = laws.check_exact_removal(geta, laws.some_groups(geta, seed=draw, share=(0.1, 0.3, 0.6, 1.0)[draw // 3 % 4]))
+    if geta is case.plain:
+        laws.check_preview(geta, subnet)
+
+
+def _is_within(path: str, module_path: str) -> bool:
+    return path == module_path or not module_path or path.startswith(f"{module_path}.")
+
+
+def test_nothing_in_the_zoo_is_without_a_rule(case: Case) -> None:
+    assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
+
+
+def _odd_case(name: str, mode: str = "plain") -> gt.GETA:
+    torch.manual_seed(0)
+    model = randomise(ODD[name].build()).double().eval()
+    args = tuple(torch.randn(2, *shape, dtype=torch.float64) if shape else torch.randint(0, 20, (2, 5)) for shape in ODD[name].shapes)
+    return laws.geta_of(model, args, mode=mode)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if i % 8 == 0 else [pytest.mark.slow]) for i, name in enumerate(ODD)])
+def test_odd_net_has_its_groups_and_is_cut_exactly_or_says_what_protects_it(name: str) -> None:
+    geta = _odd_case(name)
+    assert len(geta.groups) == ODD[name].groups, [(f.name, len(f.groups)) for f in geta.families]
+    laws.check_partition(geta)
+    if ODD[name].groups:
+        laws.check_exact_removal(geta, laws.some_groups(geta, seed=0))
+        laws.check_exact_removal(geta, laws.some_groups(geta, seed=1, share=1.0))
+    else:
+        assert ODD[name].blamed in {entry.operator for entry in geta.protected}, geta.protected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, odd in ODD.items() if odd.groups])
+def test_odd_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
+    geta = _odd_case(name, "both")
+    assert laws.slice_sets(geta) == laws.slice_sets(_odd_case(name))
+    laws.check_exact_removal(geta, laws.some_groups(geta, seed=0))
+
+
+def _check_random(net: Random) -> None:
+    geta = laws.geta_of(net.double(), (example_input(net).double(),))
+    laws.check_partition(geta)
+    for seed, share in ((0, 0.3), (1, 1.0)):
+        laws.check_exact_removal(geta, laws.some_groups(geta, seed, share))
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(st.one_of(random_conv_nets(5), random_mlps(4)))
+def test_random_net_is_cut_exactly(net: Random) -> None:
+    _check_random(net)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.one_of(random_conv_nets(), random_mlps()))
+def test_larger_random_net_is_cut_exactly(net: Random) -> None:
+    _check_random(net)
