@@ -17,13 +17,13 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Preview, Report, build_report
 from geta_nb.cost import preview as preview_budget
-from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError, TraceError
+from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError
 from geta_nb.files import checkpoint, random_state
-from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards, trace_model
+from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, attach_quantizers, calibration, parameter_tensors
+from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibration, parameter_tensors
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
 from geta_nb.views import Shown
 
@@ -71,18 +71,14 @@ class GETA(Shown):
         self.protect = checks.check_protect(model, protect)
         check_inputs(model, self.example_inputs, self.example_kwargs)
         # pruning only: nothing is attached, and what is there already is taken over
-        quantizers = attach_quantizers(model, QuantConfig(weights=False) if quantize is None else quantize)
+        config = QuantConfig(weights=False) if quantize is None else quantize
+        self._analysis: Analysis = analyse(
+            model, self.example_inputs, self.example_kwargs, config,
+            protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model), approximate_norms=approximate_norms,
+        )
+        quantizers = self._analysis.quantizers
         try:
             restore_formats(model, quantizers)
-            self._analysis: Analysis = analyse(
-                model, self.example_inputs, self.example_kwargs, quantizers,
-                protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model),
-                approximate_norms=approximate_norms,
-            )
-        except TraceError:
-            quantizers.undo()
-            trace_model(model, self.example_inputs, self.example_kwargs)  # without quantizers the message is of the user's own lines
-            raise
         except BaseException:
             quantizers.undo()
             raise

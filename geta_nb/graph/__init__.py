@@ -6,6 +6,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards
 from geta_nb.graph.inputs import check_inputs, example_arguments
+from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import attribute_tensor, hint, module_path, operator_name, overload_name, shape_of
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.trace import Trace, TraceNode, eval_mode, export_program, trace_model
@@ -20,11 +21,16 @@ __all__ = [
     "check_path",
     "computed_dtypes",
     "decode_program",
+    "drop_mark",
     "encode_program",
     "eval_mode",
     "example_arguments",
     "export_program",
     "hint",
+    "is_mark",
+    "mark",
+    "mark_label",
+    "marked_value",
     "max_difference",
     "module_path",
     "operator_name",

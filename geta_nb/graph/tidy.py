@@ -13,6 +13,7 @@ from geta_nb.graph.nodes import module_path, operator_name, shape_of
 
 _LAYOUT_KEPT = frozenset((
     "transpose", "permute", "reshape", "squeeze", "unsqueeze", "slice", "select", "expand", "clone", "alias", "detach", "_to_copy",
+    "geta_nb::mark",
 ))  # fmt: skip
 _INLINED = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from geta_nb.errors import TraceError
 from geta_nb.graph.lower import is_lowerable, lower
+from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
 from geta_nb.graph.tidy import inline_regions, tidy
 from geta_nb.views import Shown
@@ -136,7 +137,8 @@ def _unknown(graph: fx.Graph, understood: Callable[[object], bool]) -> set[torch
     """Operators of a graph that no rule understands; those that write are made functional before, those that go step by step are kept."""
     targets = {node.target for node in graph.nodes if _has_labels(node)}
     unknown = {target for target in targets if isinstance(target, torch._ops.OpOverload) and not understood(target)}
-    return {target for target in unknown if overload_name(target) not in _STEPWISE and not target._schema.is_mutable}
+    unknown = {target for target in unknown if overload_name(target) not in _STEPWISE and not target._schema.is_mutable}
+    return unknown - {MARK}
 
 
 def _has_labels(node: fx.Node) -> bool:

@@ -121,10 +121,10 @@ def _walk(
 
 
 def _sole_readers(module: fx.GraphModule, names: Mapping[str, str]) -> set[fx.Node]:
-    """Nodes of parameters that are read once, under all their names together."""
+    """Nodes of parameters of one axis, which no quantizer reads, that are read once, under all their names together."""
     readers: dict[str, list[fx.Node]] = {}
     for node in module.graph.nodes:
-        if node.op == "get_attr" and str(node.target) in names:
+        if node.op == "get_attr" and str(node.target) in names and len(shape_of(node) or ()) == 1:
             readers.setdefault(names[str(node.target)], []).extend([node] * len(node.users))
     return {nodes[0] for nodes in readers.values() if len(nodes) == 1}
 

@@ -8,6 +8,7 @@ from geta_nb.qadg import analysis
 from geta_nb.qadg.analysis import Analysis, analyse
 from geta_nb.qadg.branches import Branch
 from geta_nb.qadg.folded import QADG, Vertex
+from geta_nb.qadg.retrace import trace_quantized
 
 __all__ = [
     "QADG",
@@ -16,4 +17,5 @@ __all__ = [
     "Vertex",
     "analyse",
     "analysis",
+    "trace_quantized",
 ]

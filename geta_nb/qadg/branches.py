@@ -183,7 +183,7 @@ def find_branches(module: fx.GraphModule) -> tuple[Branch, ...]:
         if region is not None and not region.members & taken:
             taken |= region.members
             found.append(_describe(module, finder, region))
-    return _with_unique_names(found)
+    return with_unique_names(found)
 
 
 def readers(node: fx.Node) -> list[fx.Node]:
@@ -282,8 +282,8 @@ def _sources(node: fx.Node, numbers: set[fx.Node]) -> set[fx.Node]:
     return {source for item in node.all_input_nodes if item in numbers for source in _ancestors(item) if source.op == "get_attr"}
 
 
-def _with_unique_names(branches: list[Branch]) -> tuple[Branch, ...]:
-    """Number the later branches of one name: a module that is called twice quantizes twice."""
+def with_unique_names(branches: list[Branch]) -> tuple[Branch, ...]:
+    """Return branches in the same order; later ones of one name are numbered: a module that is called twice quantizes its input twice."""
     seen: dict[str, int] = {}
     result = []
     for branch in branches:

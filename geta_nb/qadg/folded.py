@@ -1,13 +1,12 @@
 """The quantization-aware dependency graph: the trace with every quantizer branch folded into the operator that it serves.
 
-Comes in: a trace of a quantized model. Goes out: vertices that carry their quantizers, edges, the branches with their raw nodes, and the
-mapping that label propagation needs to look through them.
+Comes in: a trace with branches, and which of them are ours. Goes out: vertices that carry their quantizers, edges, and the branches with
+their raw nodes.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +14,7 @@ import torch
 from torch import fx
 
 from geta_nb.graph import Trace, module_path, operator_name, shape_of
-from geta_nb.qadg.branches import Branch, find_branches
+from geta_nb.qadg.branches import Branch
 from geta_nb.views import Shown
 
 
@@ -62,11 +61,6 @@ class QADG(Shown):
     def _nodes(self) -> dict[str, fx.Node]:
         return {node.name: node for node in self.trace.module.graph.nodes}
 
-    @property
-    def folded(self) -> Mapping[fx.Node, fx.Node]:
-        """Each node of a branch that keeps zero -> the node whose value enters it: labels pass through as they are."""
-        return {self._nodes[name]: self._nodes[branch.entry] for branch in self.branches if branch.keeps_zero for name in branch.nodes}
-
     @cached_property
     def vertices(self) -> tuple[Vertex, ...]:
         """Operators, inputs and the output, in order of execution."""
@@ -82,6 +76,12 @@ class QADG(Shown):
                     for origin in self._origins(source):
                         found[(origin, node.name)] = None
         return tuple(found)
+
+    def summary(self) -> tuple[object, ...]:
+        """Return what the folded graph is apart from the names of its nodes: two traces of one network give the same."""
+        place = {vertex.name: position for position, vertex in enumerate(self.vertices)}
+        kinds = [(v.operator, v.module_path, v.shape, v.weight_quantizer, v.input_quantizer) for v in self.vertices]
+        return tuple(kinds), tuple(sorted((place[start], place[end]) for start, end in self.edges))
 
     @cached_property
     def _inside(self) -> set[str]:
@@ -142,8 +142,3 @@ class QADG(Shown):
         while node.op == "call_function" and node.name not in self._exits and node in self._static and len(node.all_input_nodes) == 1:
             node = node.all_input_nodes[0]
         return node
-
-
-def build_qadg(trace: Trace) -> QADG:
-    """Return the folded graph of a trace; layers and families are filled in by the façade."""
-    return QADG(trace, find_branches(trace.module))

@@ -5,19 +5,27 @@ can be calibrated, listed and taken off again.
 """
 
 from geta_nb.quantizers import calibration
+from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import canonical_name, computed, foreign_parameters, parameter_tensors, unregister
 from geta_nb.quantizers.prepare import Quantizers, attach_quantizers
+from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
 
 __all__ = [
+    "CANDIDATE",
+    "NUMBERS",
+    "WEIGHT",
+    "WRITTEN_AT",
     "ActivationQuantizer",
+    "Asked",
     "Quantizer",
     "Quantizers",
     "WeightQuantizer",
     "attach_quantizers",
     "bit_width",
+    "branch_program",
     "calibrate",
     "calibration",
     "canonical_name",
@@ -25,7 +33,10 @@ __all__ = [
     "computed",
     "fake_quantize",
     "foreign_parameters",
+    "mark_of",
+    "marked",
     "parameter_tensors",
+    "standing_in",
     "step_size",
     "unregister",
 ]

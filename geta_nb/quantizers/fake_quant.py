@@ -19,7 +19,7 @@ from torch import Tensor
 from geta_nb.errors import BitWidthError
 from geta_nb.quantizers.gradients import HALF_TYPES, cast_to, compute_dtype, encode, gradients
 
-__all__ = ["HALF_TYPES", "bit_width", "codes", "compute_dtype", "fake_quantize", "step_size"]
+__all__ = ["HALF_TYPES", "bit_width", "codes", "compute_dtype", "fake_quantize", "fake_quantize_aten", "step_size"]
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -50,7 +50,7 @@ class _FakeQuantize(torch.autograd.Function):
         return (*(d if d is None else cast_to(d, end.dtype) for d, end in zip(found, ends, strict=True)), None, None)
 
 
-def _fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor) -> Tensor:
+def fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor) -> Tensor:
     """Return the same numbers by plain operators, which a trace can show and a runtime can run."""
     dtype = compute_dtype(x)
     value, step, clip, exponent = (cast_to(tensor, dtype) for tensor in (x, step, clip, exponent))
@@ -85,7 +85,7 @@ def fake_quantize(
     [-1.5, 0.0, 0.5]
     """
     if torch.compiler.is_exporting():
-        return _fake_quantize_aten(x, step_size, clip_max, exponent)
+        return fake_quantize_aten(x, step_size, clip_max, exponent)
     return cast(Tensor, _FakeQuantize.apply(x, step_size, clip_max, exponent, uniform, compiled))  # type: ignore[no-untyped-call]
 
 

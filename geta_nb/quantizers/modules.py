@@ -17,6 +17,8 @@ from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_
 from geta_nb.quantizers.gradients import HALF_TYPES, compute_dtype
 from geta_nb.views import Shown
 
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
 __all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "codes", "fake_quantize", "quantize_input", "step_size"]
 
 
@@ -30,10 +32,12 @@ class Quantizer(Shown, nn.Module):
         layer: the dotted name that messages show.
 
     Attributes:
-        compiled: let a compiler build the backward pass of large tensors, see ``quant_gradients``.
+        compiled: let a compiler build the backward pass of large tensors, see ``gradients``.
+        stand_in: while it is set, it is called in place of the quantizer.
     """
 
     compiled = False
+    stand_in: Callable[[Tensor], Tensor] | None = None
     step_size: nn.Parameter
     clip_max: nn.Parameter
     exponent: nn.Parameter
@@ -50,6 +54,8 @@ class Quantizer(Shown, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x^Q, shape and dtype of ``x``."""
+        if self.stand_in is not None:
+            return self.stand_in(x)
         return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform(), compiled=self.compiled)
 
     @torch.no_grad()
@@ -150,7 +156,7 @@ class ActivationQuantizer(Quantizer):
         if self.observer is not None:
             self.observer(x)
             return x
-        if not self.calibrated and not torch.compiler.is_exporting():
+        if not self.calibrated and self.stand_in is None and not torch.compiler.is_exporting():
             raise CalibrationError(
                 "ActivationQuantizer: called before its range was set.",
                 at=self.layer,
@@ -179,13 +185,17 @@ class ActivationQuantizer(Quantizer):
         self._read_calibrated()
 
 
-def quantize_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+def quantize_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs | None:
     """Forward pre-hook: quantize the first tensor input of ``module``, if it is floating, by ``module.input_quantizer``."""
-    quantizer = cast(ActivationQuantizer, module.input_quantizer)
+    return with_first_tensor(args, kwargs, cast(ActivationQuantizer, module.input_quantizer))
+
+
+def with_first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[[Tensor], Tensor]) -> Inputs | None:
+    """Return the inputs of a module with the first tensor changed, None where that is not floating."""
     for position, value in enumerate(args):
         if isinstance(value, Tensor):
-            return ((*args[:position], quantizer(value), *args[position + 1 :]), kwargs) if value.is_floating_point() else None
+            return ((*args[:position], change(value), *args[position + 1 :]), kwargs) if value.is_floating_point() else None
     for key, value in kwargs.items():
         if isinstance(value, Tensor):
-            return (args, {**kwargs, key: quantizer(value)}) if value.is_floating_point() else None
+            return (args, {**kwargs, key: change(value)}) if value.is_floating_point() else None
     return None

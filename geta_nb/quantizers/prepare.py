@@ -1,34 +1,26 @@
 """Make a network quantization-aware in place: a quantizer on every matrix, and on the input of every layer that owns one.
 
-In: any ``nn.Module`` and a :class:`QuantConfig`. Out: the same object with the same Parameters, and a :class:`Quantizers` that lists what
-was attached, gives parts of it up again (the trace decides which weights reach an operator) and undoes all of it.
+In: any ``nn.Module``, a :class:`QuantConfig`, and what the graph asks for. Out: the same object with the same Parameters, and a
+:class:`Quantizers` that lists what was attached, gives parts of it up again and undoes all of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import cast
 
 from torch import nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
-from geta_nb.quantizers.matrices import Site, check_skip, find_matrices, held_aside, layer_name, paths_around, unfit
+from geta_nb.quantizers.matrices import Site, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, WeightQuantizer, quantize_input
-from geta_nb.quantizers.parametrized import (
-    canonical_name,
-    original_modules,
-    own_parameters,
-    parameter_tensors,
-    register,
-    unregister,
-    weight_quantizer,
-)
+from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
+from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
 from geta_nb.views import Shown
 
-__all__ = ["Quantizers", "attach_quantizers", "canonical_name", "parameter_tensors", "quantize_input"]
+IDLE = "no matrix operator reads what it would give out"
 
 
 class Quantizers(Shown):
@@ -126,13 +118,16 @@ class Quantizers(Shown):
             self._sites[layer].append(site._replace(new=present is None))
             self.parameter_layer[site.parameter] = layer
 
-    def _add_activation(self, site: Site, config: QuantConfig) -> None:
-        layer, module = site.path or site.parameter, site.module
+    def _add_activation(self, layer: str, site: Site, config: QuantConfig, asked: Asked | None) -> None:
+        module = site.module
         if any(owner.module is module for owner in self._owners.values()):
             return  # one module under two names
         present = getattr(module, "input_quantizer", None)
         if present is not None and not isinstance(present, ActivationQuantizer):
             self.excluded[f"{layer}.input_quantizer"] = "the model has an attribute of this name"
+            return
+        if present is None and asked is not None and layer not in asked.inputs:
+            self.excluded[f"{layer}.input_quantizer"] = IDLE
             return
         if present is None:
             like = own_parameters(module)[site.name]
@@ -148,17 +143,18 @@ class Quantizers(Shown):
         self._owners[layer] = site._replace(new=present is None)
 
 
-def attach_quantizers(model: nn.Module, config: QuantConfig) -> Quantizers:
+def attach_quantizers(model: nn.Module, config: QuantConfig, asked: Asked | None = None) -> Quantizers:
     """Put quantizers on ``model``, in place.
 
-    A weight quantizer goes on every floating Parameter with two axes or more, whatever module owns it; with ``config.activations``, an
-    input quantizer on every module that owns a matrix called ``weight`` and is no embedding. The Parameter objects stay the same, so
-    optimizers built before keep working. Parameters that a quantizer could not reach are listed in ``excluded``. A second call takes
-    over what the first attached.
+    A weight quantizer goes on every floating Parameter with two axes or more that is asked for, whatever module owns it; with
+    ``config.activations``, an input quantizer on every module that owns a matrix called ``weight`` and is no embedding. The Parameter
+    objects stay the same, so optimizers built before keep working. Parameters that get none are listed in ``excluded``. A second call
+    takes over what the first attached, asked for or not.
 
     Args:
         model: any module; a root that is itself a layer, ``fx.GraphModule`` and tied weights too.
         config: what to quantize; ``config.skip`` holds patterns of whole dotted paths of parameters, layers, or modules around them.
+        asked: what the model's graph asks for; None: everything.
 
     Returns:
         The quantizers by layer. After an error the model is as it was.
@@ -167,41 +163,34 @@ def attach_quantizers(model: nn.Module, config: QuantConfig) -> Quantizers:
         ConfigError: a skip pattern that matches nothing.
         NonFiniteError: a weight with NaN or infinity.
     """
-    matrices, held, quantizers = find_matrices(model), held_aside(model), Quantizers()
-    check_skip(config.skip, {path for path, _ in original_modules(model)}.union(*map(paths_around, matrices)))
+    candidates, quantizers = find_candidates(model, config), Quantizers()
     try:
-        for sites in matrices:
-            reason = next((r for r in (unfit(site, held) for site in sites) if r is not None), None)
-            skipped = any(fnmatchcase(path, pattern) for path in paths_around(sites) for pattern in config.skip)
-            reason = reason or _attach_weight(quantizers, sites, config, skipped)
+        for candidate in candidates:
+            reason = candidate.reason or _attach_weight(quantizers, candidate, config, asked)
             if reason is None:
-                _attach_activations(quantizers, sites, config, skipped)
+                for layer, site in candidate.inputs(config):
+                    quantizers._add_activation(layer, site, config, asked)
             else:
-                quantizers.excluded.update({site.parameter: reason for site in sites})
+                quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), reason))
     except BaseException:
         quantizers.undo()
         raise
     return quantizers
 
 
-def _attach_weight(quantizers: Quantizers, sites: list[Site], config: QuantConfig, skipped: bool) -> str | None:
+def _attach_weight(quantizers: Quantizers, candidate: Candidate, config: QuantConfig, asked: Asked | None) -> str | None:
     """Attach or take over; return what the module has against it, after which it is as it was."""
-    there = any(weight_quantizer(site.module, site.name) is not None for site in sites)
-    if not there and (skipped or not config.weights):
-        return None
+    if candidate.quantizer is None:
+        if candidate.skipped or not config.weights:
+            return None
+        if asked is not None and candidate.names.isdisjoint(asked.weights):
+            quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), IDLE))
+            return None
     try:
-        quantizers._add_weight(sites, config)
+        quantizers._add_weight(candidate.sites, config)
     except NonFiniteError:
         raise
     except Exception as error:
-        quantizers._drop(layer_name(sites[0]))
+        quantizers._drop(candidate.layer)
         return f"its module does not allow it: {error}"
     return None
-
-
-def _attach_activations(quantizers: Quantizers, sites: list[Site], config: QuantConfig, skipped: bool) -> None:
-    for site in sites:
-        there = isinstance(getattr(site.module, "input_quantizer", None), ActivationQuantizer)
-        wanted = config.activations and not skipped and not isinstance(site.module, nn.Embedding | nn.EmbeddingBag)
-        if site.name == "weight" and (there or wanted):
-            quantizers._add_activation(site, config)

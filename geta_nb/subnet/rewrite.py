@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from geta_nb.graph import attribute_tensor, module_path, operator_name
 from geta_nb.groups import NUMBERS, GroupTable, Labels, Propagation, SizeArgument, written_numbers
-from geta_nb.qadg import QADG, Branch
+from geta_nb.qadg import QADG
 from geta_nb.quantizers import ActivationQuantizer
 from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 
@@ -164,7 +164,7 @@ def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Ma
         if layer is None:
             continue
         entry, last = twins[branch.entry], twins[branch.exit]
-        if not _reads_input(branch, layer, quantizers):
+        if branch.kind == "attached":
             last.replace_all_uses_with(entry)
         else:
             inside = [twins[name] for name in branch.nodes]
@@ -172,12 +172,6 @@ def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Ma
                 call = graph.call_module(_quantizer_path(layer), (entry,))
             call.meta = dict(last.meta)
             last.replace_all_uses_with(call)
-
-
-def _reads_input(branch: Branch, layer: str, quantizers: Mapping[str, ActivationQuantizer]) -> bool:
-    """Whether a branch belongs to an input quantizer; one on a parameter that feeds a layer starts at a weight and still is one."""
-    owner = f"{_quantizer_path(layer)}."
-    return layer in quantizers and (branch.kind == "inserted" or any(name.startswith(owner) for name in branch.parameters))
 
 
 def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:

@@ -117,7 +117,7 @@ def test_the_uniform_path_and_the_exported_operators_give_the_same_bits(case, dt
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     for exponent in (1.0, t):
         numbers = [torch.tensor(v) for v in (d, q, exponent)]
-        assert torch.equal(fake_quantize(x, *numbers), fake_quant._fake_quantize_aten(x, *numbers))
+        assert torch.equal(fake_quantize(x, *numbers), fake_quant.fake_quantize_aten(x, *numbers))
 
 
 @calm

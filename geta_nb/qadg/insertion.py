@@ -1,0 +1,171 @@
+"""Put the branches of quantizers into a graph that was traced without them. Between the quantizers and the QADG.
+
+In: a plain trace, in which marks stand for quantizers before inputs, its labels, and the quantizers. Out: the same trace with the nodes
+that torch's exporter would have written, and a :class:`Branch` for each; labels pass through them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
+from geta_nb.groups import Propagation
+from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
+from geta_nb.qadg.names import place_tensor
+from geta_nb.quantizers import NUMBERS, WEIGHT, WRITTEN_AT, Quantizer, Quantizers, branch_program, mark_of
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a quantizer stands: all that read ``replaced`` read what it gives out; it comes before ``before``, in its scope."""
+
+    kind: str
+    layer: str
+    replaced: fx.Node
+    before: fx.Node
+
+    @property
+    def source(self) -> fx.Node:
+        """The node whose value it quantizes: what a mark hands on, itself quantized where it is a quantized parameter."""
+        return marked_value(self.replaced) if is_mark(self.replaced) else self.replaced
+
+
+@dataclass
+class Inserted:
+    """What was put into a graph.
+
+    Attributes:
+        branches: one for each place where a quantizer stands.
+        layers: exit of a branch -> layer of its quantizer.
+        ends: node that a branch stands for now (a mark, or a parameter) -> first and last node of the branch.
+    """
+
+    branches: list[Branch] = field(default_factory=list)
+    layers: dict[str, str] = field(default_factory=dict)
+    ends: dict[fx.Node, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
+
+
+def put_branches(
+    model: nn.Module, module: fx.GraphModule, names: Mapping[str, str], quantizers: Quantizers, state: Propagation
+) -> Inserted:
+    """Write the branches of ``quantizers`` into a graph.
+
+    Args:
+        model: the network with its quantizers, whose numbers the graph reads from now on.
+        module: its plain trace; changed in place: no mark is left.
+        names: get_attr target -> own name.
+        quantizers: what was attached.
+        state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
+    """
+    paths = {part: path for path, part in model.named_modules() if isinstance(part, Quantizer)}
+    found = Inserted()
+    top = next(iter(module.graph.nodes))
+    for place in _places(module.graph, names, quantizers):
+        quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
+        source = place.source
+        nodes = _write(module, place, quantizer, paths[quantizer], top)
+        found.ends[place.replaced] = nodes[0], nodes[-1]
+        found.layers[nodes[-1].name] = place.layer
+        found.branches.append(_describe(place, source, nodes, names, paths[quantizer]))
+        state.values.update(dict.fromkeys(nodes, state.values[source]))
+    moved = {old: last for old, (_, last) in found.ends.items()}
+    for node in [node for node in module.graph.nodes if is_mark(node)]:
+        moved.setdefault(node, marked_value(node))  # its quantizer could not be attached
+        drop_mark(node)
+        del state.values[node]
+    for i, macs in enumerate(state.findings.macs):
+        weight, data = (moved.get(item, item) if item is not None else None for item in (macs.weight, macs.data))
+        state.findings.macs[i] = replace(macs, weight=weight, data=data)
+    module.recompile()
+    return found
+
+
+def join_branches(module: fx.GraphModule, foreign: Iterable[Branch], inserted: Inserted) -> tuple[Branch, ...]:
+    """Return the branches of others and ours in order of execution, under unique names."""
+    ends = {old.name: (first.name, last.name) for old, (first, last) in inserted.ends.items() if is_mark(old)}
+    mended = [
+        replace(branch, entry=ends.get(branch.entry, ("", branch.entry))[1], operator=ends.get(branch.operator, (branch.operator, ""))[0])
+        for branch in foreign
+    ]
+    order = {node.name: position for position, node in enumerate(module.graph.nodes)}
+    return with_unique_names(sorted([*mended, *inserted.branches], key=lambda branch: order[branch.exit]))
+
+
+def _places(graph: fx.Graph, names: Mapping[str, str], quantizers: Quantizers) -> list[_Place]:
+    """Return where quantizers stand, in order of execution; a parameter's before that of an input which it is."""
+    found: list[_Place] = []
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    at_marks = {mark_of(mark_label(node)) for node in order if is_mark(node)}
+    for node in order:
+        if is_mark(node):
+            kind, layer = mark_of(mark_label(node))
+            if layer in (quantizers.weights if kind == WEIGHT else quantizers.activations):
+                found.append(_Place(kind, layer, node, node))
+        elif node.op == "get_attr" and node.users:
+            owner = quantizers.parameter_layer.get(names.get(str(node.target), ""))
+            if owner is not None and (WEIGHT, owner) not in at_marks:
+                found.append(_Place(WEIGHT, owner, node, min(node.users, key=order.__getitem__)))
+    return sorted(found, key=lambda place: (order[place.before], place.kind != WEIGHT))
+
+
+def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: str, top: fx.Node) -> list[fx.Node]:
+    """Write the nodes of one branch and let all that read the plain value read its result; return them in order."""
+    source = place.source
+    x: Tensor = source.meta["val"]
+    program = branch_program(x.dtype, quantizer.step_size.dtype)
+    numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top) for name in NUMBERS]
+    name = f"{type(quantizer).__module__}.{type(quantizer).__qualname__}"
+    scopes = {**(place.before.meta.get("nn_module_stack") or {}), f"L__self__{path}": (path, name)}
+    meta = {"nn_module_stack": scopes, "stack_trace": WRITTEN_AT}
+    inputs = iter((source, *numbers))
+    twins: dict[fx.Node, fx.Node] = {}
+    nodes: list[fx.Node] = []
+    with module.graph.inserting_before(place.before):
+        for item in program.nodes:
+            if item.op == "placeholder":
+                twins[item] = next(inputs)
+            elif item.op == "call_function":
+                twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
+                twin.meta = {"val": _value(item, x), **meta}
+                nodes.append(twin)
+    inside = set(nodes)
+    place.replaced.replace_all_uses_with(nodes[-1], delete_user_cb=lambda user: user not in inside)
+    return nodes
+
+
+def _value(item: fx.Node, x: Tensor) -> Tensor:
+    """Return what a node of a branch on ``x`` gives out: shape and type, no numbers."""
+    value: Tensor = item.meta["val"]
+    return torch.empty_like(x, dtype=value.dtype) if value.dim() else x.new_empty((), dtype=value.dtype)
+
+
+def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, top: fx.Node) -> fx.Node:
+    """Return the node that reads a number of a quantizer."""
+    for node in module.graph.find_nodes(op="get_attr", target=target):
+        return cast(fx.Node, node)
+    place_tensor(module, target, parameter)
+    with module.graph.inserting_before(top):
+        made = module.graph.get_attr(target)
+    made.meta = {"val": x.new_empty((), dtype=parameter.dtype)}
+    return made
+
+
+def _describe(place: _Place, source: fx.Node, nodes: list[fx.Node], names: Mapping[str, str], path: str) -> Branch:
+    users = readers(nodes[-1])
+    operator = next((user for user in users if operator_name(user) in COMPUTE), users[0] if users else nodes[-1])
+    own: Any = names.get(str(source.target), place.layer)
+    return Branch(
+        name=own if place.kind == WEIGHT else f"{module_path(operator) or operator.name}: input",
+        kind="attached" if place.kind == WEIGHT else "inserted",
+        nodes=tuple(node.name for node in nodes),
+        entry=source.name,
+        exit=nodes[-1].name,
+        operator=operator.name,
+        parameters=tuple(sorted(f"{path}.{name}" for name in NUMBERS)),
+        keeps_zero=True,
+    )
