@@ -20,6 +20,12 @@ def module_path(node: fx.Node) -> str:
     return ""
 
 
+def call_of(node: fx.Node, path: str) -> str:
+    """Return a name for the call of the module at ``path`` that ran a node; where none did, for that of the innermost module."""
+    stack = [(str(call), re.sub(r"@\d+", "", str(where))) for call, (where, _) in (node.meta.get("nn_module_stack") or {}).items()]
+    return next((call for call, where in reversed(stack) if where == path), stack[-1][0] if stack else "")
+
+
 def hint(size: int | torch.SymInt) -> int:
     """Return the traced value of a size, without specialising a dynamic one; for a size that depends on data, some value."""
     if isinstance(size, int):

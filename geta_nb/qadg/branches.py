@@ -90,11 +90,20 @@ class _Finder:
 
     def tensors(self, node: fx.Node) -> list[fx.Node]:
         """Return the inputs that are tensors of more than a number."""
-        return [item for item in node.all_input_nodes if item not in self.numbers and shape_of(item) is not None]
+        return [item for item in node.all_input_nodes if shape_of(item) is not None and not self._serves_as_number(item, node)]
+
+    def _serves_as_number(self, item: fx.Node, reader: fx.Node) -> bool:
+        """Whether an input is a number to its reader; a matrix of one element is none to what works on it element by element."""
+        return item in self.numbers and not (len(shape_of(item) or ()) > 1 and shape_of(item) == shape_of(reader))
+
+    def sources(self, node: fx.Node) -> set[fx.Node]:
+        """Return the parameters and buffers behind the numbers that a node reads."""
+        numbers = [item for item in node.all_input_nodes if self._serves_as_number(item, node)]
+        return {source for item in numbers for source in _ancestors(item) if source.op == "get_attr"}
 
     def reads_number(self, node: fx.Node) -> bool:
         """Whether a number takes part: a parameter's, or one written into the code."""
-        if any(item in self.numbers for item in node.all_input_nodes):
+        if any(self._serves_as_number(item, node) for item in node.all_input_nodes):
             return True
         return operator_name(node) in _ARITHMETIC and any(isinstance(arg, (int, float)) for arg in (*node.args[1:], *node.kwargs.values()))
 
@@ -256,7 +265,7 @@ def _describe(module: fx.GraphModule, finder: _Finder, region: _Region) -> Branc
         entry=region.entry.name,
         exit=region.exit.name,
         operator=operator.name,
-        parameters=tuple(sorted({str(item.target) for node in members for item in _sources(node, finder.numbers)})),
+        parameters=tuple(sorted({str(item.target) for node in members for item in finder.sources(node)})),
         keeps_zero=keeps_zero(module, members, region.entry, region.exit),
     )
 
@@ -275,11 +284,6 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
             seen.add(item)
             pending += item.all_input_nodes
     return seen
-
-
-def _sources(node: fx.Node, numbers: set[fx.Node]) -> set[fx.Node]:
-    """Parameters and buffers behind the numbers that a node reads."""
-    return {source for item in node.all_input_nodes if item in numbers for source in _ancestors(item) if source.op == "get_attr"}
 
 
 def with_unique_names(branches: list[Branch]) -> tuple[Branch, ...]:

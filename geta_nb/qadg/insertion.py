@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
+from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
 from geta_nb.groups import Propagation
 from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
 from geta_nb.qadg.names import place_tensor
@@ -22,11 +22,12 @@ from geta_nb.quantizers import NUMBERS, WEIGHT, WRITTEN_AT, Quantizer, Quantizer
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a quantizer stands: all that read ``replaced`` read what it gives out; it comes before ``before``, in its scope."""
+    """Where a quantizer stands: ``users`` of ``replaced`` read what it gives out; it comes before ``before``, in its scope."""
 
     kind: str
     layer: str
     replaced: fx.Node
+    users: tuple[fx.Node, ...]
     before: fx.Node
 
     @property
@@ -105,11 +106,15 @@ def _places(graph: fx.Graph, names: Mapping[str, str], quantizers: Quantizers) -
         if is_mark(node):
             kind, layer = mark_of(mark_label(node))
             if layer in (quantizers.weights if kind == WEIGHT else quantizers.activations):
-                found.append(_Place(kind, layer, node, node))
+                found.append(_Place(kind, layer, node, tuple(node.users), node))
         elif node.op == "get_attr" and node.users:
             owner = quantizers.parameter_layer.get(names.get(str(node.target), ""))
             if owner is not None and (WEIGHT, owner) not in at_marks:
-                found.append(_Place(WEIGHT, owner, node, min(node.users, key=order.__getitem__)))
+                path = names[str(node.target)].rpartition(".")[0]
+                calls: dict[str, list[fx.Node]] = {}
+                for user in sorted(node.users, key=order.__getitem__):
+                    calls.setdefault(call_of(user, path), []).append(user)
+                found += [_Place(WEIGHT, owner, node, tuple(users), users[0]) for users in calls.values()]
     return sorted(found, key=lambda place: (order[place.before], place.kind != WEIGHT))
 
 
@@ -133,8 +138,8 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 twin.meta = {"val": _value(item, x), **meta}
                 nodes.append(twin)
-    inside = set(nodes)
-    place.replaced.replace_all_uses_with(nodes[-1], delete_user_cb=lambda user: user not in inside)
+    for user in place.users:
+        user.replace_input_with(place.replaced, nodes[-1])
     return nodes
 
 
