@@ -90,7 +90,7 @@ class GETA(Shown):
 
     @property
     def trace(self) -> Trace:
-        """Raw ATen trace of the quantized model."""
+        """ATen trace of the model, made without quantizers, with the branches of those that stand on it now."""
         return self._analysis.trace
 
     @property

@@ -28,9 +28,11 @@ from geta_nb.subnet import build as subnet
 
 SHARE = 0.3
 MODES = ("pruning only", "quantized")
-PHASES = ("exporter", "lowering", "quantizers", "branches", "labels", "groups", "costs", "choose", "cut", "runs")
+_EXPORT = torch.export.export
+PHASES = ("exporter", "lowering", "labels", "groups", "quantizers", "branches", "costs", "choose", "cut", "runs")
 """Phases of ours. Torch's own work is ``exporter``: torch.export.export, module() and, where a network needs it, run_decompositions; the
-forward passes on the example inputs are ``runs``: one that checks these inputs, and those of masked, cut graph and cut module."""
+forward passes on the example inputs are ``runs``: one that checks these inputs, two that compare model and graph where there are
+quantizers, and those of masked, cut graph and cut module."""
 
 
 class Stopwatch:
@@ -38,6 +40,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.exports = 0
         self._open: list[list[float]] = []
 
     @contextmanager
@@ -58,6 +61,7 @@ class Stopwatch:
         """Return ``function``, counted as ``name``."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
+            self.exports += function is _EXPORT
             with self.phase(name):
                 return function(*args, **kwargs)
 
@@ -69,9 +73,9 @@ class Stopwatch:
         stages: list[tuple[Any, str, str]] = [
             (torch.export, "export", "exporter"), (torch.export.ExportedProgram, "run_decompositions", "exporter"),
             (torch.export.ExportedProgram, "module", "exporter"), (analysis, "trace_model", "lowering"), (geta, "check_inputs", "runs"),
-            (subnet, "outputs_of", "runs"), (geta, "attach_quantizers", "quantizers"),
-            (analysis, "build_qadg", "branches"), (analysis, "_drop_idle", "branches"), (analysis, "propagate", "labels"),
-            (analysis, "find_groups", "groups"), (analysis, "_cost_model", "costs"),
+            (analysis, "check_agreement", "runs"), (subnet, "outputs_of", "runs"), (analysis, "attach_quantizers", "quantizers"),
+            (analysis, "find_branches", "branches"), (analysis, "find_sites", "branches"), (analysis, "put_branches", "branches"),
+            (analysis, "propagate", "labels"), (analysis, "find_groups", "groups"), (analysis, "price", "costs"),
         ]  # fmt: skip
         with ExitStack() as stack:
             for owner, name, phase in stages:
@@ -109,7 +113,7 @@ def run_ours(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> dict[st
     facts = {"seconds": time.process_time() - start, "wall": time.perf_counter() - clock, "phases": watch.seconds}
     names = dict(parameter_tensors(small))
     kept = sum({id(p): p.numel() for p in names.values()}.values()) / dense
-    return facts | {"groups": len(found.groups), "kept": kept, "runs": _runs(small, inputs)}
+    return facts | {"groups": len(found.groups), "kept": kept, "runs": _runs(small, inputs), "exports": watch.exports}
 
 
 def run_torch_pruning(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, Any]:
             quiet = [rest - run["phases"]["runs"] for run, rest in zip(rounds, beside, strict=True)]
             facts[system] |= {"beside": median(beside), "share": median(b / e for b, e in zip(beside, exporter, strict=True))}
             facts[system] |= {"share_without_runs": median(b / e for b, e in zip(quiet, exporter, strict=True))}
+            facts[system] |= {"exports": max(run["exports"] for run in rounds)}
     return facts
 
 
@@ -52,7 +53,7 @@ def totals(rows: Rows) -> str:
     """Return the table of totals as markdown, seconds of processor time."""
     head = ["network"]
     for mode in MODES:
-        head += [f"{mode}: exporter", "the rest", "rest / exporter (without runs)", "total", "left"]
+        head += [f"{mode}: exporter (runs)", "the rest", "rest / exporter (without runs)", "total", "left"]
     head += ["torch-pruning: build", "prune", "total", "left", "still runs", f"{MODES[0]} / torch-pruning"]
     lines = []
     for row in rows:
@@ -60,7 +61,8 @@ def totals(rows: Rows) -> str:
         for mode in MODES:
             ours = row[mode]
             shares = f"{100 * ours['share']:.0f} % ({100 * ours['share_without_runs']:.0f} %)"
-            line += [_s(ours["phases"]["exporter"]), _s(ours["beside"]), shares, _s(ours["seconds"]), _share(ours["kept"])]
+            exporter = f"{_s(ours['phases']['exporter'])} ({ours['exports']})"
+            line += [exporter, _s(ours["beside"]), shares, _s(ours["seconds"]), _share(ours["kept"])]
         theirs = row["torch-pruning"]
         line += [_s(theirs["phases"]["build"]), _s(theirs["phases"]["prune"]), _s(theirs["seconds"]), _share(theirs["kept"])]
         lines.append([*line, "yes" if theirs["runs"] else "**no**", f"{row[MODES[0]]['seconds'] / theirs['seconds']:.2f}"])

@@ -166,7 +166,7 @@ def test_speed_is_measured_by_phase_and_the_phases_add_up():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3)).eval(), (torch.rand(2, 6),)
     run = speed.run_ours(model, x, "quantized")
-    assert run["runs"] and run["groups"] == 10
+    assert run["runs"] and run["groups"] == 10 and run["exports"] == 1
     # 3 of 10 hidden units go: 7 * 6 + 7 + 7 * 3 + 3 of 103 parameters are left
     assert run["kept"] == 73 / 103
     assert 0 < run["phases"]["exporter"] < run["seconds"]
@@ -186,13 +186,13 @@ def test_the_weakest_share_of_each_family_goes():
 
 def test_speed_tables_say_what_was_measured():
     def run(seconds: float, phases: dict[str, float]) -> dict[str, object]:
-        return {"seconds": seconds, "wall": 2 * seconds, "phases": phases, "kept": 0.5, "runs": False}
+        return {"seconds": seconds, "wall": 2 * seconds, "phases": phases, "kept": 0.5, "runs": False, "exports": 1}
 
     ours = dict.fromkeys(speed.PHASES, 0.0) | {"exporter": 1.0, "runs": 0.25}
     rounds = {mode: [run(1.5, ours)] for mode in speed.MODES} | {"torch-pruning": [run(0.75, {"build": 0.25, "prune": 0.5})]}
     row = speed_table.summary({"label": "a net", "parameters": 5, "rounds": rounds})
     line = speed_table.totals([row]).splitlines()[-1]
-    mode = "1.00 | 0.50 | 50 % (25 %) | 1.50 | 50 %"
+    mode = "1.00 (1) | 0.50 | 50 % (25 %) | 1.50 | 50 %"
     assert line == f"| a net | {mode} | {mode} | 0.25 | 0.50 | 0.75 | 50 % | **no** | 2.00 |"
     deep = [speed_table.summary({"layers": n, "rounds": {"quantized": [run(n / 4, ours)]}}) for n in (4, 8)]
     assert speed_table.depths(deep).splitlines()[-1] == "| 8 | 1.00 | 1.00 | 2.00 | 250 ms | 1.00 |"

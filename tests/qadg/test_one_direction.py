@@ -78,7 +78,8 @@ def test_a_parameter_of_one_element_trains_is_cut_saved_and_loaded(name: str, co
     rtol = laws.RTOL_CODES if geta.activation_bit_widths() else laws.RTOL_FLOAT32
     laws.assert_same(evaluate(model, IMAGES), evaluate(subnet, IMAGES), rtol)
     again = gt.load(gt.save(subnet, tmp_path / "net"))
-    assert_same(evaluate(again, IMAGES), evaluate(subnet, IMAGES))
+    # torch makes weight_norm one kernel in the module and several operators in a graph, which round apart
+    assert_same(evaluate(again, IMAGES), evaluate(subnet, IMAGES), atol=1e-6 if name.startswith("weight_norm") else 0.0)
 
 
 def test_only_a_matrix_of_one_element_gets_a_quantizer() -> None:
