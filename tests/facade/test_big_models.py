@@ -91,8 +91,7 @@ import json, re, sys, time
 import torch
 torch.set_num_threads(1)
 import transformers
-sys.path.insert(0, "tests")
-import test_big_models as nets
+import tests.facade.test_big_models as nets
 start = time.process_time()
 geta = nets.analysed(sys.argv[1], sys.argv[2], 32)
 families = [len(family.groups) for family in geta.families]
