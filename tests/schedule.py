@@ -20,7 +20,7 @@ IN_PARTS = {
     "tests/pipelines/test_notebooks.py",
     "tests/zoo/test_laws.py",
 }
-"""Files too long for one worker: what is parametrized by the same first name (a net, a notebook) is a unit, and what is made for it, too."""
+"""Files too long for one worker: what is parametrized by the same first name (a net, a notebook) is a unit."""
 
 
 def unit_of(nodeid: str) -> str:

@@ -227,7 +227,7 @@ def test_a_killed_notebook_goes_on_and_ends_as_if_it_had_not_been(smoke_folder, 
     whole = smoke_run(path, smoke_folder)
     command = [sys.executable, "-m", "geta_nb.bench.run_notebook", str(path), str(tmp_path), "--smoke"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not list(tmp_path.glob("checkpoints/*/compress.safetensors")):
         assert killed.poll() is None and time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.02)
@@ -235,7 +235,7 @@ def test_a_killed_notebook_goes_on_and_ends_as_if_it_had_not_been(smoke_folder, 
     for process in [psutil.Process(killed.pid), *children]:
         process.kill()
     killed.wait()
-    psutil.wait_procs(children, timeout=10)
+    psutil.wait_procs(children, timeout=60)
     assert not (tmp_path / "report.json").exists()
     resumed = run_smoke(path, tmp_path)
     said = [str(output.get("data", {}).get("text/plain", "")) for output in resumed.outputs]
