@@ -28,6 +28,7 @@ class Reporting:
         self.terminal = os.dup(2)  # a running test's own output is captured, this is not
         self.timers: dict[str, threading.Timer] = {}
         self.units: dict[str, float] = defaultdict(float)
+        self.files: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Name the test in a minute, unless it has ended."""
@@ -41,8 +42,9 @@ class Reporting:
             timer.cancel()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add a phase of a test to its unit of work."""
+        """Add a phase of a test to its unit of work, and to its file."""
         self.units[schedule.unit_of(report.nodeid)] += report.duration
+        self.files[report.nodeid.partition("::")[0]] += report.duration
 
     def pytest_sessionfinish(self) -> None:
         """Keep what each unit took, where that was asked for."""
@@ -53,10 +55,7 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the files that took longest and what all of it took."""
-        files: dict[str, float] = defaultdict(float)
-        for unit, seconds in self.units.items():
-            files[unit.partition("::")[0]] += seconds
-        slowest = sorted(files.items(), key=lambda item: -item[1])[:FILES]
+        slowest = sorted(self.files.items(), key=lambda item: -item[1])[:FILES]
         terminalreporter.section(f"slowest {len(slowest)} files, seconds on the wall")
         for name, seconds in slowest:
             terminalreporter.write_line(f"{seconds:8.1f}  {name}")

@@ -1,4 +1,4 @@
-"""Who runs which test when: with ``--dist loadfile`` a file, or a part of a large one, is a unit; the longest unit goes first.
+"""Who runs which test when: with ``--dist loadfile`` a file, a notebook or a net of the zoo is a unit; the longest unit goes first.
 
 Comes in: the ids of tests and ``durations.json``, the seconds of each unit in an earlier run. Goes out: an order that is the same in all
 workers, so that none of them is left with a long file at the end while the others wait.
@@ -15,23 +15,23 @@ from typing import Any
 import pytest
 
 DURATIONS = Path(__file__).with_name("durations.json")
-IN_PARTS = {
-    "tests/house/test_tutorials.py",
-    "tests/pipelines/test_notebooks.py",
-    "tests/zoo/test_laws.py",
-}
-"""Files too long for one worker: what is parametrized by the same first name (a net, a notebook) is a unit."""
+IN_PARTS = {"tests/house/test_tutorials.py", "tests/pipelines/test_notebooks.py"}
+"""Files too long for one worker: each notebook is a unit."""
+BY_NET = {"tests/graph/test_program_zoo.py", "tests/zoo/test_laws.py", "tests/zoo/test_zoo.py"}
+"""Files that ask something of every net: all tests of a net are a unit, in whichever file they are, so that it is traced once."""
 
 
 def unit_of(nodeid: str) -> str:
-    """Return the file of a test, or the file and the name of what the test is about.
+    """Return what a test is handed out with: its file, or what the test is about.
 
-    >>> unit_of("tests/zoo/test_laws.py::test_cut[vgg7-both]"), unit_of("tests/zoo/test_zoo.py::test_it[vgg7]")
-    ('tests/zoo/test_laws.py::vgg7', 'tests/zoo/test_zoo.py')
+    >>> unit_of("tests/zoo/test_laws.py::test_cut[vgg7-both]"), unit_of("tests/cost/test_model.py::test_it[vgg7]")
+    ('net::vgg7', 'tests/cost/test_model.py')
     """
     path, _, test = nodeid.partition("::")
     name = test.partition("[")[2].rstrip("]").partition("-")[0]
-    return f"{path}::{name}" if path in IN_PARTS and name else path
+    if name and path in BY_NET:
+        return f"net::{name}"
+    return f"{path}::{name}" if name and path in IN_PARTS else path
 
 
 @cache
@@ -42,16 +42,25 @@ def durations() -> Mapping[str, float]:
 
 def keep(units: Mapping[str, float]) -> None:
     """Write what each unit took in this run; what did not run keeps what it had, what is gone goes."""
-    kept = {unit: seconds for unit, seconds in durations().items() if (DURATIONS.parents[1] / unit.partition("::")[0]).exists()}
-    kept |= {unit: round(seconds, 1) for unit, seconds in units.items()}
+    kept = dict(durations()) | {unit: round(seconds, 1) for unit, seconds in units.items()}
+    root = DURATIONS.parents[1]
+    kept = {unit: seconds for unit, seconds in kept.items() if unit.startswith("net::") or (root / unit.partition("::")[0]).exists()}
     DURATIONS.write_text(json.dumps(dict(sorted(kept.items(), key=lambda item: -item[1])), indent=0) + "\n")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In a worker: the longest unit first, an unknown one before all; within a unit the order stays."""
-    if hasattr(config, "workerinput"):
-        known = durations()
-        items.sort(key=lambda item: -known.get(unit_of(item.nodeid), float("inf")))
+    """Put the tests of a unit together, in their order; in a worker the longest unit first, and one that nobody knows before it."""
+    place: dict[str, int] = {}
+    for item in items:
+        place.setdefault(unit_of(item.nodeid), len(place))
+    known = durations() if hasattr(config, "workerinput") else dict.fromkeys(place, 0.0)
+
+    def key(item: pytest.Item) -> tuple[float, int]:
+        unit = unit_of(item.nodeid)
+        return -known.get(unit, float("inf")), place[unit]
+
+    items.sort(key=key)
 
 
 @pytest.hookimpl(optionalhook=True)
