@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from tests import schedule
 LONG = 60.0
 """Seconds after which a test that is still going on is named."""
 FILES = 30
+PROCESSOR = "processor seconds"
+BEGIN = pytest.StashKey[float]()
 
 
 class Reporting:
@@ -28,7 +31,7 @@ class Reporting:
         self.terminal = os.dup(2)  # a running test's own output is captured, this is not
         self.timers: dict[str, threading.Timer] = {}
         self.units: dict[str, float] = defaultdict(float)
-        self.files: dict[str, float] = defaultdict(float)
+        self.files: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Name the test in a minute, unless it has ended."""
@@ -44,7 +47,9 @@ class Reporting:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a phase of a test to its unit of work, and to its file."""
         self.units[schedule.unit_of(report.nodeid)] += report.duration
-        self.files[report.nodeid.partition("::")[0]] += report.duration
+        file = self.files[report.nodeid.partition("::")[0]]
+        file[0] += report.duration
+        file[1] += sum(value for name, value in report.user_properties if name == PROCESSOR and report.when == "teardown")
 
     def pytest_sessionfinish(self) -> None:
         """Keep what each unit took, where that was asked for."""
@@ -55,17 +60,37 @@ class Reporting:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the files that took longest and what all of it took."""
-        slowest = sorted(self.files.items(), key=lambda item: -item[1])[:FILES]
-        terminalreporter.section(f"slowest {len(slowest)} files, seconds on the wall")
-        for name, seconds in slowest:
-            terminalreporter.write_line(f"{seconds:8.1f}  {name}")
-        used = os.times()  # the workers have ended: their time and that of what they started is this process's children's
-        processor = used.user + used.system + used.children_user + used.children_system
+        slowest = sorted(self.files.items(), key=lambda item: -item[1][0])[:FILES]
+        terminalreporter.section(f"slowest {len(slowest)} files: seconds, and seconds of the processor")
+        for name, (seconds, processor) in slowest:
+            terminalreporter.write_line(f"{seconds:8.1f} {processor:8.1f}  {name}")
+        processor = processor_seconds()  # the workers have ended: their time and that of what they started is this process's children's
         wall = time.perf_counter() - self.begin
         terminalreporter.write_line(f"in all {processor / 60:.1f} minutes of processor time in {wall / 60:.1f} minutes")
 
     def _say(self, text: str) -> None:
         os.write(self.terminal, text.encode())
+
+
+def processor_seconds() -> float:
+    """Return what this process has used, and those that it started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin to count the processor's seconds of a test."""
+    item.stash[BEGIN] = processor_seconds()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send them with the last report of the test, from whichever process it ran in."""
+    report = yield
+    if call.when == "teardown":
+        report.user_properties.append((PROCESSOR, processor_seconds() - item.stash.get(BEGIN, processor_seconds())))
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
