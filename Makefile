@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel zoo widgets panels picture notebooks browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets panels picture notebooks browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -17,6 +17,9 @@ run: $(STAMP)   ## compress a small network on the bundled digits (minutes), int
 
 test: lint browser  ## lint, types, then every test and notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
+
+durations: $(STAMP) browser  ## run every test, and keep which files take long: the next runs begin with those
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 --keep-durations
 
 lint: $(STAMP)  ## ruff and mypy --strict
 	$(BIN)/python -m ruff check .
@@ -65,6 +68,13 @@ app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
 
 bench-panel: $(STAMP)  ## how fast the budget panel answers on BERT-base
 	$(BIN)/python -m geta_nb.bench.panel_speed
+
+bench-live: $(STAMP)  ## how soon a run stops, in Python and by hand in a page, and bars follow a slider
+	$(BIN)/python -m geta_nb.bench.live_speed
+	$(BIN)/python -m tests.browser.live_speed
+
+bench-big-models: $(STAMP)  ## what a 7B Llama and a 2.7B Phi take to be analysed, without their weights
+	$(BIN)/python -m geta_nb.bench.big_models
 
 panels:         ## copy the panels' browser files to where the package ships them
 	mkdir -p geta_nb/widgets/static/panels

@@ -20,6 +20,7 @@ import torch
 
 torch.set_num_threads(1)
 
+pytest_plugins = ("tests.schedule", "tests.reporting")
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
 

@@ -40,20 +40,19 @@ def lab(request: Any, tmp_path_factory: Any) -> Iterator[Any]:
     with jupyterlab(folder, dark=dark) as address, browser_page(dark=dark, width=1400, height=900) as page:
         open_notebook(page, address, "net.ipynb")
         start_cells(page)
-        page.wait_for_selector("[data-testid=geta-explorer] [role=treeitem]", timeout=120_000)
+        page.wait_for_selector("[data-testid=geta-explorer] [role=treeitem]", timeout=240_000)
         page.theme = request.param
         yield page
 
 
 def run_cell(page: Any, index: int) -> None:
-    """Run one cell again."""
+    """Run one cell again; comes back when it is done."""
     chosen = "jupyterapp.shell.currentWidget.content.activeCellIndex = i"
-    page.evaluate(f"(i) => {{ {chosen}; void jupyterapp.commands.execute('notebook:run-cell') }}", index)
+    page.evaluate(f"async (i) => {{ {chosen}; await jupyterapp.commands.execute('notebook:run-cell') }}", index)
 
 
 def line(page: Any) -> str:
     run_cell(page, 1)
-    page.wait_for_timeout(1000)
     return str(page.locator(".jp-OutputArea-output", has_text="LINE").last.inner_text())
 
 

@@ -55,7 +55,7 @@ class Blocks(nn.Module):
         return self.head(x)
 
 
-def until(page: Any, condition: str, seconds: float = 10.0) -> None:
+def until(page: Any, condition: str, seconds: float = 120.0) -> None:
     """Wait until an expression holds. Playwright's own waiting evaluates in the page, which the page's policy forbids."""
     for _ in range(int(50 * seconds)):
         if page.evaluate(f"Boolean({condition})"):

@@ -10,8 +10,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests.browser.lab import (
-    CLICK_UNTIL,
-    LATENCY,
     browser_page,
     jupyterlab,
     kernel_value,
@@ -20,18 +18,20 @@ from tests.browser.lab import (
     run_cells,
     save_picture,
     start_cells,
+    stop_by_hand,
     wait_beyond,
+    wait_for_state,
     write_notebook,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 HOSTILE = "<img src=x onerror=window['broken']=1>"
 SET_UP = f"""
 import time, torch
 torch.set_num_threads(1)
 import geta_nb as gt
 from torch import nn
-from live_runs import Training
+from tests.widgets.live_runs import Training
 t = Training(4000)
 def step(i):
     time.sleep(0.005)
@@ -91,10 +91,6 @@ def step_of(page):
     return int(page.get_by_test_id("geta-live").get_attribute("data-step"))
 
 
-def wait_for_state(page, state):
-    page.wait_for_selector(f"[data-testid=geta-live][data-state={state}]", timeout=20_000)
-
-
 def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
     page = lab("live", SET_UP, "run")
     live = page.get_by_test_id("geta-live")
@@ -116,11 +112,11 @@ def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
     page.get_by_test_id("geta-live-resume").click()
     wait_beyond(page, step_of(page) + 50)
     save_picture(live, f"live_{page.theme}")
-    assert page.evaluate(CLICK_UNTIL, ["stop", "stopped"]) < LATENCY
+    stop_by_hand(page)
     assert kernel_value(page, "run.state") == "'stopped'"
     page.get_by_test_id("geta-live-start").click()
     wait_for_state(page, "running")
-    assert page.evaluate(CLICK_UNTIL, ["stop", "stopped"]) < LATENCY
+    stop_by_hand(page)
     assert page.evaluate("() => window.broken") is None and HOSTILE in page.get_by_test_id("geta-live-facts").inner_text()
 
 
@@ -130,21 +126,21 @@ def test_a_reloaded_page_shows_the_present_state_of_a_run_that_goes_on(lab):
     wait_beyond(page, 100)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.reload(wait_until="load")
-    page.get_by_test_id("geta-live").wait_for(timeout=60_000)
+    page.get_by_test_id("geta-live").wait_for(timeout=240_000)
     wait_for_state(page, "running")
     first = step_of(page)
     assert first > 100
     wait_beyond(page, first)
     assert "weight bits: 3 rows" in page.get_by_test_id("geta-live").locator("canvas").last.get_attribute("aria-label")
-    assert page.evaluate(CLICK_UNTIL, ["stop", "stopped"]) < LATENCY
+    stop_by_hand(page)
 
 
 def test_buttons_reach_a_run_that_a_cell_is_waiting_for(lab):
     """Since ipykernel 7 a page speaks to a kernel whose main thread waits; before it, only the kernel's interrupt does."""
     page = lab("waiting", SET_UP, "display(run)\nrun.start().wait()\nwaited = True", wait=False)
-    page.get_by_test_id("geta-live").first.wait_for(timeout=60_000)
+    page.get_by_test_id("geta-live").first.wait_for(timeout=240_000)
     wait_beyond(page, 50)
-    assert page.evaluate(CLICK_UNTIL, ["stop", "stopped"]) < LATENCY
+    stop_by_hand(page)
     # the kernel answers this only after the cell: the wait was over
     assert kernel_value(page, "(run.state, waited)") == "('stopped', True)"
 
@@ -178,25 +174,35 @@ def test_the_budget_follows_hand_and_keyboard_and_python_follows_back(lab):
     assert page.get_by_test_id("geta-budget-sparsity").is_disabled()
 
 
-def test_bars_follow_a_moving_slider_within_a_tenth_of_a_second(lab):
+# moves the slider as often as it is told, waiting for each answer or not; gives what the number beside it said in the very same moment
+MOVE = """async ([times, wait]) => {
+    const find = (id) => document.querySelector(`[data-testid=geta-budget-${id}]`);
+    const slider = find('sparsity'), field = find('sparsity-number'), code = find('code'), shown = [];
+    const frame = () => new Promise((done) => requestAnimationFrame(done));
+    for (let i = 1; i <= times; i += 1) {
+        const share = Number((0.02 * i).toFixed(2)), wanted = `gt.Budget(group_sparsity=${share})`;
+        slider.value = share;
+        slider.dispatchEvent(new Event('input', {bubbles: true}));
+        shown.push(Number(field.value) === share);
+        const end = performance.now() + 120000;
+        if (wait || i === times) while (code.textContent !== wanted && performance.now() < end) await frame();
+        if (wait || i === times) shown.push(code.textContent === wanted);
+    }
+    return shown;
+}"""
+
+
+def test_a_moving_slider_never_waits_is_answered_and_only_its_newest_place_is_asked_for(lab):
+    """How many milliseconds that takes is what ``make bench-live`` measures."""
     page = lab("speed", SET_UP, "panel = gt.BudgetPanel(t.geta)\npanel")
     page.get_by_test_id("geta-budget").wait_for()
-    waits = page.evaluate(
-        """async () => {
-            const slider = document.querySelector('[data-testid=geta-budget-sparsity]');
-            const code = document.querySelector('[data-testid=geta-budget-code]');
-            const waits = [];
-            for (let i = 0; i < 15; i += 1) {
-                const wanted = `gt.Budget(group_sparsity=${(0.1 + 0.02 * i).toFixed(2).replace(/0+$/, '')})`, begin = performance.now();
-                slider.value = 0.1 + 0.02 * i;
-                slider.dispatchEvent(new Event('input', {bubbles: true}));
-                while (code.textContent !== wanted && performance.now() - begin < 5000) await new Promise((r) => requestAnimationFrame(r));
-                waits.push(performance.now() - begin);
-            }
-            return waits.sort((a, b) => a - b);
-        }"""
-    )
-    assert waits[len(waits) // 2] < 100, waits  # the median: the machine is shared with other tests
+    answered = page.evaluate(MOVE, [15, True])
+    assert answered == [True] * 30
+    sent = int(kernel_value(page, "panel.form['sent']"))
+    assert sent == 15
+    at_once = page.evaluate(MOVE, [20, False])
+    assert at_once == [True] * 21
+    assert kernel_value(page, "(panel.form['sent'] - 15, panel.budget == gt.Budget(0.4))") == "(2, True)"  # the first and the newest
 
 
 def test_hostile_names_stay_text_and_nothing_leaves_the_panel(lab):
@@ -242,7 +248,7 @@ def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     page.get_by_test_id("geta-live-start").click()
     wait_for_state(page, "finished")
     page.get_by_test_id("geta-studio-cut").click()
-    page.get_by_test_id("geta-studio-report").get_by_text("group sparsity").first.wait_for(timeout=20_000)
+    page.get_by_test_id("geta-studio-report").get_by_text("group sparsity").first.wait_for(timeout=120_000)
     facts = "(studio.geta.group_sparsity(), studio.run.optimizer.budget == gt.Budget(0.25), type(studio.subnet).__name__)"
     assert kernel_value(page, facts) == "(0.25, True, 'Sequential')"
     save_picture(studio, f"studio_{page.theme}")

@@ -96,6 +96,8 @@ NETS = {
     "mixed": (MixedLayouts, mixed_table, lambda: torch.randn(8, 5), 3),
 }
 SHORT = Schedule(2, 9, 3, 10, 3, 4)
+END = SHORT.cool_down_start
+COLLAPSES = "ignore:QASSO. a layer collapses:geta_nb.errors.CollapseWarning"  # families of six and eight: some budgets leave one group
 
 
 def compress(
@@ -171,3 +173,9 @@ def zero_groups(run):
 
 WEIGHTS = QuantConfig()
 BOTH = QuantConfig(activations=True)
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name

@@ -29,8 +29,8 @@ RTOL = 2e-12
 
 
 def torchrun(ranks: int, folder: Path, cases: list[dict[str, Any]]) -> None:
-    root = WORKER.parents[1]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]), "OMP_NUM_THREADS": "1"}
+    root = WORKER.parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     done = subprocess.run(
         [*command, str(WORKER), str(folder), json.dumps(cases)], env=environment, capture_output=True, text=True, timeout=400, check=False

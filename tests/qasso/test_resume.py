@@ -27,8 +27,8 @@ VARIANTS: list[dict[str, Any]] = [{}, {"rules": "paper"}, {"target": True}, {"ro
 
 
 def environment() -> dict[str, str]:
-    root = WORKER.parents[1]
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]), "OMP_NUM_THREADS": "1"}
+    root = WORKER.parents[2]
+    return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
 
 def serve(tmp_path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 import torch.nn.functional as F
 
@@ -41,3 +43,28 @@ class Training:
 
     def run(self, **options):
         return gt.LiveRun(self.step, self.geta, self.optimizer, total_steps=self.total, **{"every": 10, **self.options, **options})
+
+
+class Endless:
+    """A step that takes 5 ms and counts itself; fails at one number if told so."""
+
+    def __init__(self, *, fail_at: int | None = None) -> None:
+        self.count, self.fail_at, self.training = 0, fail_at, Training(8)
+
+    def __call__(self, i: int):
+        time.sleep(0.005)
+        self.count += 1
+        if i == self.fail_at:
+            raise ValueError("the data ran out")
+        return {"loss": 1.0 / (i + 1)}
+
+    def run(self, total: int = 10_000_000, **options):
+        return gt.LiveRun(self, self.training.geta, self.training.optimizer, total_steps=total, **options)
+
+
+def until(condition, seconds: float = 120.0) -> None:
+    """Wait for a condition; the limit only ends a test that hangs."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.002)

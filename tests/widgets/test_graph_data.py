@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -31,11 +32,16 @@ def both() -> tuple[gt.GETA, dict[str, Any]]:
     return made(cnn(), IMAGES, quantize=gt.QuantConfig(activations=True))
 
 
+@cache
+def of_zoo(name: str) -> tuple[gt.GETA, dict[str, Any]]:
+    """A net of the zoo, analysed once for all tests here; they only read it."""
+    entry = ZOO[name]
+    return made(entry.build(), *entry.inputs(2), example_kwargs=entry.kwargs(2))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_three_pictures_are_of_one_network(name: str) -> None:
-    entry = ZOO[name]
-    geta = gt.GETA(entry.build(), entry.inputs(2), example_kwargs=entry.kwargs(2))
-    data = graph_data(geta)
+    geta, data = of_zoo(name)
     count, layers = len(data["nodes"]["name"]), data["layers"]
     assert count == len(list(geta.trace.module.graph.nodes)) == len(layers["raw"]["nodes"])
     assert {len(column) for column in data["nodes"].values()} == {count}
@@ -54,8 +60,7 @@ def test_the_three_pictures_are_of_one_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_node_is_in_exactly_one_module_and_every_module_has_one_above(name: str) -> None:
-    entry = ZOO[name]
-    data = graph_data(gt.GETA(entry.build(), entry.inputs(2), example_kwargs=entry.kwargs(2)))
+    _, data = of_zoo(name)
     paths = data["modules"]["path"]
     assert paths[0] == "" and len(set(paths)) == len(paths) == len(data["modules"]["type"])
     assert set(data["nodes"]["module"]) <= set(range(len(paths)))

@@ -277,6 +277,7 @@ for _name in _HUGGING_FACE:
 
 CORE = frozenset(ZOO)  # the nets above; those of the other files are more of the same kinds and traps
 
+import tests.zoo.text  # noqa: E402, F401  (it registers its nets here)
 
 zoo_vision.register(add, hugging_face)
 zoo_traps.register(add)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.zoo.traps import C, L, P, seq
+from tests.zoo.trap_parts import C, L, P, seq
 
 
 class MaskedAutoregressive(nn.Module):

@@ -302,3 +302,5 @@ ODD["heads_in_pairs"] = Odd(lambda: Heads("plain", 2), (SEQUENCE,), 18)
 ODD["heads_in_pairs_rotary"] = Odd(lambda: Heads("rotary", 2), (SEQUENCE,), 18)
 ODD["heads_with_one_key"] = Odd(lambda: Heads("plain", 1), (SEQUENCE,), 20)  # 4 heads of queries and of columns that read them
 
+
+import tests.zoo.odd_text  # noqa: E402, F401  (it registers its nets here)

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from functools import cached_property
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import geta_nb as gt
 from tests.zoo import laws
-from tests.zoo.catalogue import CORE, ZOO, randomise
+from tests.zoo.cases import Case, case_of, odd_case
+from tests.zoo.catalogue import CORE, ZOO
 from tests.zoo.odd_nets import ODD
 from tests.zoo.random_nets import Random, example_input, random_conv_nets, random_mlps
 
 # a few seconds each; the rest of the zoo, 5 to 60 s a net on a busy machine, is for the slow tier
 QUICK = {"flatten_linear", "group_norm", "shared_conv", "tied_linear", "glu_chunk", "bare_parameter"}
-
-
-class Case:
-    """A net of the zoo and its GETA in each mode, made when first asked for."""
-
-    def __init__(self, name: str) -> None:
-        self.entry = ZOO[name]
-
-    def _make(self, mode: str) -> gt.GETA:
-        model, args, kwargs = self.entry.double()
-        return laws.geta_of(model, args, kwargs, mode)
-
-    @cached_property
-    def plain(self) -> gt.GETA:
-        return self._make("plain")
-
-    @cached_property
-    def weights(self) -> gt.GETA:
-        return self._make("weights")
-
-    @cached_property
-    def both(self) -> gt.GETA:
-        return self._make("both")
 
 
 def _marked(name: str) -> Any:
@@ -51,7 +26,7 @@ def _marked(name: str) -> Any:
 @pytest.fixture(scope="module", params=[_marked(name) for name in ZOO if name in CORE])
 def case(request: pytest.FixtureRequest) -> Case:
     """One net; all its tests run one after another, so that each mode is exported once."""
-    return Case(request.param)
+    return case_of(request.param)
 
 
 def test_no_index_of_a_parameter_is_in_two_groups(case: Case) -> None:
@@ -107,7 +82,7 @@ def test_each_quantizer_sits_on_the_layer_whose_weight_it_quantizes(case: Case) 
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in CORE])
 def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
     """One cut a net here, each net another share of its groups, quantized; ``make zoo`` tries all shares in all modes."""
-    case, draw = Case(name), zlib.crc32(name.encode())
+    case, draw = case_of(name), zlib.crc32(name.encode())
     laws.check_partition(case.plain)
     assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
     assert laws.slice_sets(case.both) == laws.slice_sets(case.plain)
@@ -125,16 +100,9 @@ def test_nothing_in_the_zoo_is_without_a_rule(case: Case) -> None:
     assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
 
 
-def _odd_case(name: str, mode: str = "plain") -> gt.GETA:
-    torch.manual_seed(0)
-    model = randomise(ODD[name].build()).double().eval()
-    args = tuple(torch.randn(2, *shape, dtype=torch.float64) if shape else torch.randint(0, 20, (2, 5)) for shape in ODD[name].shapes)
-    return laws.geta_of(model, args, mode=mode)
-
-
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if i % 8 == 0 else [pytest.mark.slow]) for i, name in enumerate(ODD)])
 def test_odd_net_has_its_groups_and_is_cut_exactly_or_says_what_protects_it(name: str) -> None:
-    geta = _odd_case(name)
+    geta = odd_case(name).plain
     assert len(geta.groups) == ODD[name].groups, [(f.name, len(f.groups)) for f in geta.families]
     laws.check_partition(geta)
     if ODD[name].groups:
@@ -147,8 +115,8 @@ def test_odd_net_has_its_groups_and_is_cut_exactly_or_says_what_protects_it(name
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, odd in ODD.items() if odd.groups])
 def test_odd_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
-    geta = _odd_case(name, "both")
-    assert laws.slice_sets(geta) == laws.slice_sets(_odd_case(name))
+    geta = odd_case(name).both
+    assert laws.slice_sets(geta) == laws.slice_sets(odd_case(name).plain)
     laws.check_exact_removal(geta, laws.some_groups(geta, seed=0))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from geta_nb.graph.trace import trace_model
+from tests.zoo.cases import case_of
 from tests.zoo.catalogue import CORE, ZOO
 from tests.zoo.random_nets import Random, example_input, random_conv_nets, random_mlps
 
@@ -30,8 +30,8 @@ def tensors(tree: object) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_net_traces_to_an_aten_graph_with_the_same_outputs(name: str) -> None:
-    model, args, kwargs = ZOO[name].double()
-    trace = trace_model(model, args, kwargs)  # torch's own program is not enough: it lays out views as another attention kernel would
+    geta = case_of(name).plain  # its trace: torch's own program is not enough, it lays out views as another attention kernel would
+    model, args, kwargs, trace = geta.model, geta.example_inputs, geta.example_kwargs, geta.trace
     expected, got = tensors(model(*args, **kwargs)), tensors(trace.module(*args, **kwargs))
     assert len(expected) == len(got) > 0
     # the same float64 operators, at most fused otherwise: a few thousand roundings of 1e-16
