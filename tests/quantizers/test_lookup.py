@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 
-from geta_nb.quantizers import fake_quant
 import pytest
 import torch
 from torch import nn
 
 from geta_nb.config import QuantConfig
+from geta_nb.quantizers import fake_quant
 from geta_nb.quantizers.prepare import attach_quantizers
 
 IDS = torch.tensor([[1, 0, 7], [7, 3, 1]])
