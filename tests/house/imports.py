@@ -45,9 +45,8 @@ class Import:
     @property
     def target(self) -> str:
         """The module that is loaded: a submodule's own name, or the one that the name is taken from."""
-        known = modules()
         inner = f"{self.module}.{self.name}"
-        return inner if inner in known else self.module
+        return inner if inner in modules() else self.module
 
     def __str__(self) -> str:
         taken = self.module if self.name is None else f"{self.name} from {self.module}"
@@ -71,6 +70,12 @@ def place(module: str) -> str:
     return module.split(".")[1] if "." in module else FRONT
 
 
+def stage(room: str) -> int:
+    """Return a room's number in the pipeline. The façade is one stage, the front none."""
+    stages = [name for name in ORDER if name not in {*GROUND, FRONT, FACADE[0]}]
+    return stages.index(room) + 1
+
+
 def imports_in(source: str, importer: str) -> Iterator[Import]:
     """Yield what a source takes from this package, anywhere in it, also by a string that is a module's name."""
     for node in ast.walk(ast.parse(source)):
@@ -82,6 +87,8 @@ def imports_in(source: str, importer: str) -> Iterator[Import]:
             yield from (Import(importer, node.lineno, str(node.module), a.name) for a in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"geta_nb(\.\w+)+", node.value):
             yield Import(importer, node.lineno, node.value, statement=False)
+        elif isinstance(node, ast.Attribute) and node.attr in ROOMS and ast.unparse(node.value) in ("gt", "geta_nb"):
+            yield Import(importer, node.lineno, f"geta_nb.{node.attr}")  # a room reached through the front
 
 
 @cache
