@@ -110,7 +110,7 @@ def test_importing_the_package_brings_no_plotting_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("folder", ["geta_nb", "notebooks", "tutorials", "widgets/src"])
+@pytest.mark.parametrize("folder", ["geta_nb", "notebooks", "tutorials", "widgets"])
 def test_nothing_we_ship_names_a_host_that_pages_would_ask(folder):
     hosts = re.compile("unpkg|jsdelivr|cdnjs|googleapis|" + r"fonts\.g")
     files = [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".ipynb", ".js", ".css", ".html", ".svg"}]

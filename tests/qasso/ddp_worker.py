@@ -1,4 +1,4 @@
-"""One rank of a run under ``torchrun``, or the whole run in one process: the same lines. Run by tests/test_distributed.py.
+"""One rank of a run under ``torchrun``, or the whole run in one process: the same lines. Run by tests/qasso/test_distributed.py.
 
 ``ddp_worker.py FOLDER CASES`` trains on this rank's share of the same global batches and writes what this rank ended with.
 """

@@ -1,4 +1,4 @@
-"""A training process that can be killed anywhere and started again. Run by tests/test_resume.py, never by pytest itself.
+"""A training process that can be killed anywhere and started again. Run by tests/qasso/test_resume.py, never by pytest itself.
 
 ``resume_worker.py run FOLDER JSON`` trains once; ``resume_worker.py serve FILE`` forks a process for each case of a JSON list, lets it die
 where the case says, starts it again until it is done, and writes what came out: forks spare importing torch a hundred times.
