@@ -61,7 +61,7 @@ def free_port() -> int:
 def environment(folder: Path) -> dict[str, str]:
     """Folders of its own for everything Jupyter writes, and this checkout's package."""
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "IPYTHONDIR": str(folder / "ipython"), "HOME": str(folder)}
+    paths = {"PYTHONPATH": str(ROOT), "IPYTHONDIR": str(folder / "ipython"), "HOME": str(folder)}
     return {**os.environ, **own, **paths, "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
 

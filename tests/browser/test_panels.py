@@ -31,7 +31,7 @@ import time, torch
 torch.set_num_threads(1)
 import geta_nb as gt
 from torch import nn
-from live_runs import Training
+from tests.widgets.live_runs import Training
 t = Training(4000)
 def step(i):
     time.sleep(0.005)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -30,7 +29,7 @@ import signal, time, torch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born deaf to it
 torch.set_num_threads(1)
 import geta_nb as gt
-from live_runs import Training
+from tests.widgets.live_runs import Training
 training = Training({total})
 def step(i):
     time.sleep({pause})
@@ -46,7 +45,7 @@ def set_up(total=40, pause=0.0, every=10, options="{}"):
 @pytest.fixture
 def here(monkeypatch):
     """Other processes find the package of this checkout and the tests' nets."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def python(script: str, **options) -> subprocess.Popen:
