@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets panels picture notebooks browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -76,9 +76,8 @@ bench-live: $(STAMP)  ## how soon a run stops, in Python and by hand in a page, 
 bench-big-models: $(STAMP)  ## what a 7B Llama and a 2.7B Phi take to be analysed, without their weights
 	$(BIN)/python -m geta_nb.bench.big_models
 
-panels:         ## copy the panels' browser files to where the package ships them
-	mkdir -p geta_nb/widgets/static/panels
-	cp widgets/panels/*.js widgets/panels/*.css geta_nb/widgets/static/panels/
+house: $(STAMP)  ## the picture of the rooms and their imports, docs/images/architecture.svg (when imports or doors change)
+	$(BIN)/python -m tests.house.picture
 
 picture: $(STAMP)  ## the README's picture of the studio
 	$(BIN)/python -m tests.browser.studio_picture

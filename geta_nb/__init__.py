@@ -18,7 +18,7 @@ _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for th
     "Explorer": "geta_nb.widgets.explorer",
     "LiveRun": "geta_nb.widgets.live_run",
     "benchmark_latency": "geta_nb.latency.runs",
-    "export_onnx": "geta_nb.onnx.export",
+    "export_onnx": "geta_nb.onnx",
     "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",
     "to_pyvis": "geta_nb.widgets.exports",

@@ -1,6 +1,6 @@
 """How small the network has to become: one sparsity or one cost target, bit ranges, and exceptions per layer.
 
-Comes in from the user; goes to the preview, which prices it, and to the optimizer, which meets it.
+Comes in from the user; goes to the preview in ``cost``, which prices it, and to the optimizer in ``qasso``, which meets it.
 """
 
 from __future__ import annotations

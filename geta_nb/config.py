@@ -1,4 +1,4 @@
-"""What is quantized, and how: the options of :class:`~geta_nb.geta.GETA`. Comes in from the user, goes to ``prepare``."""
+"""What is quantized, and how: the options of :class:`~geta_nb.geta.GETA`. Comes in from the user, goes to the room ``quantizers``."""
 
 from __future__ import annotations
 

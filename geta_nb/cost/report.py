@@ -1,4 +1,4 @@
-"""Report: the measured facts of a finished compression, as one JSON-able object. Last stage of the core.
+"""Report: the measured facts of a finished compression, as one JSON-able object. Last step of a run.
 
 In: costs of the masked network, bits, the difference between masked model and subnet, and metrics that the user measured.
 """

@@ -1,6 +1,7 @@
 """Cost facts and figures as plain data: what an operator and a parameter are made of, what a network comes to.
 
-:class:`OperatorCost` and :class:`ParameterCost` are read off the trace and go into ``cost.CostModel``; :class:`Costs` comes out of it.
+:class:`OperatorCost` and :class:`ParameterCost` are read off the trace by the room ``qadg`` and go into the
+``CostModel`` of ``model``; :class:`Costs` comes out of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How every object shows itself: pure functions from an object to text, HTML and SVG, entered into the registry of views.
+"""Stage 12: how every object shows itself: pure functions from an object to text, HTML and SVG.
 
-Last stage but the widgets: imports the core, never a plotting library or a widget. One file a kind of object; ``wording``, ``theme``,
-``markup``, ``drawing`` and ``charts`` are what they share.
+In: any object of the stages before. Out: the registry ``geta_nb.views.VIEWS``, filled, and the parts that pictures of one's own are
+made of. One file a kind of object; ``wording``, ``theme``, ``markup``, ``drawing``, ``charts`` and ``page`` are what they share.
+Imports no plotting library and no widget; the core does not know this room.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from geta_nb.qasso import QASSO, Rules, Schedule
 from geta_nb.quantizers import Quantizer, Quantizers
 from geta_nb.subnet import SubnetInfo, WeightFormat
 from geta_nb.views import VIEWS, View
+
+__all__ = [
+    "charts",
+    "layout",
+    "markup",
+    "page",
+    "pareto",
+    "qadg",
+    "small_graph",
+    "theme",
+    "training",
+    "wording",
+]
 
 VIEWS.update(
     {

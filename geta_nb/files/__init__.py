@@ -7,6 +7,7 @@ back from it.
 from geta_nb.files import checkpoint, random_state
 from geta_nb.files.checkpoint import check_qasso_part, first_difference
 from geta_nb.files.packing import MAX_BITS, pack, unpack
+from geta_nb.files.pretrained import save_pretrained
 from geta_nb.files.save_load import load, own_graph, save
 from geta_nb.files.tensor_table import weight_codes
 
@@ -20,6 +21,7 @@ __all__ = [
     "pack",
     "random_state",
     "save",
+    "save_pretrained",
     "unpack",
     "weight_codes",
 ]

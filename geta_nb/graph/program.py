@@ -1,7 +1,8 @@
 """A traced graph as plain JSON and back, so that a file can carry a network without its class and without pickle.
 
 Comes in: an ``fx.Graph`` of functional ATen operators, size arithmetic and activation quantizers. Goes out: JSON; the way back
-resolves every name against a whitelist and builds no call that is not on it. Part of the artifact stage; parameters are not in here.
+resolves every name against a whitelist and builds no call that is not on it. Part of stage 1, for the rooms
+``subnet`` and ``files``; parameters are not in here.
 
 Form: ``{"nodes": [[op, target, args, kwargs], ...], "signature": [names] | null, "inputs": structure, "outputs": structure}``. In
 arguments, null, bool, int, str and list stand for themselves; everything else is ``{tag: value}``, ``{"n": 7}`` being node 7's output.

@@ -1,7 +1,7 @@
 """Outputs without their class: a dict with attribute access, and the structure of inputs and outputs as plain JSON.
 
 Comes in: the pytree structures that ``torch.export`` puts on a graph. Goes out: JSON, and structures again that need no class but
-:class:`Record`. Part of the artifact stage; :mod:`geta_nb.graph.program` uses it.
+:class:`Record`. Part of stage 1; :mod:`geta_nb.graph.program` uses it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Trace: a model and example inputs go in, a functional ATen graph comes out. First stage of the pipeline.
+"""Trace: a model and example inputs go in, a functional ATen graph comes out. Stage 1 of the pipeline.
 
 The graph is a plain ``torch.fx.GraphModule``: ``get_attr`` nodes name the model's own parameters and buffers, every other node is one
 ATen operator with its shape, module path and source line. Nothing of the model is changed.

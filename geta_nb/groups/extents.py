@@ -1,6 +1,6 @@
 """Vectorised counting: many extents (constant times product of living elements) evaluated in one go.
 
-In: the extents of all operators and parameters. Out: their counts for any set of living groups. Used by ``cost``; holds no bits.
+In: the extents of all operators and parameters. Out: their counts for any set of living groups. ``cost`` prices with it; holds no bits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Groups: what may be removed, and only together. Read off the labels; the pruning space of the optimizer and the subnet."""
+"""Groups: what may be removed, and only together.
+
+In: a trace and its labels, from ``propagation``. Out: the ``table`` of groups, families and what is protected: the pruning space of the
+optimizer and the subnet. Last step of stage 2.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Index labels: which indices of which tensors live and die together. Third stage: operators call this, groups are read off it.
+"""Index labels: which indices of which tensors live and die together. First step of stage 2: operators call
+this, groups are read off it.
 
 Every index of every axis of a parameter has a label. A tensor carries *label arrays* that broadcast to its shape; an element is alive while
 every label that reaches it is. Operators union the labels that they align, and *fix* those that nothing may remove. An axis longer than one

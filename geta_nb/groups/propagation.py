@@ -1,4 +1,7 @@
-"""Run the operator rules over a traced graph: every tensor gets its labels. Between the trace and the groups."""
+"""Run the operator rules over a traced graph: every tensor gets its labels.
+
+In: a trace, and which tensors are the model's. Out: a :class:`Propagation`, labels by node. Second step of stage 2, before ``find``.
+"""
 
 from __future__ import annotations
 

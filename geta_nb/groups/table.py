@@ -1,4 +1,4 @@
-"""What a group is, and all groups of a network as arrays. Under ``groups``, which finds them; read by every later stage."""
+"""What a group is, and all groups of a network as arrays. ``find`` fills it; every later stage reads it."""
 
 from __future__ import annotations
 

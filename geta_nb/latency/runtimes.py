@@ -1,7 +1,7 @@
 """Open an ONNX file in ONNX Runtime or OpenVINO, on one CPU, computing what the file says: no lower precision of the runtime's own choice.
 
-Comes in: a file and a number of threads. Goes out: a function from numpy arrays by input name to a list of arrays. Serves the latency
-table, the tests and the deployment notebook; wants the extra ``export``.
+Comes in: a file and a number of threads. Goes out: a function from numpy arrays by input name to a list of arrays. Serves ``runs``,
+the tests and the deployment notebook; wants the extra ``export``.
 """
 
 from __future__ import annotations

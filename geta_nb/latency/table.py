@@ -1,6 +1,6 @@
 """What a latency measurement is: rows that show themselves as a table, and the clock that lets systems take turns.
 
-Comes in: calls. Goes out: seconds, and rows of milliseconds. ``latency_runs`` fills them; nothing here wants an optional package.
+Comes in: calls. Goes out: seconds, and rows of milliseconds. ``runs`` fills them; nothing here wants an optional package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, with a dynamic batch axis.
 
-Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.checker``. The stages are ``onnx_lowering`` (fx) and
-``onnx_file`` (ONNX). Wants the extra ``export``.
+Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.checker``. Its steps are ``lowering`` (fx) and
+``file`` (ONNX). Wants the extra ``export``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A lowered graph as an ONNX file: torch's exporter for what is not quantized, and our operators written as standard ones.
 
-Comes in: what ``onnx_lowering`` made, as an exported program. Goes out: a checked ``ModelProto`` of opset 21: QuantizeLinear, Clip and
+Comes in: what ``lowering`` made, as an exported program. Goes out: a checked ``ModelProto`` of opset 21: QuantizeLinear, Clip and
 DequantizeLinear around uint8 on inputs; codes as initializers of the narrowest type that both runtimes read, with DequantizeLinear.
 
     weight bits   initializer                              why

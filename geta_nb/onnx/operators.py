@@ -1,7 +1,7 @@
 """The operators that stand in a graph on its way to ONNX: what is quantized, said in one node each, and computed as the file will.
 
-Comes in: nothing. Goes out: ``torch.ops.geta_nb.*`` with kernels, so that a lowered graph runs in torch, and traces. ``onnx_lowering``
-puts them into a graph, ``onnx_file`` writes each as standard ONNX operators. First part of the export stage.
+Comes in: nothing. Goes out: ``torch.ops.geta_nb.*`` with kernels, so that a lowered graph runs in torch, and traces. ``lowering``
+puts them into a graph, ``file`` writes each as standard ONNX operators. First step of stage 9.
 
     quantize_input(x, step, levels, nonnegative)    step * clamp(round(x / step), -levels, levels)
     bend_input(x, step, clip, exponent)             sgn(x) step round(min(|x|, clip)**exponent / step)

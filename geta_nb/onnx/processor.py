@@ -1,4 +1,4 @@
-"""What this machine's processor does with sums of 8-bit products. Comes in: nothing. Goes out: a yes or no for the export stage."""
+"""What this machine's processor does with sums of 8-bit products. Comes in: nothing. Goes out: a yes or no for ``export``."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from geta_nb.errors import ConfigError, InputError
+from geta_nb._extra import carried
+from geta_nb.errors import ConfigError
 
-PACKAGE = Path(__file__).resolve().parents[1]
 Scalar = str | int | float | bool
 
 
@@ -94,14 +94,9 @@ def notebook_folder() -> Path:
     """Return where the notebooks are: beside the package in a checkout, else inside it.
 
     Raises:
-        InputError: neither is there.
+        InputError: they are in neither place.
     """
-    checkout = PACKAGE.parent
-    places = [checkout / "notebooks"] if (checkout / "pyproject.toml").exists() else []
-    for place in (*places, PACKAGE / "notebooks"):
-        if place.is_dir():
-            return place
-    raise InputError("pipelines: the notebooks are missing.", at=PACKAGE / "notebooks", hint="pip install --force-reinstall geta-nb")
+    return carried("notebooks")
 
 
 def read_pipeline(path: Path) -> Pipeline:

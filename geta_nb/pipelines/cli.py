@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geta_nb._extra import load
-from geta_nb.errors import ConfigError, GetaError, InputError, RunStateError
-from geta_nb.pipelines.catalogue import PACKAGE, Scalar, all_pipelines, find_pipeline
+from geta_nb._extra import carried, load
+from geta_nb.errors import ConfigError, GetaError, RunStateError
+from geta_nb.pipelines.catalogue import Scalar, all_pipelines, find_pipeline
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
 _EXAMPLES = """examples:
@@ -141,10 +141,7 @@ def _sweep_line(report: dict[str, Any], names: Sequence[str]) -> str:
 def app_command(options: argparse.Namespace) -> int:
     """Serve the studio until it is interrupted."""
     load("voila", "notebook")
-    places = (PACKAGE.parent / "widgets" / "app", PACKAGE / "widgets" / "app")
-    app = next((place for place in places if (place / "studio.ipynb").exists()), None)
-    if app is None:
-        raise InputError("app: the studio's page is missing.", at=places[1], hint="pip install --force-reinstall geta-nb")
+    app = carried("widgets/app")
     command = [sys.executable, "-m", "voila", str(app / "studio.ipynb"), "--template=studio"]
     command += ["--Voila.ip=127.0.0.1", f"--port={options.port}"]
     paths = os.pathsep.join(part for part in (str(app), os.environ.get("JUPYTER_PATH", "")) if part)

@@ -28,8 +28,8 @@ from tqdm import tqdm
 from geta_nb._extra import load
 from geta_nb.bench.jobs import source_fingerprint, write_json
 from geta_nb.errors import ConfigError, InputError, RunStateError
+from geta_nb.pipelines.catalogue import notebook_folder
 
-PACKAGE = Path(__file__).resolve().parents[1]
 Scalar = str | int | float | bool
 
 
@@ -101,11 +101,10 @@ def find_notebook(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix == ".ipynb" and path.exists():
         return path.resolve()
-    places = [PACKAGE.parent / "notebooks", PACKAGE / "notebooks"]
-    for place in places:
-        if (found := place / f"{path.name.removesuffix('.ipynb')}.ipynb").exists():
-            return found
-    known = sorted(found.stem for place in places for found in place.glob("*.ipynb"))
+    place = notebook_folder()
+    if (found := place / f"{path.name.removesuffix('.ipynb')}.ipynb").exists():
+        return found
+    known = sorted(found.stem for found in place.glob("*.ipynb"))
     raise InputError("sweep: no such notebook.", at=name, expected=", ".join(known) or "a path to a notebook")
 
 

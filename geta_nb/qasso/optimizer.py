@@ -3,7 +3,7 @@
 Comes in: a built optimizer, the groups, the quantizers, a budget and a schedule. Goes out: the same weights, trained, with all constraints
 met after ``schedule.cool_down_start`` steps. ``pruning`` holds what happens to groups, ``projection`` what happens to bits.
 
-Source: Qu et al. 2025, arXiv:2502.16638, and the official code; where it differs from both, DESIGN's measured findings decide.
+Source: Qu et al. 2025, arXiv:2502.16638, and the official code; where it differs from both, README says what was measured.
 """
 
 from __future__ import annotations

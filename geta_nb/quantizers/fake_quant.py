@@ -1,7 +1,7 @@
 """The maths of the quantizer: one formula, its four gradients, its codes, and bits from steps and back.
 
-In: a tensor x and the 0-dim step size d, clip value q_m and exponent t. Out: the tensor a b-bit device would use. ``quantizers`` holds
-the three numbers in modules; nothing here has state.
+In: a tensor x and the 0-dim step size d, clip value q_m and exponent t. Out: the tensor a b-bit device would use. ``modules`` holds
+the three numbers; nothing here has state.
 
     u = min(|x|, q_m)**t        x^Q = sgn(x) d round(u / d)        b = log2(q_m**t / d + 1) + 1
 

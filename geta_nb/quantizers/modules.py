@@ -1,7 +1,7 @@
 """The quantizers as modules: each holds the three numbers d, q_m and t of one tensor.
 
 In: a weight, or the inputs of a layer. Out: the tensor a b-bit device would use, by the formula of ``fake_quant``. ``prepare`` attaches
-them to a network, ``calibrate`` sets the range of the ones on activations, QASSO moves d, q_m and t.
+them to a network, ``calibration`` sets the range of the ones on activations, QASSO moves d, q_m and t.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class WeightQuantizer(Quantizer):
 
 
 class ActivationQuantizer(Quantizer):
-    """Quantizer of a layer's input: symmetric and signed like that of a weight. Its range comes from data, see ``calibrate``.
+    """Quantizer of a layer's input: symmetric and signed like that of a weight. Its range comes from data, see ``calibration``.
 
     Before that ``clip_max`` is 0 and a call raises :class:`CalibrationError`, except while ``torch.export`` traces. ``calibrated`` is a
     plain bool, read back from ``clip_max`` when a state dict is loaded. While ``observer`` is set, inputs go to it and pass unchanged.

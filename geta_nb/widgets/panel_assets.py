@@ -1,5 +1,6 @@
 """Browser files of the panels. The sources are small ES modules that import each other; a widget wants one module, so they are joined here.
 
+In: the files of ``widgets/panels/src``, which a checkout has and an installed package carries along. Out: one module, and one style.
 Joining is plain: every module that is imported comes before the one that imports it, ``import`` lines go, and ``export`` stays only
 in the entry. The modules keep their top-level names apart, which a test checks. Nothing is fetched, nothing is built.
 """
@@ -10,19 +11,25 @@ import re
 from functools import cache
 from pathlib import Path
 
+from geta_nb._extra import carried
 from geta_nb.display.theme import THEME
 
-STATIC = Path(__file__).parent / "static" / "panels"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:class|function|const|async) )", re.MULTILINE)
 
 
-def modules_of(entry: str, *, folder: Path = STATIC) -> list[str]:
+@cache
+def panel_folder() -> Path:
+    """Return where the browser files are. They have one source, which nothing builds."""
+    return carried("widgets/panels/src")
+
+
+def modules_of(entry: str) -> list[str]:
     """Return the names of all modules that ``entry`` needs, each after what it imports, ``entry`` last."""
     found: list[str] = []
 
     def visit(name: str) -> None:
-        for needed in _IMPORT.findall((folder / name).read_text(encoding="utf-8")):
+        for needed in _IMPORT.findall((panel_folder() / name).read_text(encoding="utf-8")):
             visit(needed)
         if name not in found:
             found.append(name)
@@ -44,10 +51,10 @@ def joined_module(entry: str) -> str:
 
 
 def _source(name: str) -> str:
-    return _IMPORT.sub("", (STATIC / name).read_text(encoding="utf-8"))
+    return _IMPORT.sub("", (panel_folder() / name).read_text(encoding="utf-8"))
 
 
 @cache
 def panel_style() -> str:
     """Return the style of all panels with the colours of every view."""
-    return f"{THEME}\n{(STATIC / 'panels.css').read_text(encoding='utf-8')}"
+    return f"{THEME}\n{(panel_folder() / 'panels.css').read_text(encoding='utf-8')}"

@@ -9,6 +9,7 @@ import types
 import nbformat
 import pytest
 
+from geta_nb import _extra
 from geta_nb.errors import ConfigError, GetaError, RunStateError
 from geta_nb.pipelines import catalogue, cli
 
@@ -178,6 +179,6 @@ def test_the_app_is_served_on_this_machine_only(monkeypatch):
 
 
 def test_notebooks_that_are_missing_are_an_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(catalogue, "PACKAGE", tmp_path / "geta_nb")
-    with pytest.raises(GetaError, match="the notebooks are missing"):
+    monkeypatch.setattr(_extra, "PACKAGE", tmp_path / "geta_nb")
+    with pytest.raises(GetaError, match="its folder notebooks is missing"):
         catalogue.notebook_folder()

@@ -1,4 +1,4 @@
-"""Claims about the panels' browser files: what is shipped is what is kept, joins into one module, and asks nobody."""
+"""Claims about the panels' browser files: they have one source, join into one module, and ask nobody."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from geta_nb.widgets.panel_assets import STATIC, joined_module, modules_of, panel_style
+from geta_nb.widgets.panel_assets import joined_module, modules_of, panel_folder, panel_style
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ROOT / "widgets" / "panels"
+PANELS = ROOT / "widgets" / "panels"
+SOURCES = PANELS / "src"
 ENTRIES = ["live.js", "budget.js", "studio.js"]
 NODE = shutil.which("node")
 
@@ -23,23 +24,26 @@ def files(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.suffix in {".js", ".css"}}
 
 
-def test_the_package_ships_the_very_sources():
-    assert files(STATIC) == files(SOURCES), "make panels"
+def test_a_checkout_reads_the_sources_which_stand_nowhere_else():
+    assert panel_folder() == SOURCES
+    names = {path.name for path in SOURCES.iterdir()}
+    assert {"live.js", "budget.js", "studio.js", "panels.css"} <= names
+    assert [path for path in (ROOT / "geta_nb").rglob("*.*") if path.name in names] == []
 
 
 def test_every_module_comes_after_what_it_imports():
     order = modules_of("live.js")
     assert order[-1] == "live.js" and len(order) == len(set(order))
     for i, name in enumerate(order):
-        needed = re.findall(r'from "\./([a-z]+\.js)"', (STATIC / name).read_text())
+        needed = re.findall(r'from "\./([a-z]+\.js)"', (SOURCES / name).read_text())
         assert set(needed) <= set(order[:i]), name
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_modules_that_are_joined_share_no_top_level_name(entry):
     declared = re.compile(r"^(?:export )?(?:async )?(?:const|let|class|function)\*? ([A-Za-z_]+)|^const \[?\{? ?([A-Z_]+)", re.MULTILINE)
-    names = [first or second for name in modules_of(entry) for first, second in declared.findall((STATIC / name).read_text())]
-    listed = [n for name in modules_of(entry) for row in re.findall(r"^const (.*?;)$", (STATIC / name).read_text(), re.MULTILINE)
+    names = [first or second for name in modules_of(entry) for first, second in declared.findall((SOURCES / name).read_text())]
+    listed = [n for name in modules_of(entry) for row in re.findall(r"^const (.*?;)$", (SOURCES / name).read_text(), re.MULTILINE)
               for n in re.findall(r"(?:^|, )([A-Z_]+) = ", row)]
     assert len(names) == len(set(names))
     assert len(listed) == len(set(listed))
@@ -59,9 +63,9 @@ def test_nothing_in_a_module_or_style_can_ask_the_network(entry):
 
 
 def test_only_the_report_that_python_escaped_is_read_as_html():
-    found = [name for name, text in files(STATIC).items() if re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", text)]
+    found = [name for name, text in files(SOURCES).items() if re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", text)]
     assert found == ["studio.js"]
-    assert files(STATIC)["studio.js"].count("innerHTML") == 1
+    assert files(SOURCES)["studio.js"].count("innerHTML") == 1
 
 
 @needs_node
@@ -74,5 +78,5 @@ def test_a_joined_module_is_a_module(entry, tmp_path):
 
 @needs_node
 def test_the_sources_pass_their_own_tests():
-    ran = subprocess.run([str(NODE), "--test", str(SOURCES / "tests" / "panels.test.mjs")], capture_output=True, text=True, check=False)
+    ran = subprocess.run([str(NODE), "--test", str(PANELS / "tests" / "panels.test.mjs")], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout[-3000:]

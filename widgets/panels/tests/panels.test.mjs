@@ -1,11 +1,11 @@
 // The panels' modules without a browser: the log of a run, one question at a time, words, and what a strip is cut into.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { scales, stepAxis } from "../curves.js";
-import { LIMIT, RunLog, spansOf, thin } from "../log.js";
-import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../strips.js";
-import { Newest } from "../sync.js";
-import { bytes, count, duration, fitText, metric, number, percent } from "../theme.js";
+import { scales, stepAxis } from "../src/curves.js";
+import { LIMIT, RunLog, spansOf, thin } from "../src/log.js";
+import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../src/strips.js";
+import { Newest } from "../src/sync.js";
+import { bytes, count, duration, fitText, metric, number, percent } from "../src/theme.js";
 
 const record = (step, bits = [8], metrics = null) => [step, 1 / step, metrics, bits, [], [1], 8];
 
