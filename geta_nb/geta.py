@@ -24,7 +24,7 @@ from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, Input
 from geta_nb.files import checkpoint, random_state
 from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
-from geta_nb.qadg import QADG, Analysis, analyse
+from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibration, parameter_tensors
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
@@ -100,6 +100,14 @@ class GETA(Shown):
     def qadg(self) -> QADG:
         """Folded graph with ``.vertices``, ``.edges`` and ``.branches``."""
         return self._analysis.qadg
+
+    def trace_quantized(self) -> QADG:
+        """Return the model as torch's exporter sees it now, quantizers and all, and folded; one run of the exporter.
+
+        Nothing here needs it: :attr:`trace` was made without quantizers and has the branches of those that stand on it. This is the other
+        way to the same graph, for whoever wants to see it.
+        """
+        return trace_quantized(self.model, self.example_inputs, self.example_kwargs, self._analysis.quantizers)
 
     @property
     def families(self) -> tuple[Family, ...]:

@@ -16,20 +16,8 @@ from torch import nn
 import geta_nb as gt
 from geta_nb.errors import CalibrationError
 from tests.small_nets import (
-    IMAGES,
-    ROWS,
-    KeywordOnly,
-    Residual,
-    Talker,
-    assert_same,
-    assert_unchanged,
-    cnn,
-    coloured_images,
-    evaluate,
-    every_third,
-    snapshot,
-    train,
-)
+    IMAGES, ROWS, KeywordOnly, Residual, Talker, assert_same, assert_unchanged, cnn, coloured_images, evaluate, every_third, snapshot, train,
+)  # fmt: skip
 
 REPORT_KEYS = {
     "group_sparsity", "target_group_sparsity", "bit_widths", "activation_bit_widths", "parameters", "macs", "size_bytes", "relative_bops",

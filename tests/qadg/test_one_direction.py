@@ -14,7 +14,6 @@ from torch.nn.utils import parametrizations, weight_norm
 import geta_nb as gt
 from geta_nb.errors import TraceError
 from geta_nb.graph import is_mark
-from geta_nb.qadg import trace_quantized
 from geta_nb.quantizers import Quantizer
 from tests.small_nets import IMAGES, ROWS, Literal, Residual, assert_same, cnn, evaluate, leaves
 from tests.zoo import laws
@@ -234,7 +233,7 @@ def test_a_network_that_draws_random_numbers_agrees_with_its_trace(monkeypatch: 
 
 def test_the_quantized_models_own_trace_can_be_asked_for() -> None:
     geta = gt.GETA(Residual(), IMAGES, quantize=BOTH)
-    seen = trace_quantized(geta.model, geta.example_inputs, geta.example_kwargs, geta.quantizers)
+    seen = geta.trace_quantized()
     assert {branch.kind for branch in seen.branches} == {"attached", "inserted"} and seen.trace is not geta.trace
     geta.calibrate([IMAGES])
     with torch.no_grad():

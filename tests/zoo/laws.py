@@ -20,7 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
 from geta_nb.graph.nodes import operator_name
-from geta_nb.qadg import trace_quantized
 from geta_nb.quantizers.parametrized import parameter_tensors
 
 # float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
@@ -89,9 +88,7 @@ def check_partition(geta: gt.GETA) -> None:
 
 def check_same_graph(geta: gt.GETA) -> None:
     """Torch's own trace of the quantized model, its branches found by structure and folded, is the graph that the façade has."""
-    assert geta.quantizers is not None
-    seen = trace_quantized(geta.model, geta.example_inputs, geta.example_kwargs, geta.quantizers)
-    assert seen.summary() == geta.qadg.summary()
+    assert geta.trace_quantized().summary() == geta.qadg.summary()
 
 
 def check_exact_removal(geta: gt.GETA, chosen: list[int]) -> nn.Module:

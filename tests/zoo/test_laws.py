@@ -62,6 +62,10 @@ def test_quantization_changes_no_group(case: Case) -> None:
     assert laws.slice_sets(case.both) == plain
 
 
+def test_folding_torchs_own_trace_of_the_quantized_net_gives_the_same_graph(case: Case) -> None:
+    laws.check_same_graph(case.both)
+
+
 def test_each_quantizer_sits_on_the_layer_whose_weight_it_quantizes(case: Case) -> None:
     geta = case.both
     assert geta.quantizers is not None
@@ -86,6 +90,7 @@ def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str)
     laws.check_partition(case.plain)
     assert not {entry.operator for entry in case.plain.protected if entry.reason.startswith("an operator without a rule")}
     assert laws.slice_sets(case.both) == laws.slice_sets(case.plain)
+    laws.check_same_graph(case.both)
     geta = case.plain if draw % 3 == 0 else case.both
     subnet = laws.check_exact_removal(geta, laws.some_groups(geta, seed=draw, share=(0.1, 0.3, 0.6, 1.0)[draw // 3 % 4]))
     if geta is case.plain:
@@ -117,6 +122,7 @@ def test_odd_net_has_its_groups_and_is_cut_exactly_or_says_what_protects_it(name
 def test_odd_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
     geta = odd_case(name).both
     assert laws.slice_sets(geta) == laws.slice_sets(odd_case(name).plain)
+    laws.check_same_graph(geta)
     laws.check_exact_removal(geta, laws.some_groups(geta, seed=0))
 
 
