@@ -16,8 +16,20 @@ from torch import nn
 import geta_nb as gt
 from geta_nb.errors import CalibrationError
 from tests.small_nets import (
-    IMAGES, ROWS, KeywordOnly, Residual, Talker, assert_same, assert_unchanged, cnn, coloured_images, evaluate, every_third, snapshot, train,
-)  # fmt: skip
+    IMAGES,
+    ROWS,
+    KeywordOnly,
+    Residual,
+    Talker,
+    assert_same,
+    assert_unchanged,
+    cnn,
+    coloured_images,
+    evaluate,
+    every_third,
+    snapshot,
+    train,
+)
 
 REPORT_KEYS = {
     "group_sparsity", "target_group_sparsity", "bit_widths", "activation_bit_widths", "parameters", "macs", "size_bytes", "relative_bops",
@@ -87,11 +99,8 @@ def test_a_preview_of_the_groups_that_were_cut_costs_what_the_report_measured(ru
     report = run.geta.report(run.subnet)
     removed = [g.index for g, alive in zip(run.geta.groups, run.optimizer.group_mask, strict=True) if not alive]
     preview = run.geta.preview(BUDGET, groups=removed)
-    assert (
-        preview.parameters
-        == report.to_dict()["parameters"]["subnet"]
-        == sum(p.numel() for name, p in run.subnet.named_parameters() if "quantizer" not in name)
-    )
+    count = sum(p.numel() for name, p in run.subnet.named_parameters() if "quantizer" not in name)
+    assert preview.parameters == report.to_dict()["parameters"]["subnet"] == count
     assert preview.macs == report.to_dict()["macs"]["subnet"]
     exact = {layer: gt.LayerBudget(bit_range=(b, b), activation_bit_range=(a, a)) for (layer, b), a in
              zip(run.geta.bit_widths().items(), run.geta.activation_bit_widths().values(), strict=True)}  # fmt: skip
