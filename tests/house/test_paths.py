@@ -13,7 +13,7 @@ from tests.house import imports as house
 FOLDERS = "geta_nb|tests|widgets|notebooks|tutorials|docs"
 PATH = re.compile(rf"(?<![\w./<{{-])(?:{FOLDERS})/[\w./-]*[\w/]")
 DOTTED = re.compile(r"(?<![\w./])geta_nb(?:\.[A-Za-z_]\w*)+")
-SKIPPED = ("node_modules", "__pycache__", "checkpoints", "static/explorer", "runs")
+SKIPPED = ("node_modules", "__pycache__", "checkpoints", "static/explorer", "runs", "tests/test_suite.py")  # the last makes up names
 KINDS = {".py", ".md", ".ipynb", ".js", ".mjs", ".toml", ".yml", ".json", ".css", ".txt"}
 BEGINNING = re.compile(r"(_|/\d\d)$")  # `geta_nb/bench/peers_<name>.py`, `notebooks/02`
 
