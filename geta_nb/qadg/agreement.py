@@ -19,7 +19,7 @@ from geta_nb.errors import TraceError
 from geta_nb.graph import are_close, computed_dtypes, outputs_of
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.retrace import trace_quantized
-from geta_nb.quantizers import Quantizer, Quantizers, standing_in
+from geta_nb.quantizers import IDLE, Quantizer, Quantizers, standing_in
 
 Factors = dict[Quantizer, float]
 
@@ -47,10 +47,10 @@ def _run_alike(
     """Whether model and graph give the same with a factor in place of each quantizer; what they draw at random is the same for both."""
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             with standing_in({quantizer: partial(torch.mul, other=factor) for quantizer, factor in factors.items()}):
                 wanted = outputs_of(model, args, kwargs)
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             found = _Factored(qadg, quantizers, factors).outputs(args, kwargs)
     except Exception:  # of the user's own code, or of sizes that the trace is bound to
         return False
@@ -93,13 +93,21 @@ class _Factored(fx.Interpreter):
 def _ask_exporter(model: nn.Module, qadg: QADG, quantizers: Quantizers, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     seen = trace_quantized(model, args, kwargs, quantizers)
     if seen.summary() == qadg.summary():
-        return
-    ours, theirs = ({(v.module_path, v.weight_quantizer, v.input_quantizer) for v in graph.vertices} for graph in (qadg, seen))
-    apart = sorted({path for path, _, _ in ours ^ theirs})
+        return  # the numbers differ for another reason: a device that rounds, or draws at random
+    apart = sorted(_links(seen) ^ _links(qadg))
+    idle = [name.removesuffix(".input_quantizer") for name, why in quantizers.excluded.items() if why == IDLE]
+    layer = next((path for path, *_ in apart if path), next(iter(idle), ""))
+    where = dict.fromkeys(f"{path or type(model).__name__} ({operator})" for path, operator, *_ in apart[:5])
     raise TraceError(
         "GETA: the model's forward does not use its quantized parameters and inputs where its graph reads them.",
-        at=", ".join(apart[:5]) or type(model).__name__,
-        expected="parameters that are read as attributes of their module (self.weight)",
-        got="other values in the forward than in the graph",
-        hint=f"gt.QuantConfig(skip=({(apart or [''])[0] + '*'!r},)), or read the parameter as an attribute",
+        at=", ".join(where) or type(model).__name__,
+        expected="parameters that are read as attributes of their module (self.weight), inputs that a module does not overwrite",
+        got="another graph where the quantized model is traced",
+        hint=f"gt.QuantConfig(skip=({f'{layer}*'!r},)), or change that part of the forward",
     )
+
+
+def _links(qadg: QADG) -> set[tuple[str, ...]]:
+    """Return each edge of a graph as what stands at its ends, quantizers too."""
+    kinds = {v.name: (v.module_path, v.operator, v.weight_quantizer or "", v.input_quantizer or "") for v in qadg.vertices}
+    return {(*kinds[end], *kinds[start]) for start, end in qadg.edges}

@@ -10,11 +10,12 @@ from geta_nb.quantizers.calibration import calibrate
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import canonical_name, computed, foreign_parameters, parameter_tensors, unregister
-from geta_nb.quantizers.prepare import Quantizers, attach_quantizers
+from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
 
 __all__ = [
     "CANDIDATE",
+    "IDLE",
     "NUMBERS",
     "WEIGHT",
     "WRITTEN_AT",

@@ -108,7 +108,7 @@ def standing_in(quantizers: dict[Quantizer, Callable[[Tensor], Tensor]]) -> Iter
         yield
     finally:
         for quantizer in quantizers:
-            del quantizer.stand_in
+            quantizer.__dict__.pop("stand_in", None)
 
 
 @contextmanager

@@ -211,6 +211,35 @@ def test_a_forward_that_reads_past_its_quantizers_is_refused_and_left_as_it_was(
     assert set(gt.GETA(model, ROWS, quantize=gt.QuantConfig(skip=("first", "second"))).bit_widths()) == {"last"}
 
 
+class Overwriting(nn.Module):
+    """A layer that writes into its input before it multiplies: a quantizer before it would spare the other reader that."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mul_(2) @ self.weight
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(6, 6), Overwriting.Layer(), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.last(self.layer(x) + x)
+
+
+def test_a_layer_that_overwrites_its_input_is_cut_exactly_or_refused_at_once() -> None:
+    weights = gt.GETA(Overwriting(), ROWS)
+    weights.mask(range(0, len(weights.groups), 2))
+    laws.assert_same(evaluate(weights.model, ROWS), evaluate(weights.construct_subnet(), ROWS), laws.RTOL_FLOAT32)
+    with pytest.raises(TraceError, match=r"(?s)inputs that a module does not overwrite.*skip="):
+        gt.GETA(Overwriting(), ROWS, quantize=BOTH)
+    assert set(gt.GETA(Overwriting(), ROWS, quantize=gt.QuantConfig(activations=True, skip=("layer*",))).bit_widths()) == {"first", "last"}
+
+
 class Noisy(nn.Module):
     """Draws random numbers in its forward."""
 
