@@ -14,6 +14,7 @@ __all__ = [
     "lsq",
     "magnitude",
     "minmax",
+    "narrow",
     "space",
     "task",
 ]

@@ -57,17 +57,24 @@ def compress(
     """
     space = space or Space(task)
     bits = space.uniform_bits(relative_bops, activations=activations)
-    weight_bits, activation_bits = space.bits(*bits)
     dense_epochs = round(dense_share * task.epochs)
     model = pretrained(task, seed, dense_epochs)
+    train_quantized(task, space, model, bits, task.epochs - dense_epochs, seed=seed, lr_step=lr_step)
+    result = space.measure(model, space.everyone, *space.bits(*bits), notes={"weights": bits[0], "inputs": bits[1]})
+    return check_met(result, relative_bops, "LSQ")
+
+
+def train_quantized(
+    task: Task, space: Space, model: nn.Module, bits: tuple[int, int], epochs: int, *, seed: int, lr_step: float = 1e-3
+) -> None:
+    """Quantize every layer of ``model`` at (weight, input) ``bits`` and train, in place; 32 is no quantizer."""
+    weight_bits, activation_bits = space.bits(*bits)
     seen = layer_inputs(model, activation_bits, task.calibration)
     found = quantize_layers(
         model,
-        weight_bits,
-        weight=lambda layer, w: LSQ(w, bits[0], w.numel()),
+        dict.fromkeys([*weight_bits, *activation_bits]),
+        weight=lambda layer, w: LSQ(w, bits[0], w.numel()) if layer in weight_bits else None,
         inputs=lambda layer: LSQ(seen[layer], bits[1], seen[layer][0].numel()) if layer in seen else None,
     )
     groups = split_parameters(model, [q for table in found for q in table.values()], lr=lr_step)
-    fit(task, model, task.epochs - dense_epochs, seed=seed, groups=groups)
-    result = space.measure(model, space.everyone, weight_bits, activation_bits, notes={"weights": bits[0], "inputs": bits[1]})
-    return check_met(result, relative_bops, "LSQ")
+    fit(task, model, epochs, seed=seed, groups=groups)

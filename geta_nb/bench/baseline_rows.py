@@ -6,7 +6,7 @@ Options were chosen on the validation part of the training images (seed 0, the t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +16,10 @@ from geta_nb.baselines.task import Result, Task
 from geta_nb.bench.digits import EPOCHS, compress_digits, load_digits
 from geta_nb.bench.digits_rows import compressed_run
 from geta_nb.bench.digits_task import digits_task
+from geta_nb.bench.geta_run import schedule_down_to
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import BudgetError
-from geta_nb.qasso import Schedule
 
 COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True))
 """(relative BOPs, whether inputs are quantized too) of each column."""
@@ -93,6 +93,5 @@ def geta_run(
         return compressed_run(seed, relative_bops, activations=activations, epochs=epochs)
     bits = (lowest_bits, 16)
     budget = Budget(relative_bops=relative_bops, bit_range=bits, activation_bit_range=bits)
-    usual = Schedule.for_steps(epochs * load_digits().steps_per_epoch)
-    schedule = replace(usual, bit_reduction=-(-(16 - lowest_bits) // usual.projection_periods))
+    schedule = schedule_down_to(lowest_bits, epochs * load_digits().steps_per_epoch)
     return compress_digits(seed, budget, epochs=epochs, quantize=QuantConfig(activations=activations), schedule=schedule)

@@ -6,8 +6,6 @@ The data come with scikit-learn, so nothing is downloaded. The table of all rows
 
 from __future__ import annotations
 
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from geta_nb.bench.geta_run import Run, compress, official_schedule
+from geta_nb.bench.small_net import small_net
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.errors import InputError, MissingExtraError
-from geta_nb.geta import GETA
-from geta_nb.qasso import Rules, Schedule
+from geta_nb.errors import MissingExtraError
+from geta_nb.qasso import Schedule
 
 EPOCHS = 30
 BATCH = 64
 WEIGHT_DECAY = 1e-4
 LEARNING_RATE = 1e-3
-CLASSES = 10
 IMAGE = (3, 16, 16)
 
 
@@ -85,26 +83,7 @@ def digits_net(width: float = 1.0) -> nn.Sequential:
     Args:
         width: multiplier of every inner channel count; 1 is the benchmark's network.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = IMAGE[0]
-    for number, stage in enumerate((16, 16, 32, 32, 64, 64), start=1):
-        out = _scaled(stage, width)
-        conv = nn.Conv2d(channels, out, 3, padding=1)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        layers |= {f"conv{number}": conv, f"norm{number}": nn.BatchNorm2d(out), f"relu{number}": nn.ReLU()}
-        if number % 2 == 0:
-            layers[f"pool{number}"] = nn.MaxPool2d(2)
-        channels = out
-    hidden = _scaled(128, width)
-    layers |= {"average": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
-    layers |= {"hidden": nn.Linear(channels, hidden), "relu": nn.ReLU(), "classes": nn.Linear(hidden, CLASSES)}
-    return nn.Sequential(layers)
-
-
-def _scaled(channels: int, width: float) -> int:
-    if not width > 0:
-        raise InputError("digits_net: a network needs channels.", expected="width > 0", got=f"width = {width}", hint="digits_net(1.0)")
-    return max(1, round(channels * width))
+    return small_net(width, in_channels=IMAGE[0])
 
 
 def batches(data: Digits, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -175,16 +154,7 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def paper_schedule(data: Digits, *, epochs: int = EPOCHS) -> Schedule:
     """Return the stages the official code ran with here: of 30 epochs, projection in 0-8 and pruning in 8-18, five periods each."""
-    projection, joint = (max(5, part * epochs * data.steps_per_epoch // EPOCHS) for part in (8, 10))
-    return Schedule(0, projection, 5, joint, 5, 2)
-
-
-PAPER_RULES: Mapping[str, Any] = {"saliency": "paper", "forgetting": "paper", "lr_quant": 1e-3}
-
-
-def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in rules.items() if name != "sparing"}
-    return options | {"rules": Rules(sparing=rules["sparing"])} if "sparing" in rules else options
+    return official_schedule(epochs * data.steps_per_epoch)
 
 
 def compress_digits(
@@ -206,7 +176,7 @@ def compress_digits(
         data: default :func:`load_digits`.
         quantize: default ``QuantConfig()``, weights only.
         schedule: default ``Schedule.for_steps(total)``.
-        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or ``sparing`` of :class:`Rules`; default none.
+        rules: further options of ``geta.qasso``, such as :data:`~geta_nb.bench.geta_run.PAPER_RULES`, or ``sparing`` of :class:`Rules`; default none.
 
     Returns:
         JSON-able facts: ``accuracy`` of the cut network and ``masked_accuracy`` of the masked one, both in [0, 1], ``seconds``
@@ -214,32 +184,12 @@ def compress_digits(
     """
     data = data or load_digits()
     torch.manual_seed(seed)
-    model = digits_net()
-    geta = GETA(model, data.train_images[:2], quantize=quantize or QuantConfig())
-    if quantize is not None and quantize.activations:
-        geta.calibrate(calibration_batches(data))
-    optimizer = geta.qasso(
-        torch.optim.Adam,
-        budget=budget,
-        schedule=schedule or Schedule.for_steps(epochs * data.steps_per_epoch),
-        lr=LEARNING_RATE,
-        weight_decay=WEIGHT_DECAY,
-        **_options(rules or {}),
+    run = Run(
+        example=data.train_images[:2],
+        calibration=tuple(calibration_batches(data)),
+        total_steps=epochs * data.steps_per_epoch,
+        train=lambda model, optimizer: train(model, optimizer, data, epochs=epochs, seed=seed, progress=progress),
+        evaluate=lambda model: evaluate(model, data.test_images, data.test_labels),
+        inner={"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY},
     )
-    started = time.perf_counter()
-    train(model, optimizer, data, epochs=epochs, seed=seed, progress=progress)
-    seconds = time.perf_counter() - started
-    return {"seed": seed, "seconds": seconds} | _measured(geta, data)
-
-
-def _measured(geta: GETA, data: Digits) -> dict[str, Any]:
-    """Facts of the finished network: of the report, and accuracies."""
-    subnet = geta.construct_subnet()
-    facts = geta.report(subnet).to_dict()
-    kept = ("group_sparsity", "relative_bops", "relative_bops_full", "macs", "size_bytes", "bit_widths", "activation_bit_widths")
-    return {
-        "accuracy": evaluate(subnet, data.test_images, data.test_labels),
-        "masked_accuracy": evaluate(geta.model, data.test_images, data.test_labels),
-        "max_abs_difference": facts["max_abs_difference"],
-        "module_kind": facts["module_kind"],
-    } | {key: facts[key] for key in kept}
+    return {"seed": seed} | compress(digits_net(), run, budget, quantize=quantize, schedule=schedule, rules=rules, masked=True)

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from geta_nb.bench.digits import EPOCHS, IMAGE, PAPER_RULES, compress_digits, digits_net, evaluate, load_digits, paper_schedule, train_dense
+from geta_nb.baselines.narrow import multiply_accumulates
+from geta_nb.bench.digits import EPOCHS, IMAGE, compress_digits, digits_net, evaluate, load_digits, paper_schedule, train_dense
+from geta_nb.bench.geta_run import PAPER_RULES
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 
@@ -95,20 +97,9 @@ def compressed_run(
     )
 
 
-@torch.no_grad()
 def count_macs(width: float = 1.0) -> int:
     """Multiply-accumulates of one image through ``digits_net(width)``: output elements times weights per output element."""
-    model, counts = digits_net(width).eval(), []
-
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        weight = module.get_parameter("weight")
-        counts.append(output.numel() * weight[0].numel())
-
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(count)
-    model(torch.zeros(1, *IMAGE))
-    return sum(counts)
+    return multiply_accumulates(digits_net(width), torch.zeros(1, *IMAGE))
 
 
 def _fp32_bytes(model: nn.Module) -> int:

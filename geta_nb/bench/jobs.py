@@ -10,8 +10,9 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from tqdm import tqdm
 PACKAGE = Path(__file__).resolve().parents[1]
 UNRELATED = (
     "jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "baseline_rows.py", "baseline_table.py",
-    "run_notebook.py", "views.py",
+    "run_notebook.py", "views.py", "fashion_table.py", "fashion_rows.py", "fashion_run.py", "fashion_cells.py", "kept_runs.py", "code_of.py",
 )  # fmt: skip
 """Tables, and rows whose options are arguments of their jobs."""
 
@@ -89,14 +90,24 @@ def kept_results(jobs: Mapping[str, Job], folder: Path) -> dict[str, dict[str, A
 
 
 def _in_processes(jobs: Mapping[str, Job], files: Mapping[str, Path], workers: int, bar: Any) -> None:
+    with closing(finished(jobs, workers=workers)) as arriving:
+        for name, future in arriving:
+            write_json(files[name], future.result())
+            bar.update()
+
+
+def finished(jobs: Mapping[str, Job], *, workers: int) -> Generator[tuple[str, Future[dict[str, Any]]], None, None]:
+    """Yield each job's name and its future, the moment it is done, from ``workers`` processes of one thread each.
+
+    When the generator is closed, what has not begun is not run.
+    """
     # spawn: a forked torch may hang in its thread pool
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         waiting: dict[Future[dict[str, Any]], str] = {pool.submit(job.run, **job.arguments): name for name, job in jobs.items()}
         try:
             for future in as_completed(waiting):
-                write_json(files[waiting[future]], future.result())
-                bar.update()
+                yield waiting[future], future
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

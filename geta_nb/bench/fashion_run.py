@@ -1,0 +1,61 @@
+"""One run of the fashion table, in a worker process: from names and numbers to JSON-able figures; and what its code is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from geta_nb.baselines import bayesian_bits, clipq, djpq, eagleeye, hesso, lsq, magnitude, minmax, narrow
+from geta_nb.baselines.space import Space
+from geta_nb.baselines.task import Task
+from geta_nb.bench import geta_run
+from geta_nb.bench.fashion_rows import COLUMNS
+from geta_nb.bench.fashion_task import fashion_net, fashion_task
+from geta_nb.errors import BudgetError
+
+METHODS: Mapping[str, Callable[..., Any]] = {
+    "geta": geta_run.compress_task,
+    "narrow": narrow.compress,
+    "lsq": lsq.compress,
+    "djpq": djpq.compress,
+    "bayesian_bits": bayesian_bits.compress,
+    "hesso": hesso.compress,
+    "clipq": clipq.compress,
+    "minmax": minmax.compress,
+    "magnitude": magnitude.compress,
+    "eagleeye": eagleeye.compress,
+}
+
+
+@lru_cache(maxsize=1)
+def _task(folder: str, validation: bool, smoke: bool) -> tuple[Task, Space]:
+    task = fashion_task(Path(folder), validation=validation, smoke=smoke)
+    return task, Space(task)
+
+
+def fashion_run(
+    method: str, column: str, seed: int, options: Mapping[str, Any], *, folder: str, validation: bool = False, smoke: bool = False
+) -> dict[str, Any]:
+    """Make one number: ``accuracy``, what it costs, bits, notes; or ``out_of_reach`` where the method cannot meet the column.
+
+    Args:
+        method: a name of :data:`METHODS`.
+        column: a name of ``fashion_rows.COLUMNS``.
+        options: of the method.
+        folder: of the data.
+        validation: judged by the last training images, on which nothing is trained then.
+        smoke: few images and epochs.
+    """
+    task, space = _task(folder, validation, smoke)
+    target, started = COLUMNS[column], time.perf_counter()
+    more: dict[str, Any] = {} if method == "geta" else {"space": space}
+    more |= {"build": fashion_net} if method == "narrow" else {}
+    try:
+        found = METHODS[method](task, target.relative_bops, seed=seed, activations=target.activations, **more, **options)
+    except BudgetError as error:
+        return {"out_of_reach": " ".join(str(error).split())}
+    figures: dict[str, Any] = found if isinstance(found, dict) else found.to_dict()
+    return figures | {"seconds": round(time.perf_counter() - started, 1)}

@@ -1,0 +1,134 @@
+"""One run of GETA on a benchmark: train with QASSO from scratch, cut, measure. What the digits and the fashion table share.
+
+In: a fresh network and how it is trained (:class:`Run`), a budget, options. Out: JSON-able facts of the finished network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geta_nb.baselines.task import Task, fit
+from geta_nb.budget import Budget
+from geta_nb.config import QuantConfig
+from geta_nb.geta import GETA
+from geta_nb.qasso import Rules, Schedule
+
+PAPER_RULES: Mapping[str, Any] = {"saliency": "paper", "forgetting": "paper", "lr_quant": 1e-3}
+HIGHEST = 16
+"""Bits at the start."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a network is trained and measured.
+
+    Args:
+        example: two inputs, for tracing.
+        calibration: batches of training inputs, for the ranges of input quantizers.
+        total_steps: optimizer steps of the run.
+        train: (network, optimizer) -> None, all of it.
+        evaluate: network -> accuracy in [0, 1].
+        inner: arguments of Adam.
+    """
+
+    example: Tensor
+    calibration: Iterable[Tensor]
+    total_steps: int
+    train: Callable[[nn.Module, torch.optim.Optimizer], None]
+    evaluate: Callable[[nn.Module], float]
+    inner: Mapping[str, Any]
+
+
+def official_schedule(total_steps: int) -> Schedule:
+    """Return the stages of the official code's digits run, by share: projection in 0-8 of 30, pruning in 8-18, five periods each."""
+    projection, joint = (max(5, part * total_steps // 30) for part in (8, 10))
+    return Schedule(0, projection, 5, joint, 5, 2)
+
+
+def schedule_down_to(lowest_bits: int, total_steps: int) -> Schedule:
+    """Return the default schedule with larger falls, so that the upper bound of the bits ends at ``lowest_bits``."""
+    usual = Schedule.for_steps(total_steps)
+    values = usual.to_dict() | {"bit_reduction": -(-(HIGHEST - lowest_bits) // usual.projection_periods)}
+    return Schedule(**values)
+
+
+def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: value for name, value in rules.items() if name != "sparing"}
+    return options | {"rules": Rules(sparing=rules["sparing"])} if "sparing" in rules else options
+
+
+def compress(
+    model: nn.Module,
+    run: Run,
+    budget: Budget,
+    *,
+    quantize: QuantConfig | None = None,
+    schedule: Schedule | None = None,
+    rules: Mapping[str, Any] | None = None,
+    masked: bool = False,
+) -> dict[str, Any]:
+    """Train ``model`` with QASSO, in place, cut it, and measure what came out.
+
+    Args:
+        quantize: default ``QuantConfig()``, weights only.
+        schedule: default ``Schedule.for_steps(total)``.
+        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or ``sparing`` of ``Rules``; default none.
+        masked: measure the masked network too.
+
+    Returns:
+        ``accuracy`` of the cut network, ``masked_accuracy`` if asked for, ``seconds`` of training, and the report's facts for a table.
+    """
+    geta = GETA(model, run.example, quantize=quantize or QuantConfig())
+    if quantize is not None and quantize.activations:
+        geta.calibrate(run.calibration)
+    schedule = schedule or Schedule.for_steps(run.total_steps)
+    optimizer = geta.qasso(torch.optim.Adam, budget=budget, schedule=schedule, **run.inner, **_options(rules or {}))
+    started = time.perf_counter()
+    run.train(model, optimizer)
+    seconds = time.perf_counter() - started
+    subnet = geta.construct_subnet()
+    facts = geta.report(subnet).to_dict()
+    kept = ("max_abs_difference", "module_kind", "group_sparsity", "relative_bops", "relative_bops_full", "macs", "size_bytes")
+    measured = {"seconds": seconds, "accuracy": run.evaluate(subnet)} | ({"masked_accuracy": run.evaluate(geta.model)} if masked else {})
+    return measured | {key: facts[key] for key in (*kept, "bit_widths", "activation_bit_widths")}
+
+
+def compress_task(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, bits: int | None = None, paper: bool = False
+) -> dict[str, Any]:
+    """Compress a task's network with GETA; facts as those of ``baselines.task.Result``.
+
+    Args:
+        bits: every layer ends with so many, weights and (with ``activations``) inputs; None: the package's defaults.
+        paper: the paper's rules and the official run's settings instead of the defaults.
+    """
+    torch.manual_seed(seed)
+    total = task.epochs * task.steps_per_epoch
+    run = Run(
+        example=task.example,
+        calibration=task.calibration.split(64),
+        total_steps=total,
+        train=lambda model, optimizer: fit(task, model, task.epochs, seed=seed, optimizer=optimizer),
+        evaluate=task.evaluate,
+        inner={"lr": task.learning_rate, "weight_decay": task.weight_decay},
+    )
+    ranges: dict[str, Any] = {} if bits is None else dict.fromkeys(("bit_range", "activation_bit_range"), (bits, HIGHEST))
+    schedule = official_schedule(total) if paper else None if bits is None else schedule_down_to(bits, total)
+    budget = Budget(relative_bops=relative_bops, **ranges)
+    quantize, rules = QuantConfig(activations=activations), PAPER_RULES if paper else None
+    facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
+    return {
+        "accuracy": facts["accuracy"],
+        "relative_bops": facts["relative_bops"],
+        "macs": facts["macs"]["subnet"] / facts["macs"]["dense"],
+        "size_bytes": facts["size_bytes"]["subnet"],
+        "weight_bits": facts["bit_widths"],
+        "activation_bits": facts["activation_bit_widths"],
+        "notes": {"group_sparsity": facts["group_sparsity"], "max_abs_difference": facts["max_abs_difference"]},
+    }
