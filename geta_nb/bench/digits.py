@@ -176,7 +176,7 @@ def compress_digits(
         data: default :func:`load_digits`.
         quantize: default ``QuantConfig()``, weights only.
         schedule: default ``Schedule.for_steps(total)``.
-        rules: further options of ``geta.qasso``, such as :data:`~geta_nb.bench.geta_run.PAPER_RULES`, or ``sparing`` of :class:`Rules`; default none.
+        rules: further options of ``geta.qasso``; see :func:`geta_nb.bench.geta_run.compress`.
 
     Returns:
         JSON-able facts: ``accuracy`` of the cut network and ``masked_accuracy`` of the masked one, both in [0, 1], ``seconds``

@@ -1,0 +1,157 @@
+"""The fashion table's text: means, deviations and standard errors over seeds, and what they can tell apart.
+
+In: kept runs, all of the same code. Out: cells, Markdown, sentences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, sqrt
+from statistics import fmean, stdev
+
+from geta_nb.bench.fashion_rows import COLUMNS, CREDIT, DEFAULTS, FIRST, NARROW, NARROW_FP32, OTHER, ROWS, SECOND, SEEDS, UNIFORM
+from geta_nb.bench.kept_runs import KeptRun
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row in one column.
+
+    Args:
+        accuracies: of the seeds that are there, in [0, 1]; none where the column is out of reach.
+        relative_bops: what the finished networks cost, the mean.
+        width: of narrower networks.
+        why_not: why the column is out of reach.
+    """
+
+    accuracies: tuple[float, ...] = ()
+    relative_bops: float = 0.0
+    width: float | None = None
+    why_not: str = ""
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy."""
+        return fmean(self.accuracies)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over seeds, of one run; 0 for a single seed."""
+        return stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean: the deviation over the root of the number of seeds."""
+        return self.deviation / sqrt(len(self.accuracies))
+
+
+Cells = Mapping[tuple[str, str], Cell]
+
+
+def cells_of(runs: Iterable[KeptRun]) -> dict[tuple[str, str], Cell]:
+    """Return (row, column) -> cell."""
+    grouped: dict[tuple[str, str], list[KeptRun]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        grouped.setdefault((run.row, run.column), []).append(run)
+    return {place: _cell([run.figures for run in group]) for place, group in grouped.items()}
+
+
+def _cell(figures: Sequence[Mapping[str, object]]) -> Cell:
+    blocked = [str(one["out_of_reach"]) for one in figures if "out_of_reach" in one]
+    if blocked:
+        return Cell(why_not=blocked[0])
+    notes = figures[0].get("notes", {})
+    width = notes.get("width") if isinstance(notes, Mapping) else None
+    costs = [float(str(one["relative_bops"])) for one in figures]
+    return Cell(tuple(float(str(one["accuracy"])) for one in figures), fmean(costs), width)
+
+
+def markdown(cells: Cells) -> str:
+    """Return the table, what it means, the narrower networks' widths, what is out of reach and what is not measured yet."""
+    columns = (*FIRST, *SECOND)
+    head = ["test accuracy (%) at relative BOPs of at most", *(column.words for column in columns)]
+    rows = [[ROWS[name].label, *(_words(cells.get((name, column.name))) for column in columns)] for name in ROWS if name != "dense"]
+    dense = cells.get(("dense", "dense"))
+    notes = [
+        f"Dense fp32: {_words(dense) or 'not measured yet'}. Mean ± deviation over seeds (standard error of the mean, number of seeds); "
+        "a bare figure is seed 0 alone.",
+        f"\\* {CREDIT}.",
+        *(f"- {line}" for line in (*widths(cells), *out_of_reach(cells))),
+    ]
+    return f"{table(head, rows)}\n\n" + "\n".join(notes) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _words(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.why_not:
+        return "out of reach"
+    if len(cell.accuracies) == 1:
+        return f"{100 * cell.mean:.2f}"
+    return f"{100 * cell.mean:.2f} ± {100 * cell.deviation:.2f} ({100 * cell.standard_error:.2f}, {len(cell.accuracies)})"
+
+
+def widths(cells: Cells) -> list[str]:
+    """Return a sentence for each row of narrower networks: its width in each column, and what that costs."""
+    lines = []
+    for name, row in ROWS.items():
+        found = {column: cells.get((name, column.name)) for column in (*FIRST, *SECOND)} if row.kind in (NARROW, NARROW_FP32) else {}
+        words = [
+            f"{cell.width:.3f} in {column.words} ({100 * cell.relative_bops:.3g} %)"
+            for column, cell in found.items()
+            if cell is not None and cell.width is not None
+        ]
+        lines += [f"{row.label}: width {'; '.join(words)}"] if words else []
+    return lines
+
+
+def out_of_reach(cells: Cells) -> list[str]:
+    """Return why a row has no figure in a column."""
+    return [f"{ROWS[row].label}, {COLUMNS[column].words}: {cell.why_not}" for (row, column), cell in cells.items() if cell.why_not]
+
+
+def verdict(cells: Cells) -> list[str]:
+    """Return, for each column, GETA's defaults beside the best narrower networks, the best other method and GETA's best uniform row.
+
+    Only cells with all seeds are compared. A difference comes with its standard error, the root of the sum of both squares; one
+    that is not more than twice that is not told apart.
+    """
+    lines = []
+    for column in (*FIRST, *SECOND):
+        whole = {row: cell for (row, c), cell in cells.items() if c == column.name and len(cell.accuracies) == len(SEEDS)}
+        ours = whole.get(DEFAULTS)
+        rivals = [] if ours is None else [max(group, key=lambda row: whole[row].mean) for group in _groups(whole) if group]
+        lines += [f"{column.words}: {_difference(whole[DEFAULTS], whole[row], ROWS[row].label.removesuffix(' *'))}" for row in rivals]
+    return lines
+
+
+def _groups(whole: Mapping[str, Cell]) -> list[list[str]]:
+    kinds = [[row for row in whole if ROWS[row].kind == kind] for kind in (NARROW, OTHER)]
+    return [*kinds, [row for row in whole if row in UNIFORM]]
+
+
+def _difference(ours: Cell, other: Cell, label: str) -> str:
+    gap, error = ours.mean - other.mean, hypot(ours.standard_error, other.standard_error)
+    told = "" if abs(gap) > 2 * error else ", not told apart"
+    return f"GETA's defaults {100 * ours.mean:.2f}, {label} {100 * other.mean:.2f}: {100 * gap:+.2f} ± {100 * error:.2f} points{told}"
+
+
+def validation_table(runs: Iterable[KeptRun]) -> str:
+    """Return the options that were compared on the last training images: accuracy in each column, the table's own options in bold."""
+    found: dict[tuple[str, str], dict[str, KeptRun]] = {}
+    for run in runs:
+        found.setdefault((run.row, json.dumps(dict(run.options), sort_keys=True)), {})[run.column] = run
+    columns = list(dict.fromkeys(run.column for group in found.values() for run in group.values()))
+    rows = []
+    for (row, options), group in sorted(found.items()):
+        own = json.loads(options) == dict(ROWS[row].options)
+        figures = [_words(_cell([group[column].figures])) if column in group else "" for column in columns]
+        rows.append([ROWS[row].label, f"**{options}**" if own else options, *figures])
+    return table(["row", "options", *(f"{COLUMNS[column].words} (validation, %)" for column in columns)], rows) + "\n"
