@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -41,6 +41,9 @@ bench-digits: $(STAMP)  ## the README's benchmark table (resumes where it was st
 
 bench-baselines: $(STAMP)  ## eight other methods beside GETA at equal cost: docs/baselines.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.baseline_table --output runs/bench_baselines
+
+bench-fashion: $(STAMP)  ## accuracy at equal cost on Fashion-MNIST, hours; resumes from docs/data/fashion.jsonl (DATA_DIR=folder of the IDX files)
+	$(BIN)/python -m geta_nb.bench.fashion_table --output runs/bench_fashion $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
 	$(BIN)/python -m tests.zoo.table

@@ -1,0 +1,78 @@
+"""Kept runs of the fashion benchmark, and the table that is made of them: it says what it knows, and no more."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from geta_nb.bench import fashion_cells, kept_runs
+from geta_nb.bench.fashion_rows import COLUMNS, ROWS
+from geta_nb.bench.kept_runs import KeptRun
+from geta_nb.errors import InputError
+
+
+def kept(row: str, column: str, seed: int, accuracy: float, **more: object) -> KeptRun:
+    figures = {"accuracy": accuracy, "relative_bops": 0.9 * COLUMNS[column].relative_bops, "notes": {}, "seconds": 1.0} | more
+    return KeptRun("test", row, column, seed, ROWS[row].options, "0" * 16, "abc", figures)
+
+
+def test_kept_runs_are_lines_sorted_and_a_new_one_takes_the_old_ones_place(tmp_path):
+    file = tmp_path / "new" / "runs.jsonl"
+    for run in (kept("lsq", "w3.2", 0, 0.5), kept("djpq", "w3.2", 0, 0.6), kept("lsq", "w3.2", 0, 0.7)):
+        kept_runs.keep_run(file, run)
+    assert [json.loads(line)["row"] for line in file.read_text().splitlines()] == ["djpq", "lsq"]
+    assert [run.figures["accuracy"] for run in kept_runs.read_runs(file)] == [0.6, 0.7]
+    compared = [dataclasses.replace(kept("djpq", "w1.6", 0, 0.5), part="validation", options={"gamma": g}) for g in (0.3, 1.0)]
+    assert compared[0].place != compared[1].place
+    assert [path.name for path in file.parent.iterdir()] == ["runs.jsonl"]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"row": "lsq"}'])
+def test_a_line_that_is_no_run_is_named(tmp_path, line):
+    (tmp_path / "runs.jsonl").write_text(f"{json.dumps(dataclasses.asdict(kept('lsq', 'w3.2', 0, 0.5)))}\n{line}\n")
+    with pytest.raises(InputError, match=r"runs\.jsonl:2"):
+        kept_runs.read_runs(tmp_path / "runs.jsonl")
+
+
+def test_a_cell_has_its_mean_deviation_and_standard_error():
+    cells = fashion_cells.cells_of([kept("geta", "w1.6", seed, a) for seed, a in ((2, 0.93), (0, 0.91), (1, 0.92))])
+    cell = cells["geta", "w1.6"]
+    assert cell.accuracies == (0.91, 0.92, 0.93)
+    # by hand: deviation 0.01, over the root of 3
+    assert (round(cell.mean, 6), round(cell.deviation, 6), round(cell.standard_error, 6)) == (0.92, 0.01, 0.005774)
+    assert "| GETA, this package's defaults |  | 92.00 ± 1.00 (0.58, 3) |  |  |  |  |" in fashion_cells.markdown(cells).splitlines()
+
+
+def test_the_table_says_what_is_one_seed_out_of_reach_not_measured_and_how_wide():
+    blocked = KeptRun("test", "lsq", "w1.6", 0, {}, "0", "abc", {"out_of_reach": "2 bits are too dear"})
+    runs = [kept("djpq", "w3.2", 0, 0.9), blocked, kept("narrow3", "a0.4", 0, 0.8, notes={"width": 0.67})]
+    text = fashion_cells.markdown(fashion_cells.cells_of(runs))
+    lines = text.splitlines()
+    both = "weights and inputs"
+    assert lines[0].endswith(f"| 3.2 %, weights | 1.6 %, weights | 0.8 %, {both} | 0.4 %, {both} | 0.8 %, weights | 0.2 %, {both} |")
+    assert "| DJPQ | 90.00 |  |  |  |  |  |" in lines
+    assert "| LSQ, fixed bits |  | out of reach |  |  |  |  |" in lines
+    assert "- LSQ, fixed bits, 1.6 %, weights: 2 bits are too dear" in lines
+    assert "- narrower networks, 3 bits from the start: width 0.670 in 0.4 %, weights and inputs (0.36 %)" in lines
+    assert "Dense fp32: not measured yet" in text
+    assert {line.count("|") for line in lines if line.startswith("|")} == {8}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [(0.90, "+2.00 ± 0.58 points"), (0.95, "-3.00 ± 0.58 points"), (0.915, "+0.50 ± 0.58 points, not told apart")],
+)
+def test_the_verdict_follows_the_figures_and_their_errors(other, words):
+    runs = [kept("geta", "w1.6", seed, a) for seed, a in enumerate((0.91, 0.92, 0.93))]
+    runs += [kept(row, "w1.6", seed, other) for row in ("narrow3", "djpq", "geta3") for seed in range(3)]
+    runs += [kept("narrow4", "w1.6", 0, 0.99)]
+    lines = fashion_cells.verdict(fashion_cells.cells_of(runs))
+    names = ("narrower networks, 3 bits from the start", "DJPQ", "GETA, 3 bits everywhere")
+    assert lines == [f"1.6 %, weights: GETA's defaults 92.00, {name} {100 * other:.2f}: {words}" for name in names]
+
+
+def test_nothing_is_compared_before_all_seeds_are_there():
+    runs = [kept("geta", "w1.6", seed, 0.9) for seed in range(2)] + [kept("djpq", "w1.6", seed, 0.9) for seed in range(3)]
+    assert fashion_cells.verdict(fashion_cells.cells_of(runs)) == []
