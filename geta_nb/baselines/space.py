@@ -20,6 +20,7 @@ from geta_nb.errors import BudgetError
 from geta_nb.geta import GETA
 
 FULL = 32
+OVER_BUDGET = "over the budget."
 Bits = Mapping[str, float]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -169,7 +170,7 @@ def check_met(result: Result, relative_bops: float, method: str) -> Result:
         BudgetError: it is not, which is a defect of the method's file.
     """
     if result.relative_bops > relative_bops:
-        raise BudgetError(f"{method}: over the budget.", expected=f"<= {relative_bops:.6g}", got=f"{result.relative_bops:.6g}")
+        raise BudgetError(f"{method}: {OVER_BUDGET}", expected=f"<= {relative_bops:.6g}", got=f"{result.relative_bops:.6g}")
     return result
 
 

@@ -98,12 +98,20 @@ def bare(source: str) -> str:
 
 
 def analysis_fingerprint(space: Space) -> str:
-    """Return the fingerprint of a network's groups and prices, as the package finds them."""
+    """Return the fingerprint of a network's groups and prices, as the package finds them, and of how it counts some choices of both."""
     maps = sorted((m.parameter, m.axis, m.producing, np.asarray(m.group_of_index).tolist()) for m in space.table.axis_maps)
     families = np.asarray(space.table.family_of).tolist()
     prices = [
         (op.layer, op.weight, op.activation, op.attention, op.macs.const, [np.asarray(array).tolist() for array in op.macs.arrays])
         for op in space.cost.operators
     ]
-    facts = json.dumps([maps, families, prices], sort_keys=True)
+    facts = json.dumps([maps, families, prices, _costs(space)], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _costs(space: Space) -> list[dict[str, str]]:
+    """Return what the cost model says of the whole network, and of every third group at mixed bits; nine digits."""
+    third = space.everyone
+    third[::3] = False
+    choices = ((space.everyone, space.bits(4, 8)), (third, space.bits(3, 32)), (third, ({space.layers[0]: 2.0}, {space.layers[-1]: 6.0})))
+    return [{name: f"{value:.9g}" for name, value in space.cost.evaluate(alive, *bits).figures().items()} for alive, bits in choices]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from geta_nb.baselines import narrow
-from geta_nb.baselines.space import Space
+from geta_nb.baselines.space import Space, check_met
 from geta_nb.bench import code_of, fashion_rows, fashion_run, fashion_table, fashion_task, idx_files, kept_runs
 from geta_nb.bench.fashion_rows import COLUMNS, FIRST, ROWS, SECOND, Planned
 from geta_nb.bench.fashion_task import TEST, TRAIN, Fashion
+from geta_nb.cost import CostModel
 from geta_nb.errors import BudgetError, InputError
 
 N_TRAIN, N_TEST = 120, 40
@@ -267,6 +269,22 @@ def test_a_run_that_fails_leaves_the_others_and_the_command_says_so(folder, tmp_
     assert len(kept_runs.read_runs(tmp_path / "runs.jsonl")) == 3
 
 
+def test_what_no_method_can_reach_is_kept_with_its_reason_and_a_defect_is_not(folder, monkeypatch):
+    def run() -> dict:
+        fingerprint = fashion_run.what_decides("lsq", "w1.6", {})
+        return fashion_run.fashion_run("lsq", "w1.6", 0, {}, folder=str(folder), smoke=True, fingerprint=fingerprint)
+
+    assert run() == {"out_of_reach": "uniform_bits: out of reach without pruning. expected relative_bops >= 0.0625, got 0.016"}
+
+    def defect(*_: object, **__: object) -> None:
+        check_met(SimpleNamespace(relative_bops=0.02), 0.016, "LSQ")
+
+    monkeypatch.setattr(fashion_run, "METHODS", {"lsq": defect})
+    with pytest.raises(BudgetError, match="over the budget"):
+        run()
+    fashion_run._task.cache_clear()
+
+
 def test_code_that_changed_since_the_command_began_makes_no_number(folder):
     with pytest.raises(InputError, match="changed while the command ran"):
         fashion_run.fashion_run("lsq", "a0.8", 0, {}, folder=str(folder), fingerprint="of other code")
@@ -316,7 +334,11 @@ def test_the_fingerprint_follows_code_analysis_options_and_column(space, monkeyp
     monkeypatch.setattr(fashion_run, "_analysis", lambda: "another")
     assert decides("lsq", "a0.8", {}) != plain
     other = Space(dataclasses.replace(space.task, build=lambda: fashion_task.fashion_net(0.5)))
-    assert code_of.analysis_fingerprint(space) == code_of.analysis_fingerprint(Space(space.task)) != code_of.analysis_fingerprint(other)
+    found = code_of.analysis_fingerprint(space)
+    assert found == code_of.analysis_fingerprint(Space(space.task)) != code_of.analysis_fingerprint(other)
+    evaluate = CostModel.evaluate
+    monkeypatch.setattr(CostModel, "evaluate", lambda self, *a: dataclasses.replace(evaluate(self, *a), bops=1.0))
+    assert code_of.analysis_fingerprint(space) != found, "another way to count"
 
 
 def test_the_time_left_knows_slow_rows():
