@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geta_nb.baselines.space import OVER_BUDGET
 from geta_nb.baselines.task import Task, fit
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
+from geta_nb.errors import BudgetError
 from geta_nb.geta import GETA
 from geta_nb.qasso import Rules, Schedule
 
@@ -107,6 +109,9 @@ def compress_task(
     Args:
         bits: every layer ends with so many, weights and (with ``activations``) inputs; None: the package's defaults.
         paper: the paper's rules and the official run's settings instead of the defaults.
+
+    Raises:
+        BudgetError: out of reach, or, a defect, over the budget.
     """
     torch.manual_seed(seed)
     total = task.epochs * task.steps_per_epoch
@@ -123,6 +128,9 @@ def compress_task(
     budget = Budget(relative_bops=relative_bops, **ranges)
     quantize, rules = QuantConfig(activations=activations), PAPER_RULES if paper else None
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
+    if facts["relative_bops"] > relative_bops:
+        got = f"{facts['relative_bops']:.6g} after {total} steps"
+        raise BudgetError(f"GETA: {OVER_BUDGET}", expected=f"<= {relative_bops:.6g}", got=got)
     return {
         "accuracy": facts["accuracy"],
         "relative_bops": facts["relative_bops"],
