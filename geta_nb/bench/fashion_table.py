@@ -27,7 +27,7 @@ from geta_nb.bench.kept_runs import KeptRun, current_commit, keep_run, read_runs
 from geta_nb.errors import InputError
 
 RESULTS = Path("docs/data/fashion.jsonl")
-GUESS = 240.0
+GUESS = 120.0
 """Seconds of a run as long as none is known."""
 
 

@@ -242,7 +242,7 @@ def test_finished_runs_are_skipped_and_stale_ones_made_again(folder, tmp_path, m
     assert fashion_table.main(arguments) == 0
     assert len(made) == 2 * len(FIRST)
     out = capsys.readouterr()
-    assert "0 of 8 runs are there; about 32 min left" in out.err, "four minutes each, as long as none is known"
+    assert "0 of 8 runs are there; about 16 min left" in out.err, "two minutes each, as long as none is known"
     assert "4 of 8; about 4 min left" in out.err and "8 of 8; nothing left" in out.err
     assert fashion_table.main(arguments) == 0
     assert len(made) == 2 * len(FIRST), "all of them are there"
@@ -346,7 +346,7 @@ def test_the_fingerprint_follows_code_analysis_options_and_column(space, monkeyp
 
 def test_the_time_left_knows_slow_rows():
     missing = {str(n): fashion_table.Wanted(Planned("djpq", "w1.6", n), {}) for n in range(3)}
-    assert fashion_table.time_left(missing, {}, 2) == "about 6 min left"
+    assert fashion_table.time_left(missing, {}, 2) == "about 3 min left"
     assert fashion_table.time_left(missing, {"lsq at w1.6": 60.0}, 1) == "about 3 min left"
     assert fashion_table.time_left(missing, {"lsq at w1.6": 60.0, "djpq at w3.2": 3600.0}, 1) == "about 3 h 0 min left"
     assert fashion_table.time_left({}, {}, 2) == "nothing left"
