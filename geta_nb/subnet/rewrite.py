@@ -131,7 +131,7 @@ def cut_graph(
 
 
 def _quantizer_paths(qadg: QADG, layers: Iterable[str]) -> dict[str, str]:
-    """Return where the input quantizer of each layer stands: in the module of its weight, whatever the layer is called (``weight`` at a root)."""
+    """Return where the input quantizer of each layer stands: in the module of its weight, whose name is not the layer's at a root."""
     paths = {layer: f"{layer}.input_quantizer" for layer in layers}
     for branch in qadg.branches:
         layer = qadg.layers.get(branch.exit)
