@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
 from geta_nb.groups import Propagation
@@ -51,28 +51,24 @@ class Inserted:
     ends: dict[fx.Node, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
 
 
-def put_branches(
-    model: nn.Module, module: fx.GraphModule, names: Mapping[str, str], quantizers: Quantizers, state: Propagation
-) -> Inserted:
+def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Quantizers, state: Propagation) -> Inserted:
     """Write the branches of ``quantizers`` into a graph.
 
     Args:
-        model: the network with its quantizers, whose numbers the graph reads from now on.
         module: its plain trace; changed in place: no mark is left.
         names: get_attr target -> own name.
-        quantizers: what was attached.
+        quantizers: what was attached, whose numbers the graph reads from now on.
         state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
     """
-    paths = {part: path for path, part in model.named_modules() if isinstance(part, Quantizer)}
     found = Inserted()
     top = next(iter(module.graph.nodes))
     for place in _places(module.graph, names, quantizers):
         quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
         source = place.source
-        nodes = _write(module, place, quantizer, paths[quantizer], top)
+        nodes = _write(module, place, quantizer, quantizers.paths[quantizer], top)
         found.ends[place.replaced] = nodes[0], nodes[-1]
         found.layers[nodes[-1].name] = place.layer
-        found.branches.append(_describe(place, source, nodes, names, paths[quantizer]))
+        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer]))
         state.values.update(dict.fromkeys(nodes, state.values[source]))
     moved = {old: last for old, (_, last) in found.ends.items()}
     for node in [node for node in module.graph.nodes if is_mark(node)]:
