@@ -15,7 +15,7 @@ from geta_nb.quantizers import OwnTensors
 def own_names(tensors: OwnTensors, module: fx.GraphModule) -> dict[str, str]:
     """Map get_attr targets to the model's names, tied tensors to one; what is not the model's (a constant) is left out.
 
-    Targets inside our parametrizations become the plain names of their parameters.
+    Targets inside parametrizations become the plain names of their parameters.
     """
     known: dict[int, str] = {}
     own: dict[str, Tensor] = {**tensors.parameters, **tensors.buffers}
@@ -30,6 +30,7 @@ def own_names(tensors: OwnTensors, module: fx.GraphModule) -> dict[str, str]:
         if plain != target:
             place_tensor(module, plain, attribute_tensor(module, target))
             node.target = plain
+            node._rename(plain.replace(".", "_"))
         found = known.get(id(attribute_tensor(module, plain))) or plain
         if found in own:
             names[plain] = known[id(own[found])]
