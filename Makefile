@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -75,6 +75,9 @@ bench-panel: $(STAMP)  ## how fast the budget panel answers on BERT-base
 bench-live: $(STAMP)  ## how soon a run stops, in Python and by hand in a page, and bars follow a slider
 	$(BIN)/python -m geta_nb.bench.live_speed
 	$(BIN)/python -m tests.browser.live_speed
+
+bench-tutorials: $(STAMP)  ## what each tutorial takes, beside the two minutes that it may
+	$(BIN)/python -m tests.house.tutorial_speed
 
 bench-big-models: $(STAMP)  ## what a 7B Llama and a 2.7B Phi take to be analysed, without their weights
 	$(BIN)/python -m geta_nb.bench.big_models

@@ -59,7 +59,9 @@ class Reporting:
             schedule.keep(self.units)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Print the files that took longest and what all of it took."""
+        """Print the files that took longest and what all of it took; of a single file pytest says enough itself."""
+        if len(self.files) < 2:
+            return
         slowest = sorted(self.files.items(), key=lambda item: -item[1][0])[:FILES]
         terminalreporter.section(f"slowest {len(slowest)} files: seconds, and seconds of the processor")
         for name, (seconds, processor) in slowest:

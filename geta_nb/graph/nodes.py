@@ -16,13 +16,19 @@ def module_path(node: fx.Node) -> str:
     """Return the dotted path of the innermost module whose forward ran this node ('' for the root)."""
     for path, _ in reversed(list((node.meta.get("nn_module_stack") or {}).values())):
         if path != _PRIVATE_SCOPE:
-            return re.sub(r"@\d+", "", str(path))
+            return _plain(str(path))
     return ""
+
+
+def _plain(path: str) -> str:
+    """Return a path without the number of a call; torch writes ``layers.slice(1, None, None).0`` for ``layers.1`` met in ``layers[1:]``."""
+    path = re.sub(r"@\d+", "", path)
+    return re.sub(r"slice\((None|\d+), [^,]+, (?:None|1)\)\.(\d+)", lambda m: str(int(m[2]) + (0 if m[1] == "None" else int(m[1]))), path)
 
 
 def call_of(node: fx.Node, path: str) -> str:
     """Return a name for the call of the module at ``path`` that ran a node; where none did, for that of the innermost module."""
-    stack = [(str(call), re.sub(r"@\d+", "", str(where))) for call, (where, _) in (node.meta.get("nn_module_stack") or {}).items()]
+    stack = [(str(call), _plain(str(where))) for call, (where, _) in (node.meta.get("nn_module_stack") or {}).items()]
     return next((call for call, where in reversed(stack) if where == path), stack[-1][0] if stack else "")
 
 

@@ -24,7 +24,7 @@ from geta_nb.qadg.insertion import join_branches, put_branches
 from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
-from geta_nb.quantizers import Quantizers, attach_quantizers, marked, parameter_tensors
+from geta_nb.quantizers import OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
 
 
 @dataclass
@@ -61,20 +61,21 @@ def analyse(
     approximate_norms: bool = False,
 ) -> Analysis:
     """Return groups, graph and costs of ``model``, which has its quantizers from then on; after an error it is as it was."""
+    tensors = own_tensors(model)
     with marked(model, config):
         trace = trace_model(model, args, kwargs, understood=understood)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
-        names = own_names(model, trace.module)
+        names = own_names(tensors, trace.module)
         asked = find_sites(trace.module, names)
         foreign = find_branches(trace.module)
-        state = _labels(model, trace.module, names, foreign, approximate_norms)
+        state = _labels(tensors, trace.module, names, foreign, approximate_norms)
         table, protected = find_groups(state, protect=protect)
         quantizers = attach_quantizers(model, config, asked)
         try:
-            inserted = put_branches(model, trace.module, names, quantizers, state)
+            inserted = put_branches(trace.module, names, quantizers, state)
             qadg = QADG(trace, join_branches(trace.module, foreign, inserted), inserted.layers)
             qadg.families = _entry_families(trace.module, names, table)
-            cost = price(model, qadg, state, table, quantizers, dense)
+            cost = price(tensors, qadg, state, table, quantizers, dense)
             check_agreement(model, qadg, quantizers, args, kwargs)
         except BaseException:
             quantizers.undo()
@@ -83,15 +84,14 @@ def analyse(
 
 
 def _labels(
-    model: nn.Module, module: fx.GraphModule, names: dict[str, str], foreign: tuple[Branch, ...], approximate_norms: bool
+    tensors: OwnTensors, module: fx.GraphModule, names: dict[str, str], foreign: tuple[Branch, ...], approximate_norms: bool
 ) -> Propagation:
     """Return the labels of a plain trace, its tensors in the model's own order."""
     nodes = {node.name: node for node in module.graph.nodes}
     through = {nodes[name]: nodes[branch.entry] for branch in foreign if branch.keeps_zero for name in branch.nodes}
     through |= {node: marked_value(node) for node in nodes.values() if is_mark(node)}
-    buffers = dict.fromkeys(name for name, _ in model.named_buffers(remove_duplicate=False))
-    state = propagate(module, names, set(buffers), through, approximate_norms=approximate_norms)
-    state.tensors = {name: state.tensors[name] for name in (*parameter_tensors(model), *buffers) if name in state.tensors}
+    state = propagate(module, names, set(tensors.buffers), through, approximate_norms=approximate_norms)
+    state.tensors = {name: state.tensors[name] for name in (*tensors.parameters, *tensors.buffers) if name in state.tensors}
     return state
 
 

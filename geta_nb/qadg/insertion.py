@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
 from geta_nb.groups import Propagation
@@ -51,28 +51,24 @@ class Inserted:
     ends: dict[fx.Node, tuple[fx.Node, fx.Node]] = field(default_factory=dict)
 
 
-def put_branches(
-    model: nn.Module, module: fx.GraphModule, names: Mapping[str, str], quantizers: Quantizers, state: Propagation
-) -> Inserted:
+def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Quantizers, state: Propagation) -> Inserted:
     """Write the branches of ``quantizers`` into a graph.
 
     Args:
-        model: the network with its quantizers, whose numbers the graph reads from now on.
         module: its plain trace; changed in place: no mark is left.
         names: get_attr target -> own name.
-        quantizers: what was attached.
+        quantizers: what was attached, whose numbers the graph reads from now on.
         state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
     """
-    paths = {part: path for path, part in model.named_modules() if isinstance(part, Quantizer)}
     found = Inserted()
-    top = next(iter(module.graph.nodes))
+    top, like = next(iter(module.graph.nodes)), _Likes()
     for place in _places(module.graph, names, quantizers):
         quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
         source = place.source
-        nodes = _write(module, place, quantizer, paths[quantizer], top)
+        nodes = _write(module, place, quantizer, quantizers.paths[quantizer], top, like)
         found.ends[place.replaced] = nodes[0], nodes[-1]
         found.layers[nodes[-1].name] = place.layer
-        found.branches.append(_describe(place, source, nodes, names, paths[quantizer]))
+        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer]))
         state.values.update(dict.fromkeys(nodes, state.values[source]))
     moved = {old: last for old, (_, last) in found.ends.items()}
     for node in [node for node in module.graph.nodes if is_mark(node)]:
@@ -118,12 +114,12 @@ def _places(graph: fx.Graph, names: Mapping[str, str], quantizers: Quantizers) -
     return sorted(found, key=lambda place: (order[place.before], place.kind != WEIGHT))
 
 
-def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: str, top: fx.Node) -> list[fx.Node]:
+def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: str, top: fx.Node, like: _Likes) -> list[fx.Node]:
     """Write the nodes of one branch and let all that read the plain value read its result; return them in order."""
     source = place.source
     x: Tensor = source.meta["val"]
     program = branch_program(x.dtype, quantizer.step_size.dtype)
-    numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top) for name in NUMBERS]
+    numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top, like) for name in NUMBERS]
     name = f"{type(quantizer).__module__}.{type(quantizer).__qualname__}"
     scopes = {**(place.before.meta.get("nn_module_stack") or {}), f"L__self__{path}": (path, name)}
     meta = {"nn_module_stack": scopes, "stack_trace": WRITTEN_AT}
@@ -136,27 +132,37 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
                 twins[item] = next(inputs)
             elif item.op == "call_function":
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
-                twin.meta = {"val": _value(item, x), **meta}
+                value: Tensor = item.meta["val"]
+                twin.meta = {"val": like(x, value.dtype, one=not value.dim()), **meta}
                 nodes.append(twin)
     for user in place.users:
         user.replace_input_with(place.replaced, nodes[-1])
     return nodes
 
 
-def _value(item: fx.Node, x: Tensor) -> Tensor:
-    """Return what a node of a branch on ``x`` gives out: shape and type, no numbers."""
-    value: Tensor = item.meta["val"]
-    return torch.empty_like(x, dtype=value.dtype) if value.dim() else x.new_empty((), dtype=value.dtype)
+class _Likes:
+    """What nodes give out, as a trace notes it: shape and type, no numbers. Each is made once: torch takes its time for one."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[torch.dtype, ...], Tensor] = {}
+
+    def __call__(self, x: Tensor, dtype: torch.dtype, *, one: bool) -> Tensor:
+        """Return a value of ``dtype``, of one element or of the shape of ``x``."""
+        if not one:
+            return x if dtype == x.dtype else torch.empty_like(x, dtype=dtype)
+        if (dtype, x.dtype) not in self._made:
+            self._made[dtype, x.dtype] = x.new_empty((), dtype=dtype)
+        return self._made[dtype, x.dtype]
 
 
-def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, top: fx.Node) -> fx.Node:
+def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, top: fx.Node, like: _Likes) -> fx.Node:
     """Return the node that reads a number of a quantizer."""
     for node in module.graph.find_nodes(op="get_attr", target=target):
         return cast(fx.Node, node)
     place_tensor(module, target, parameter)
     with module.graph.inserting_before(top):
         made = module.graph.get_attr(target)
-    made.meta = {"val": x.new_empty((), dtype=parameter.dtype)}
+    made.meta = {"val": like(x, parameter.dtype, one=True)}
     return made
 
 

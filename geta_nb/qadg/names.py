@@ -1,7 +1,7 @@
 """A trace in the model's own names: what each ``get_attr`` node reads, and where a tensor stands under a name. Beside the analysis.
 
-In: a model and its trace, in which a quantized parameter is called ``c.parametrizations.weight.original``. Out: the same trace, in which
-it is called ``c.weight``, and the names of what is the model's.
+In: a model's tensors and a trace, in which a quantized parameter is called ``c.parametrizations.weight.original``. Out: the same trace,
+in which it is called ``c.weight``, and the names of what is the model's.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from torch import Tensor, fx, nn
 
 from geta_nb.graph import attribute_tensor
-from geta_nb.quantizers import canonical_name, parameter_tensors
+from geta_nb.quantizers import OwnTensors
 
 
-def own_names(model: nn.Module, module: fx.GraphModule) -> dict[str, str]:
+def own_names(tensors: OwnTensors, module: fx.GraphModule) -> dict[str, str]:
     """Map get_attr targets to the model's names, tied tensors to one; what is not the model's (a constant) is left out.
 
-    Targets inside our parametrizations become the plain names of their parameters.
+    Targets inside parametrizations become the plain names of their parameters.
     """
     known: dict[int, str] = {}
-    own: dict[str, Tensor] = {**parameter_tensors(model), **dict(model.named_buffers(remove_duplicate=False))}
+    own: dict[str, Tensor] = {**tensors.parameters, **tensors.buffers}
     for name, tensor in own.items():
         known.setdefault(id(tensor), name)
     names = {}
@@ -26,10 +26,11 @@ def own_names(model: nn.Module, module: fx.GraphModule) -> dict[str, str]:
         if node.op != "get_attr":
             continue
         target = str(node.target)
-        plain = canonical_name(model, target)
+        plain = tensors.plain.get(target, target)
         if plain != target:
             place_tensor(module, plain, attribute_tensor(module, target))
             node.target = plain
+            node._rename(plain.replace(".", "_"))
         found = known.get(id(attribute_tensor(module, plain))) or plain
         if found in own:
             names[plain] = known[id(own[found])]

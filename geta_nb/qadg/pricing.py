@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
@@ -16,18 +16,18 @@ from geta_nb.graph import Trace, module_path, operator_name, shape_of
 from geta_nb.groups import Extent, GroupTable, Labels, MacCount, Propagation
 from geta_nb.qadg.branches import Branch
 from geta_nb.qadg.folded import QADG
-from geta_nb.quantizers import Quantizers, foreign_parameters, parameter_tensors
+from geta_nb.quantizers import OwnTensors, Quantizers
 
 _PICKS = frozenset({"index", "index_select"})
 
 
 def price(
-    model: nn.Module, qadg: QADG, state: Propagation, table: GroupTable, quantizers: Quantizers, dense: Totals | None
+    tensors: OwnTensors, qadg: QADG, state: Propagation, table: GroupTable, quantizers: Quantizers, dense: Totals | None
 ) -> CostModel:
     """Return the costs of a network by group.
 
     Args:
-        model: the network, for its parameters.
+        tensors: the network's.
         qadg: its folded graph.
         state: labels, and the multiply-accumulates of each operator.
         table: groups.
@@ -42,7 +42,7 @@ def price(
     operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
     layer_of = quantizers.parameter_layer
     parameters, seen = [], set()
-    for name, tensor in (*parameter_tensors(model).items(), *foreign_parameters(model).items()):
+    for name, tensor in (*tensors.parameters.items(), *tensors.foreign.items()):
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))

@@ -16,7 +16,7 @@ from geta_nb.groups import understood
 from geta_nb.qadg.branches import Branch, find_branches
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.names import own_names
-from geta_nb.quantizers import Quantizers
+from geta_nb.quantizers import Quantizers, own_tensors
 
 
 def trace_quantized(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], quantizers: Quantizers) -> QADG:
@@ -26,7 +26,7 @@ def trace_quantized(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         TraceError: torch.export cannot trace the model.
     """
     trace = trace_model(model, args, kwargs, understood=understood)
-    names = own_names(model, trace.module)
+    names = own_names(own_tensors(model), trace.module)
     layers: dict[str, str] = {}
     branches: list[Branch] = []
     nodes = {node.name: node for node in trace.module.graph.nodes}

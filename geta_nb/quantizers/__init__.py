@@ -9,7 +9,7 @@ from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
-from geta_nb.quantizers.parametrized import canonical_name, computed, foreign_parameters, parameter_tensors, unregister
+from geta_nb.quantizers.parametrized import OwnTensors, computed, foreign_parameters, own_tensors, parameter_tensors, unregister
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
 
@@ -21,6 +21,7 @@ __all__ = [
     "WRITTEN_AT",
     "ActivationQuantizer",
     "Asked",
+    "OwnTensors",
     "Quantizer",
     "Quantizers",
     "WeightQuantizer",
@@ -29,13 +30,13 @@ __all__ = [
     "branch_program",
     "calibrate",
     "calibration",
-    "canonical_name",
     "codes",
     "computed",
     "fake_quantize",
     "foreign_parameters",
     "mark_of",
     "marked",
+    "own_tensors",
     "parameter_tensors",
     "standing_in",
     "step_size",

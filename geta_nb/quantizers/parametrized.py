@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import MethodType
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -177,3 +178,31 @@ def canonical_name(model: nn.Module, raw_name: str) -> str:
     if name not in computed(module):
         return raw_name
     return f"{path}.{name}" if path else name
+
+
+@dataclass(frozen=True)
+class OwnTensors:
+    """The tensors of a model under its own names, whatever stands on them now.
+
+    Attributes:
+        parameters: :func:`parameter_tensors`.
+        buffers: buffers, tied ones under each name.
+        foreign: :func:`foreign_parameters`.
+        plain: name as torch lists it -> own name, where they differ.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    buffers: dict[str, Tensor]
+    foreign: dict[str, nn.Parameter]
+    plain: dict[str, str]
+
+
+def own_tensors(model: nn.Module) -> OwnTensors:
+    """Return the tensors of ``model``; attaching quantizers changes none of them."""
+    raw = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    return OwnTensors(
+        parameter_tensors(model),
+        dict(model.named_buffers(remove_duplicate=False)),
+        foreign_parameters(model),
+        {name: own for name in raw if (own := canonical_name(model, name)) != name},
+    )

@@ -15,7 +15,7 @@ from torch import nn
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
 from geta_nb.quantizers.matrices import Site, layer_name
-from geta_nb.quantizers.modules import ActivationQuantizer, WeightQuantizer, quantize_input
+from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
 from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
 from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
 from geta_nb.views import Shown
@@ -35,6 +35,7 @@ class Quantizers(Shown):
         parameter_layer: {original parameter name: layer of ``weights``}, tied names too.
         taken_over: layers whose quantizer was there before this call.
         excluded: {parameter name: why it stays unquantized}.
+        paths: {quantizer: dotted path of its module}, its first.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class Quantizers(Shown):
         self.parameter_layer: dict[str, str] = {}
         self.taken_over: tuple[str, ...] = ()
         self.excluded: dict[str, str] = {}
+        self.paths: dict[Quantizer, str] = {}
         self._sites: dict[str, list[Site]] = {}
         self._owners: dict[str, Site] = {}
 
@@ -175,6 +177,7 @@ def attach_quantizers(model: nn.Module, config: QuantConfig, asked: Asked | None
     except BaseException:
         quantizers.undo()
         raise
+    quantizers.paths = {part: path for path, part in model.named_modules() if isinstance(part, Quantizer)}
     return quantizers
 
 

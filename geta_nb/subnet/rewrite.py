@@ -117,7 +117,8 @@ def cut_graph(
             _rewrite(cut, graph, node, twins[node.name])
     for size in cut.state.findings.sizes:
         _rewrite_size(cut, size, twins[size.node.name])
-    _fold(graph, qadg, twins, quantizers)
+    paths = _quantizer_paths(qadg, quantizers)
+    _fold(graph, qadg, twins, paths)
     for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
         if not node.users and node.op not in {"placeholder", "output"}:
             graph.erase_node(node)
@@ -125,12 +126,18 @@ def cut_graph(
         if node.op == "get_attr":
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
-    modules = {_quantizer_path(layer): quantizer for layer, quantizer in quantizers.items()}
-    return GraphNet.build(graph, _entries(cut, module, graph, tensors, quantizers, finish), modules)
+    modules = {paths[layer]: quantizer for layer, quantizer in quantizers.items()}
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish), modules)
 
 
-def _quantizer_path(layer: str) -> str:
-    return f"{layer}.input_quantizer" if layer else "input_quantizer"
+def _quantizer_paths(qadg: QADG, layers: Iterable[str]) -> dict[str, str]:
+    """Return where the input quantizer of each layer stands: in the module of its weight, whose name is not the layer's at a root."""
+    paths = {layer: f"{layer}.input_quantizer" for layer in layers}
+    for branch in qadg.branches:
+        layer = qadg.layers.get(branch.exit)
+        if layer is not None and branch.kind == "inserted":
+            paths[layer] = branch.parameters[0].rpartition(".")[0]
+    return paths
 
 
 def _entries(
@@ -150,9 +157,9 @@ def _entries(
             value = value.clone() if value is whole else value
             made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
         yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
-    for layer, quantizer in quantizers.items():
+    for path, quantizer in quantizers.items():
         for name, parameter in quantizer.named_parameters():
-            yield Entry(f"{_quantizer_path(layer)}.{name}", PARAMETER, parameter)
+            yield Entry(f"{path}.{name}", PARAMETER, parameter)
     for name, tensor in cut.constants.items():
         yield Entry(name, SCRATCH, tensor)
     loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors) - set(cut.constants)
@@ -160,7 +167,7 @@ def _entries(
         yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
 
 
-def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Mapping[str, ActivationQuantizer]) -> None:
+def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], paths: Mapping[str, str]) -> None:
     """Replace our weight branches by the materialised weight and our input branches by a call of their quantizer; others stay raw."""
     for branch in qadg.branches:
         layer = qadg.layers.get(branch.exit)
@@ -172,7 +179,7 @@ def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], quantizers: Ma
         else:
             inside = [twins[name] for name in branch.nodes]
             with graph.inserting_before(inside[0]):
-                call = graph.call_module(_quantizer_path(layer), (entry,))
+                call = graph.call_module(paths[layer], (entry,))
             call.meta = dict(last.meta)
             last.replace_all_uses_with(call)
 

@@ -203,3 +203,20 @@ def test_a_loaded_bag_of_embeddings_runs_and_trains(tmp_path) -> None:
     torch.testing.assert_close(again(ids), subnet(ids), rtol=0, atol=0)
     again(ids).sum().backward()
     assert all(parameter.grad is not None for parameter in again.parameters() if parameter.is_floating_point())
+
+
+def test_a_layer_met_in_a_slice_of_its_list_has_its_own_path() -> None:
+    class Sliced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers[1:]:
+                x = layer(x)
+            return x
+
+    for quantize in (None, gt.QuantConfig(), gt.QuantConfig(activations=True)):
+        geta = gt.GETA(Sliced(), torch.randn(2, 4), quantize=quantize)
+        for qadg in (geta.qadg, geta.trace_quantized()):
+            assert [v.module_path for v in qadg.vertices if v.operator == "linear"] == ["layers.1", "layers.2"]

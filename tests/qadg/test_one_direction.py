@@ -267,3 +267,14 @@ def test_the_quantized_models_own_trace_can_be_asked_for() -> None:
     geta.calibrate([IMAGES])
     with torch.no_grad():
         assert_same(leaves(seen.trace.module(IMAGES)), leaves(geta.trace.module(IMAGES)))
+
+
+def test_a_root_that_is_itself_a_layer_is_cut_saved_and_taken_over(tmp_path: Any) -> None:
+    model = nn.Linear(6, 4)
+    geta = gt.GETA(model, ROWS, quantize=gt.QuantConfig(activations=True, initial_bits=5))
+    geta.calibrate([ROWS])
+    subnet = geta.construct_subnet()
+    loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+    for small in (subnet, loaded):
+        assert_same(evaluate(small, ROWS), evaluate(model, ROWS))
+    assert gt.GETA(loaded, ROWS, quantize=BOTH).activation_bit_widths() == {"weight": 5}

@@ -31,12 +31,26 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
 
-def serve(tmp_path: Path, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps(cases))
-    done = subprocess.run(
-        [sys.executable, str(WORKER), "serve", str(plan)], env=environment(), capture_output=True, text=True, timeout=500, check=False
-    )
+TWO = [{"at": 9, "where": "in step"}, {"at": 13, "where": "half written"}]
+
+
+def everywhere() -> list[dict[str, Any]]:
+    """Every step, every place in turn; steps 3, 4, 5, 7 and 7, 10, 13 end periods of the two stages, 2, 5 and 13 begin stages."""
+    places = ["in step", "after step", "half written", "before rename"]
+    killed: list[dict[str, Any]] = [{"at": at, "where": places[at % 4]} for at in range(1, TOTAL + 1)]
+    for i, variant in enumerate(VARIANTS[1:]):
+        own = places[:2] if "route" in variant else places
+        killed += [{"at": at, "where": own[(at + i) % len(own)], **variant} for at in (5, 10, 12, 14)]
+    return killed + [{"at": at, "where": "in step", "every": 4} for at in (7, 12, 15)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What became of all runs: undisturbed ones first, one of each variant; then those of ``TWO``; then those killed everywhere."""
+    plan = tmp_path_factory.mktemp("served") / "plan.json"
+    plan.write_text(json.dumps([*VARIANTS, *TWO, *everywhere()]))
+    command = [sys.executable, str(WORKER), "serve", str(plan)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(plan.with_suffix(".results").read_text())
 
@@ -58,40 +72,35 @@ def _variant(case: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
-    check(serve(tmp_path, [{}, {"at": 9, "where": "in step"}, {"at": 13, "where": "half written"}]), 1)
+def test_a_killed_run_goes_on_with_the_same_bytes(served: list[dict[str, Any]]) -> None:
+    first = len(VARIANTS)
+    killed = served[first : first + len(TWO)]
+    assert [result["case"] for result in killed] == TWO
+    check([served[0], *killed], 1)
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_step_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
-    places = ["in step", "after step", "half written", "before rename"]
-    # every step, every place in turn; steps 3, 4, 5, 7 and 7, 10, 13 end periods of the two stages, 2, 5 and 13 begin stages
-    killed = [{"at": at, "where": places[at % 4]} for at in range(1, TOTAL + 1)]
-    for i, variant in enumerate(VARIANTS[1:]):
-        own = places[:2] if "route" in variant else places
-        killed += [{"at": at, "where": own[(at + i) % len(own)], **variant} for at in (5, 10, 12, 14)]
-    killed += [{"at": at, "where": "in step", "every": 4} for at in (7, 12, 15)]
-    check(serve(tmp_path, [*VARIANTS, *killed]), len(VARIANTS))
+def test_a_run_killed_at_any_step_goes_on_with_the_same_bytes(served: list[dict[str, Any]]) -> None:
+    whole, killed = served[: len(VARIANTS)], served[len(VARIANTS) + len(TWO) :]
+    assert [result["case"] for result in whole] == VARIANTS and [result["case"] for result in killed] == everywhere()
+    check([*whole, *killed], len(VARIANTS))
 
 
 @pytest.mark.slow
-def test_a_run_killed_from_outside_again_and_again_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    (whole,) = serve(tmp_path, [{}])
-    folder = tmp_path / "outside"
-    folder.mkdir()
+def test_a_run_killed_from_outside_again_and_again_ends_with_the_same_bytes(served: list[dict[str, Any]], tmp_path: Path) -> None:
     for kill in range(4):
-        process = subprocess.Popen([sys.executable, str(WORKER), "run", str(folder), "{}"], env=environment(), stderr=subprocess.PIPE)
-        marker = folder / f"started.{process.pid}"
+        process = subprocess.Popen([sys.executable, str(WORKER), "run", str(tmp_path), "{}"], env=environment(), stderr=subprocess.PIPE)
+        marker = tmp_path / f"started.{process.pid}"
         while not marker.exists() and process.poll() is None:
             time.sleep(0.002)
         if kill < 3:
             time.sleep(0.03 * (kill + 1))  # wherever it is by then
             process.kill()
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
-    assert (folder / "digest").read_text() == whole["digest"]
+    assert served[0]["case"] == {} and (tmp_path / "digest").read_text() == served[0]["digest"]
 
 
 def test_a_scheduler_built_anew_does_not_change_the_learning_rates_of_a_resumed_run(tmp_path: Path) -> None:
