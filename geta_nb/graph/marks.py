@@ -14,23 +14,27 @@ from torch import Tensor, fx
 _NAME = "geta_nb::mark"
 
 
-@torch.library.custom_op(_NAME, mutates_args=())
-def _mark(x: Tensor, label: str) -> Tensor:
-    return x.clone()
+def _define() -> None:
+    """Make the operator known to torch, once a process: a module may be loaded again (``%autoreload``)."""
+
+    @torch.library.custom_op(_NAME, mutates_args=())
+    def same(x: Tensor, label: str) -> Tensor:
+        return x.clone()
+
+    @same.register_fake
+    def _(x: Tensor, label: str) -> Tensor:
+        # laid out as x, so that what follows is traced as if no mark were there
+        return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=x.device)
 
 
-@_mark.register_fake
-def _(x: Tensor, label: str) -> Tensor:
-    # laid out as x, so that what follows is traced as if no mark were there
-    return torch.empty_strided(x.size(), x.stride(), dtype=x.dtype, device=x.device)
-
-
+if not hasattr(torch.ops.geta_nb, "mark"):
+    _define()
 MARK = torch.ops.geta_nb.mark.default
 
 
 def mark(x: Tensor, label: str) -> Tensor:
     """Return ``x``, any shape and dtype; a trace keeps a node with ``label`` there."""
-    return cast(Tensor, _mark(x, label))
+    return cast(Tensor, MARK(x, label))
 
 
 def is_mark(node: fx.Node) -> bool:
