@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from geta_nb import GETA
-from geta_nb.bench import digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table, step_speed, step_table
+from geta_nb.bench import analysis_speed, digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table, step_speed, step_table
 from geta_nb.budget import Budget
 from geta_nb.errors import InputError
 
@@ -219,3 +219,14 @@ def test_a_training_step_holds_at_most_one_more_copy_of_the_quantized_weights():
     facts = step_speed.memory_run(512)
     # x^Q lives from the forward to the backward pass; what blocks and foreach calls need beside it is small
     assert facts["weights"] == 4 * (4 * 512 * 512 + 5120) and facts["copies"] <= 1.05
+
+
+def test_an_analysis_is_measured_by_mode_and_the_exporter_runs_once_in_each():
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+
+    found = analysis_speed.measure(build, lambda: (torch.rand(2, 6),))
+    assert set(found) == set(analysis_speed.MODES)
+    assert all(mode["exports"] == 1 and 0 < mode["exporter"] < mode["seconds"] for mode in found.values())
+    fixed = {mode: {"seconds": 2.0, "exporter": 0.5, "exports": 1} for mode in analysis_speed.MODES}
+    assert analysis_speed.row("a net", [fixed]) == "| a net | 2.00 (0.50) | 2.00 (0.50) | 2.00 (0.50) |\n"
