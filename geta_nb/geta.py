@@ -26,7 +26,7 @@ from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibration, parameter_tensors
+from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
 from geta_nb.views import Shown
 
@@ -141,7 +141,7 @@ class GETA(Shown):
         """
         if self.quantizers is None or not self.quantizers.activations:
             return ()
-        return calibration.calibrate(self.model, self.quantizers, batches, self.example_kwargs)
+        return calibrate(self.model, self.quantizers, batches, self.example_kwargs)
 
     def qasso(
         self,

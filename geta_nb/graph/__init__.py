@@ -7,7 +7,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards
 from geta_nb.graph.inputs import check_inputs, example_arguments
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
-from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, owner_of, shape_of
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.trace import Trace, TraceNode, eval_mode, export_program, trace_model
 
@@ -38,6 +38,7 @@ __all__ = [
     "outputs_of",
     "overload_name",
     "own_forwards",
+    "owner_of",
     "shape_of",
     "trace_model",
 ]

@@ -60,6 +60,18 @@ def operator_name(node: fx.Node) -> str:
     return getattr(node.target, "__name__", str(node.target)) if node.op == "call_function" else node.op
 
 
+def owner_of(root: torch.nn.Module, path: str) -> tuple[torch.nn.Module, str]:
+    """Return the module that owns what stands at a dotted path, and the last name; modules that are not there are made."""
+    *parts, leaf = path.split(".")
+    for part in parts:
+        if part not in root._modules:
+            root.add_module(part, torch.nn.Module())
+        child = root._modules[part]
+        assert child is not None
+        root = child
+    return root, leaf
+
+
 def attribute_tensor(module: torch.nn.Module, target: str) -> Tensor:
     """Return the tensor a ``get_attr`` target names."""
     value: Any = module

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from geta_nb.graph import attribute_tensor
+from geta_nb.graph import attribute_tensor, owner_of
 from geta_nb.quantizers import OwnTensors
 
 
@@ -39,13 +39,6 @@ def own_names(tensors: OwnTensors, module: fx.GraphModule) -> dict[str, str]:
 
 def place_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
     """Let ``module`` have a tensor under a dotted name; one that is there already stays."""
-    *path, leaf = name.split(".")
-    owner = module
-    for part in path:
-        if part not in owner._modules:
-            owner.add_module(part, nn.Module())
-        child = owner._modules[part]
-        assert child is not None
-        owner = child
+    owner, leaf = owner_of(module, name)
     if not hasattr(owner, leaf):
         setattr(owner, leaf, tensor)

@@ -4,7 +4,6 @@ In: a model and the sites that its graph asks for. Out: the same model, quantiza
 can be calibrated, listed and taken off again.
 """
 
-from geta_nb.quantizers import calibration
 from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
@@ -29,7 +28,6 @@ __all__ = [
     "bit_width",
     "branch_program",
     "calibrate",
-    "calibration",
     "codes",
     "computed",
     "fake_quantize",

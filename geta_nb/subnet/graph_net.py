@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import ArtifactError
-from geta_nb.graph import check_path, decode_program, encode_program
+from geta_nb.graph import check_path, decode_program, encode_program, owner_of
 from geta_nb.quantizers import ActivationQuantizer
 
 PARAMETER, BUFFER, SCRATCH = "parameter", "buffer", "scratch"
@@ -170,14 +170,8 @@ def list_entries(module: nn.Module) -> Iterator[Entry]:
 
 def _place(root: nn.Module, path: str, value: Tensor | nn.Module, kind: str = "") -> None:
     check_path(path)
-    *prefix, name = path.split(".")
     try:
-        for part in prefix:
-            if part not in root._modules:
-                root.add_module(part, nn.Module())
-            child = root._modules[part]
-            assert child is not None
-            root = child
+        root, name = owner_of(root, path)
         if isinstance(value, nn.Module):
             root.add_module(name, value)
         elif kind == PARAMETER:
