@@ -13,6 +13,8 @@ MIN_BITS = 2
 MAX_BITS = 32
 """The widest: what an unquantized operand counts."""
 
+GRANULARITIES = ("tensor", "channel")
+
 
 def check_bit_range(name: str, bits: object) -> tuple[int, int]:
     """Return ``bits`` as two integers.
@@ -59,6 +61,10 @@ class QuantConfig(Shown):
         initial_bits: bit width of every quantizer at the start, sign included, 2 to 32.
         learn_exponent: let the non-linearity t of weight quantizers train (else it stays 1).
         learn_activation_exponent: the same for activations, where t != 1 costs speed at run time.
+        granularity: of weights: ``"tensor"``: one step and clip value; ``"channel"``: one for each output channel, at one bit width a layer
+            (tables of embeddings, and matrices that are tied to one, keep a single one).
+        signed: whether codes of inputs may be negative: ``"auto"``: where the graph, or what calibration sees, says that inputs are
+            never below zero, no bit is spent on a sign; True: everywhere (the paper).
         skip: patterns of whole layer paths (``fnmatch``) that stay unquantized.
         compile: let torch's compiler build the quantizers' backward pass: less time a step on tensors of more than 32k elements, after
             half a minute at the first one. Needs a C++ compiler and its cache folder (``TORCHINDUCTOR_CACHE_DIR``, else a temporary one).
@@ -78,6 +84,8 @@ class QuantConfig(Shown):
     learn_activation_exponent: bool = False
     skip: tuple[str, ...] = ()
     compile: bool = False
+    granularity: str = "tensor"
+    signed: bool | str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent", "compile"):
@@ -85,6 +93,12 @@ class QuantConfig(Shown):
                 raise ConfigError(
                     f"QuantConfig: {name} is a switch.", expected="True or False", got=repr(getattr(self, name))
                 )
+        if self.granularity not in GRANULARITIES:
+            expected, got = " or ".join(map(repr, GRANULARITIES)), repr(self.granularity)
+            raise ConfigError("QuantConfig: no such granularity.", expected=expected, got=got, hint='granularity="channel"')
+        if self.signed is not True and self.signed != "auto":
+            got = repr(self.signed)
+            raise ConfigError("QuantConfig: signed is of the wrong kind.", expected="'auto' or True", got=got, hint='signed="auto"')
         bits = self.initial_bits
         if not isinstance(bits, int) or isinstance(bits, bool) or not MIN_BITS <= bits <= MAX_BITS:
             raise BitWidthError(

@@ -9,6 +9,7 @@ from geta_nb.graph.inputs import check_inputs, example_arguments
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, owner_of, shape_of
 from geta_nb.graph.program import check_path, decode_program, encode_program
+from geta_nb.graph.signs import nonnegative_nodes
 from geta_nb.graph.trace import Trace, TraceNode, eval_mode, export_program, trace_model
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "marked_value",
     "max_difference",
     "module_path",
+    "nonnegative_nodes",
     "operator_name",
     "outputs_of",
     "overload_name",

@@ -118,7 +118,7 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
     """Write the nodes of one branch and let all that read the plain value read its result; return them in order."""
     source = place.source
     x: Tensor = source.meta["val"]
-    program = branch_program(x.dtype, quantizer.step_size.dtype)
+    program = branch_program(x.dtype, quantizer.step_size.dtype, quantizer.signed)
     numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top, like) for name in NUMBERS]
     name = f"{type(quantizer).__module__}.{type(quantizer).__qualname__}"
     scopes = {**(place.before.meta.get("nn_module_stack") or {}), f"L__self__{path}": (path, name)}
@@ -133,7 +133,7 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
             elif item.op == "call_function":
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
-                twin.meta = {"val": like(x, value.dtype, one=not value.dim()), **meta}
+                twin.meta = {"val": like(x, value.dtype, () if not value.dim() else x.shape), **meta}
                 nodes.append(twin)
     for user in place.users:
         user.replace_input_with(place.replaced, nodes[-1])
@@ -144,15 +144,15 @@ class _Likes:
     """What nodes give out, as a trace notes it: shape and type, no numbers. Each is made once: torch takes its time for one."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[torch.dtype, ...], Tensor] = {}
+        self._made: dict[tuple[object, ...], Tensor] = {}
 
-    def __call__(self, x: Tensor, dtype: torch.dtype, *, one: bool) -> Tensor:
-        """Return a value of ``dtype``, of one element or of the shape of ``x``."""
-        if not one:
+    def __call__(self, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """Return a value of ``dtype`` and ``shape``; of the shape of ``x``, laid out as that."""
+        if shape == x.shape and shape:
             return x if dtype == x.dtype else torch.empty_like(x, dtype=dtype)
-        if (dtype, x.dtype) not in self._made:
-            self._made[dtype, x.dtype] = x.new_empty((), dtype=dtype)
-        return self._made[dtype, x.dtype]
+        if (key := (dtype, x.dtype, *shape)) not in self._made:
+            self._made[key] = x.new_empty(shape, dtype=dtype)
+        return self._made[key]
 
 
 def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, top: fx.Node, like: _Likes) -> fx.Node:
@@ -162,7 +162,7 @@ def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, t
     place_tensor(module, target, parameter)
     with module.graph.inserting_before(top):
         made = module.graph.get_attr(target)
-    made.meta = {"val": like(x, parameter.dtype, one=True)}
+    made.meta = {"val": like(x, parameter.dtype, tuple(parameter.shape))}
     return made
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import fx
 
-from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, operator_name
+from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, nonnegative_nodes, operator_name
 from geta_nb.qadg.branches import COMPUTE, readers
 from geta_nb.quantizers import CANDIDATE, WEIGHT, Asked, mark_of
 
@@ -23,6 +23,8 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
         names: get_attr target -> own name of a parameter or buffer.
     """
     marks = [(node, *mark_of(mark_label(node))) for node in module.graph.nodes if is_mark(node)]
+    never = nonnegative_nodes(module.graph)
+    signed = {layer for node, kind, layer in marks if kind == CANDIDATE and node not in never}
     inputs = {layer for node, kind, layer in marks if kind == CANDIDATE and _feeds_matrix_operator(node)}
     for node, kind, layer in marks:
         at_parameter = kind == WEIGHT and marked_value(node).op == "get_attr"  # its quantizer is found by the parameter's name
@@ -33,7 +35,7 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
         for node in module.graph.nodes
         if node.op == "get_attr" and str(node.target) in names and _feeds_matrix_operator(node)
     }
-    return Asked(frozenset(weights), frozenset(inputs))
+    return Asked(frozenset(weights), frozenset(inputs), frozenset(inputs - signed))
 
 
 def _feeds_matrix_operator(node: fx.Node) -> bool:

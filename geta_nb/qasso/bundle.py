@@ -1,6 +1,6 @@
-"""Many scalar parameters stepped as one vector: what a network with hundreds of quantizers would else cost in single small operations.
+"""Many small parameters stepped as one vector: what a network with hundreds of quantizers would else cost in single small operations.
 
-In: an inner torch optimizer and one of its parameter groups, all 0-dim. Out: the same updates, computed on one tensor. Outside a step
+In: an inner torch optimizer and some parameters of one of its groups. Out: the same updates, computed on one tensor. Outside a step
 nothing of it shows: groups and state hold the parameters themselves, so schedulers, scalers, clipping and checkpoints see the usual thing.
 """
 
@@ -17,20 +17,20 @@ ELEMENTWISE = (
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adamax,
 )  # fmt: skip
 """Optimizers that treat each element by itself and make their state when they first meet a parameter: for them, and for no subclass that
-may do otherwise, a vector of n is n scalars."""
+may do otherwise, it makes no difference in which tensor an element lies."""
 _COUNTERS = ("step", "mu_product")  # one for a whole parameter, whatever its size
 
 
 class Bundle:
-    """Scalar parameters of one group of an inner optimizer, seen by that optimizer as a single vector while it steps.
+    """Small parameters of one group of an inner optimizer, seen by that optimizer as a single vector while it steps.
 
     Args:
         inner: the optimizer.
         group: index of one of its groups.
-        params: some of what it holds, 0-dim, one dtype and device.
+        params: some of what it holds, contiguous, one dtype and device.
 
     Attributes:
-        flat: the vector, [n]; current between :meth:`gather` and :meth:`scatter`.
+        flat: the vector, [n], their elements one after the other; current between :meth:`gather` and :meth:`scatter`.
         ids: of ``params``.
     """
 
@@ -41,22 +41,22 @@ class Bundle:
         self._bind()
 
     def _bind(self) -> None:
-        self.flat = nn.Parameter(torch.stack([p.detach() for p in self._params]))
-        self._targets = [p.detach() for p in self._params]
-        self._sources = list(self.flat.detach().unbind())
+        self._targets = [p.detach().view(-1) for p in self._params]
+        self.flat = nn.Parameter(torch.cat(self._targets))
+        self._sources = list(self.flat.detach().split([len(t) for t in self._targets]))
 
     @classmethod
-    def of(cls, inner: torch.optim.Optimizer, group: int, scalars: Sequence[nn.Parameter]) -> Bundle | None:
-        """Return the bundle of those ``scalars`` that ``group`` holds; None where a vector would not do the same as its parameters."""
+    def of(cls, inner: torch.optim.Optimizer, group: int, small: Sequence[nn.Parameter]) -> Bundle | None:
+        """Return the bundle of those ``small`` that ``group`` holds; None where a vector would not do the same as its parameters."""
         settings = inner.param_groups[group]
         held = {id(p) for p in settings["params"]}
-        params = [p for p in scalars if id(p) in held]
-        alike = {(type(p), p.dtype, p.device, p.ndim, p.requires_grad) for p in params}
+        params = [p for p in small if id(p) in held]
+        alike = {(type(p), p.dtype, p.device, p.is_contiguous(), p.requires_grad) for p in params}
         special = any(settings.get(name) for name in ("capturable", "differentiable"))
         if type(inner) not in ELEMENTWISE or special or len(params) < 2 or len(alike) != 1:
             return None
-        kind, _, device, ndim, trains = next(iter(alike))
-        return cls(inner, group, params) if kind is nn.Parameter and device.type != "meta" and ndim == 0 and trains else None
+        kind, _, device, contiguous, trains = next(iter(alike))
+        return cls(inner, group, params) if kind is nn.Parameter and device.type != "meta" and contiguous and trains else None
 
     def __len__(self) -> int:
         return len(self._params)
@@ -75,8 +75,8 @@ class Bundle:
             return False
         if self._targets[0].data_ptr() != self._params[0].data_ptr():
             self._bind()  # the model moved to another device or dtype
-        torch.stack(self._targets, out=self.flat.data)
-        self.flat.grad = torch.stack(gradients)
+        torch.cat(self._targets, out=self.flat.data)
+        self.flat.grad = torch.cat([g.reshape(-1) for g in gradients])
         return True
 
     def step(self, call: Callable[[], Any]) -> None:
@@ -107,7 +107,7 @@ class Bundle:
         for key, first in own[0].items():
             values = [s[key] for s in own]
             if isinstance(first, Tensor) and key not in _COUNTERS:
-                packed[key] = torch.stack(values)
+                packed[key] = torch.cat([v.reshape(-1) for v in values])
             elif all((v is first) or bool(v == first) for v in values):
                 packed[key] = first
             else:
@@ -120,7 +120,10 @@ class Bundle:
     def unpack(self) -> None:
         """Give the inner optimizer the state of each parameter, as if it had stepped them one by one."""
         packed, self._state = self._state, None
-        for index, p in enumerate(self._params):
-            if packed:
-                own = {k: v[index] if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
-                self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
+        begin = 0
+        for p in self._params if packed else ():
+            assert packed is not None
+            end = begin + p.numel()
+            own = {k: v[begin:end].view_as(p) if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
+            self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
+            begin = end

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from geta_nb.groups import GroupTable
     from geta_nb.quantizers import Quantizers
 
-FORMAT = 2
+FORMAT = 3
 """Version of the ``"qasso"`` part of a state dict."""
+WATCHED_EVERY = 4
+"""Steps of which the inputs of one are counted."""
 
 
 class QASSO(Shown, torch.optim.Optimizer):
@@ -89,7 +91,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         layer_of = quantizers.parameter_layer if quantizers else {}
         budget.check_names([*parameters, *weights, *activations])
         ranges = [budget.weight_bits(layer) for layer in weights] + [budget.activation_bits(layer) for layer in activations]
-        self.bank = QuantizerBank(weights, activations, ranges)
+        named = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if layer in weights}
+        self.bank = QuantizerBank(weights, activations, ranges, tensors=named if self.rules.refit else None)
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
@@ -103,6 +106,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         self._add_quantizer_group()
         bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
         self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
+        self._watch()
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
@@ -186,6 +190,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         if self.check_finite:
             self._check_gradients(products, bundle)
         self.pruner.before(self.steps_done, products)
+        self._tie(bundle)
         again = None if closure is None else _first_known(loss, lambda: self._evaluate(closure))
         step = self.inner.step if again is None else partial(self.inner.step, again)
         try:
@@ -202,6 +207,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.pruner.after(self.steps_done)
         if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
             self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
+        self._watch()
         if self.pruner.collapsing:  # said at the end, so that the step is whole even where warnings are errors
             families, self.pruner.collapsing = self.pruner.collapsing, []
             if is_first():
@@ -236,7 +242,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         bank, done = self.bank, self.steps_done
         if not len(bank):
             return
-        bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
+        moved = bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
         anywhere = self.schedule.stage(done - 1) == WARM_UP
         whole = bundle is not None and len(bundle) == bank.n_trained
         if bundle is not None and whole:
@@ -246,6 +252,21 @@ class QASSO(Shown, torch.optim.Optimizer):
         if not whole:
             bank.keep_positive()
             bank.constrain(anywhere=anywhere)
+        if moved and bank.frozen is None:
+            bank.refit(moved, bank.bound)
+
+    def _tie(self, bundle: Bundle | None) -> None:
+        """Hand the gradients of steps that cannot shrink on to what they depend on."""
+        fixed = self.bank.frozen is not None
+        if not len(self.bank) or self.rules.tie == "never" or (self.rules.tie == "frozen" and not fixed):
+            return
+        if self.schedule.stage(self.steps_done) != WARM_UP or fixed:
+            self.bank.tie(bundle.flat if bundle is not None and len(bundle) == self.bank.n_trained else None)
+
+    def _watch(self) -> None:
+        """Let inputs be counted on some of the steps until no width will fall any more."""
+        if self.bank.histograms and (self.bank.frozen is None or self.bank.watching):
+            self.bank.watch(self.bank.frozen is None and self.steps_done % WATCHED_EVERY == 0)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
@@ -322,6 +343,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             **self._identity(),
             "lower_bits": list(self.bank.lower),
             "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
+            "histograms": self.bank.counted(),
             **self.pruner.state_dict(),
         }
         if self._bundle is not None:
@@ -369,6 +391,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
         self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
+        self.bank.load_counted(own["histograms"])
+        self._watch()
         self.pruner.load_state_dict(own)
 
 

@@ -38,6 +38,14 @@ def mean(values: Tensor) -> Tensor:
     return values
 
 
+def largest(values: Tensor) -> Tensor:
+    """Return the largest of each of ``values`` over all ranks; all ranks must call it."""
+    if several():
+        values = values.clone()
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+    return values
+
+
 def agreed(values: Sequence[int], device: torch.device) -> list[int]:
     """Return rank 0's ``values`` on all ranks, of which all must call it: a rounding is not left to each rank's last digit."""
     if not several() or not values:

@@ -10,6 +10,7 @@ from geta_nb.views import Shown
 
 SALIENCIES = ("taylor", "paper")
 FORGETTINGS = ("uniform", "paper")
+TIES = ("bound", "frozen", "never")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Rules(Shown):
         saliency: ``"taylor"``: |<x, g>|, averaged over steps, in units of the family's mean; ``"paper"``: five scores of one batch.
         forgetting: ``"uniform"``: a group fades linearly over its period; ``"paper"``: forget rate and step size from two cosines.
         sparing: how much the default saliency spares a family that has lost groups already, 0 .. 1: see ``saliency.family_share``.
+        refit: fit ranges anew, by least squared error, whenever a bit width falls.
+        tie: where the gradient of a step size goes that cannot become smaller: ``"bound"``: to the clip value and the exponent while the
+            width stands at its upper bound; ``"frozen"``: once the width is fixed; ``"never"``: nowhere (the paper).
         average_decay: decay of the moving average of <x, g>, per step, 0 <= decay < 1.
         eta, zeta: the paper's constants of the descent law, 0 .. 1.
         shrink: the paper's beta, 0 < beta < 1.
@@ -34,13 +38,15 @@ class Rules(Shown):
     saliency: str = "taylor"
     forgetting: str = "uniform"
     sparing: float = 0.5
+    refit: bool = True
+    tie: str = "bound"
     average_decay: float = 0.98
     eta: float = 0.999
     zeta: float = 0.9
     shrink: float = 0.8
 
     def __post_init__(self) -> None:
-        for name, known in (("saliency", SALIENCIES), ("forgetting", FORGETTINGS)):
+        for name, known in (("saliency", SALIENCIES), ("forgetting", FORGETTINGS), ("tie", TIES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"Rules: no such {name}.", expected=" or ".join(map(repr, known)), got=repr(getattr(self, name)))
         limits = {"sparing": True, "average_decay": self.average_decay < 1, "eta": True, "zeta": True, "shrink": 0 < self.shrink < 1}
@@ -63,7 +69,7 @@ class Rules(Shown):
         """
         if name not in ("default", "paper"):
             raise ConfigError("Rules: no such preset.", expected="'default' or 'paper'", got=repr(name), hint='rules="paper"')
-        return cls() if name == "default" else cls(saliency="paper", forgetting="paper")
+        return cls() if name == "default" else cls(saliency="paper", forgetting="paper", refit=False, tie="never")
 
     @classmethod
     def of(cls, rules: Rules | str, saliency: str | None, forgetting: str | None) -> Rules:

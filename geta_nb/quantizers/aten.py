@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import fx
@@ -17,12 +17,13 @@ WRITTEN_AT = f'File "{fake_quantize_aten.__code__.co_filename}", line {fake_quan
 
 
 @cache
-def branch_program(value: torch.dtype, numbers: torch.dtype) -> fx.Graph:
+def branch_program(value: torch.dtype, numbers: torch.dtype, signed: bool = True) -> fx.Graph:
     """Return the formula as a graph: placeholders for x and :data:`NUMBERS`, ATen operators, one output of the type of x.
 
     Args:
         value: dtype of x.
-        numbers: dtype of the numbers.
+        numbers: dtype of the numbers; one for all of x, or one a channel: the operators are the same.
+        signed: codes may be negative.
     """
     x, *rest = torch.empty(2, dtype=value, device="meta"), *(torch.empty((), dtype=numbers, device="meta") for _ in NUMBERS)
-    return make_fx(fake_quantize_aten)(x, *rest).graph
+    return make_fx(partial(fake_quantize_aten, signed=signed))(x, *rest).graph

@@ -3,7 +3,9 @@
 In: x, the gradient to x^Q, and d, q_m, t. Out: the gradients to all four. With u = min(|x|, q_m)**t and c = sgn(x) u / d before rounding:
 
     to x      g where |x| <= q_m, else 0                to q_m    sum of g sgn(x) where |x| > q_m, times t q_m**(t-1)
-    to d      sum of g (round(c) - c)                   to t      d times the sum of g c ln min(|x|, q_m)
+    to d      sum of g (round(c) - c)                   to t      sum of g c d ln min(|x|, q_m)
+
+Unsigned, all that is below 0 counts as 0 and takes no gradient: u = min(max(x, 0), q_m)**t. Per channel, each sum runs over one channel.
 
 Source: arXiv:2502.16638; the straight-through range is ours (arXiv:2007.10463).
 """
@@ -40,50 +42,68 @@ def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
-def encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool) -> Tensor:
+def encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, signed: bool) -> Tensor:
     """Return sgn(x) u / d, the code before rounding, as a fresh tensor; ``uniform`` takes t for 1 and spares the power."""
-    if uniform:
+    if signed and uniform:
         return torch.clamp(x, -clip, clip).div_(step)
-    return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
+    if signed:
+        return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
+    inside = torch.minimum(x.clamp(min=0), clip)
+    return (inside if uniform else inside.pow(exponent)).div_(step)
 
 
-def _formulas(x: Tensor, g: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, *, uniform: bool, needs: Needs) -> Found:
+def _formulas(
+    x: Tensor, g: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, *, uniform: bool, signed: bool = True, needs: Needs
+) -> Found:
     """Return those of the four gradients that ``needs`` asks for, None for the others."""
     found: list[Tensor | None] = [None] * 4
     x, g = cast_to(x, step.dtype), cast_to(g, step.dtype)
-    magnitude = x.abs()
-    code = encode(x, step, clip, exponent, uniform) if any(needs[1:]) else x
-    passed = g * (magnitude <= clip) if needs[0] or needs[2] else g
+    magnitude = x.abs() if signed else x
+    code = encode(x, step, clip, exponent, uniform, signed) if any(needs[1:]) else x
+    passed = g
+    if needs[0] or needs[2]:
+        passed = g * (magnitude <= clip) if signed else g * ((x >= 0) & (x <= clip))
     if needs[0]:
         found[0] = passed
     if needs[1]:
-        found[1] = ((code.round() - code) * g).sum()
+        found[1] = _sum_to((code.round() - code) * g, step)
     if needs[2]:
-        # outside, where alone g - passed is not 0, sgn(x) is code * d / q_m**t
-        found[2] = ((g - passed) * code).sum() * (step * exponent / clip)
+        # outside, where alone g - passed is not 0, sgn(x) is code * d / q_m**t; below an unsigned range the code is 0
+        found[2] = _sum_to((g - passed) * code, clip) * (step * exponent / clip)
     if needs[3]:
         # the limit of u ln u at 0 is 0, and the code is 0 there, whatever the smallest positive number's logarithm
-        found[3] = (torch.minimum(magnitude, clip).clamp(min=torch.finfo(x.dtype).tiny).log() * code * g).sum() * step
+        terms = torch.minimum(magnitude, clip).clamp(min=torch.finfo(x.dtype).tiny).log() * code * g
+        found[3] = terms.sum() * step if step.ndim == 0 else (_sum_to(terms, step) * step).sum()
     return tuple(found)
 
 
-def gradients(x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bool, needs: Needs, compiled: bool = False) -> Found:
+def _sum_to(terms: Tensor, like: Tensor) -> Tensor:
+    """Return the sums of ``terms`` in the shape of ``like``: one number, or one a channel."""
+    return terms.sum() if like.ndim == 0 else terms.sum_to_size(like.shape)
+
+
+def gradients(
+    x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bool, signed: bool = True, needs: Needs, compiled: bool = False
+) -> Found:
     """Return the gradients to x, d, q_m and t.
 
     Args:
         x: what was quantized, any shape.
         grad: gradient to x^Q, shape of ``x``.
-        numbers: d, q_m and t, 0-dim, in :func:`compute_dtype` of x.
+        numbers: d, q_m and t, 0-dim, in :func:`compute_dtype` of x; d and q_m of channels broadcast against ``x``.
         uniform: t is 1.
+        signed: x^Q may be negative.
         needs: which of the four are wanted.
         compiled: use a compiled loop where it pays and there is a compiler.
     """
-    formulas = partial(_formulas, uniform=uniform, needs=needs)
+    formulas = partial(_formulas, uniform=uniform, signed=signed, needs=needs)
+    if numbers[0].ndim:
+        return _by_channel(formulas, x, grad, numbers)
     layout = None if x.numel() <= min(BLOCK, COMPILED_FROM) else _memory_order(x)
     if layout is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack():
         return formulas(x, grad, *numbers)
     flat, flat_grad = (t.permute(layout).reshape(-1) for t in (x.detach(), grad))
-    if compiled and x.numel() >= COMPILED_FROM and (loop := _compiled(uniform, needs)) is not None:
+    if compiled and x.numel() >= COMPILED_FROM and (loop := _compiled(uniform, signed, needs)) is not None:
         first, *sums = loop(flat, flat_grad, *numbers)
         if first is None:
             return (None, *sums)
@@ -92,6 +112,21 @@ def gradients(x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bo
     if x.device.type != "cpu":
         return formulas(x, grad, *numbers)
     return _in_blocks(formulas, x, flat, flat_grad, layout, numbers)
+
+
+def _by_channel(formulas: Callable[..., Found], x: Tensor, grad: Tensor, numbers: Sequence[Tensor]) -> Found:
+    """Return the gradients where each channel of ``x`` has its own d and q_m; some channels at a time where these are rows of memory."""
+    step, clip, exponent = numbers
+    rows = step.shape[0]
+    whole = x.device.type != "cpu" or x.numel() <= BLOCK or rows < 2 or _memory_order(x) != [*range(x.ndim)]
+    if whole or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack():
+        return formulas(x, grad, *numbers)
+    size = max(1, BLOCK * rows // x.numel())
+    parts = [formulas(*part, exponent) for part in zip(*(t.split(size) for t in (x.detach(), grad, step, clip)), strict=True)]
+    columns = [[found for found in column if found is not None] for column in zip(*parts, strict=True)]
+    first, d, q, t = columns
+    found = tuple(torch.cat(column) if column else None for column in (first, d, q))
+    return (*found, torch.stack(t).sum() if t else None)
 
 
 def _in_blocks(
@@ -118,11 +153,11 @@ def _memory_order(x: Tensor) -> list[int] | None:
 
 
 @lru_cache(maxsize=64)
-def _compiled(uniform: bool, needs: Needs) -> Callable[..., Found] | None:
+def _compiled(uniform: bool, signed: bool, needs: Needs) -> Callable[..., Found] | None:
     """Return the formulas as one compiled loop over vectors of any length; None, and a warning, where there is no compiler."""
     # the compiler counts versions by code object and stops at a few: each of ours is a function of its own
-    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{needs}"), globals())
-    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, needs=needs), dynamic=True)
+    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{signed:d}_{needs}"), globals())
+    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, signed=signed, needs=needs), dynamic=True)
     one = torch.ones(())
     try:
         with torch.no_grad():

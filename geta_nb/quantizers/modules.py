@@ -23,13 +23,17 @@ __all__ = ["ActivationQuantizer", "Quantizer", "WeightQuantizer", "bit_width", "
 
 
 class Quantizer(Shown, nn.Module):
-    """Holds ``step_size`` d, ``clip_max`` q_m and ``exponent`` t as 0-dim parameters and applies :func:`fake_quantize`.
+    """Holds ``step_size`` d, ``clip_max`` q_m and ``exponent`` t as parameters and applies :func:`fake_quantize`.
+
+    t is 0-dim; d and q_m are too, or have one entry a channel, in a shape that broadcasts against what is quantized. There is one bit
+    width whatever their number.
 
     Args:
-        clip_max: the first q_m, 0-dim, > 0; its dtype (float32 at least) and device become those of the three parameters.
+        clip_max: the first q_m, > 0; its shape, dtype (float32 at least) and device become those of the parameters.
         initial_bits: bit width to start with, in bits, sign included; t starts at 1.
         learn_exponent: let t train; else it is a parameter without gradient, and its power is spared while it is 1.
         layer: the dotted name that messages show.
+        signed: codes may be negative, and a bit is the sign's.
 
     Attributes:
         compiled: let a compiler build the backward pass of large tensors, see ``gradients``.
@@ -42,11 +46,14 @@ class Quantizer(Shown, nn.Module):
     clip_max: nn.Parameter
     exponent: nn.Parameter
 
-    def __init__(self, clip_max: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "") -> None:
+    def __init__(
+        self, clip_max: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", signed: bool = True
+    ) -> None:
         super().__init__()
         clip = clip_max.detach().to(compute_dtype(clip_max), copy=True)
-        one = torch.ones_like(clip)
-        self.step_size = nn.Parameter(step_size(initial_bits, clip, one))
+        one = clip.new_ones(())
+        self.signed = signed
+        self.step_size = nn.Parameter(step_size(initial_bits, clip, one, signed=signed))
         self.clip_max = nn.Parameter(clip)
         self.exponent = nn.Parameter(one, requires_grad=learn_exponent)
         self.initial_bits, self.layer = initial_bits, layer
@@ -56,23 +63,28 @@ class Quantizer(Shown, nn.Module):
         """Return x^Q, shape and dtype of ``x``."""
         if self.stand_in is not None:
             return self.stand_in(x)
-        return fake_quantize(x, self.step_size, self.clip_max, self.exponent, uniform=self._is_uniform(), compiled=self.compiled)
+        numbers = (self.step_size, self.clip_max, self.exponent)
+        return fake_quantize(x, *numbers, uniform=self._is_uniform(), signed=self.signed, compiled=self.compiled)
 
     @torch.no_grad()
     def bit_width(self) -> Tensor:
-        """Return the present bit width, 0-dim, in bits, without gradient; ``float(q.bit_width())`` waits for the device."""
-        return bit_width(self.step_size, self.clip_max, self.exponent)
+        """Return the present bit width, 0-dim, in bits, without gradient; ``float(q.bit_width())`` waits for the device.
+
+        Of several channels, whose widths differ by rounding at most, the largest.
+        """
+        return bit_width(self.step_size, self.clip_max, self.exponent, signed=self.signed).amax()
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the integer codes of ``x``, int64: see :func:`codes`."""
-        return codes(x, self.step_size, self.clip_max, self.exponent)
+        return codes(x, self.step_size, self.clip_max, self.exponent, signed=self.signed)
 
     @torch.no_grad()
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
         """Set q_m, t = 1 and the d of ``bits`` (default: the initial bits), in place."""
         self.clip_max.copy_(torch.as_tensor(clip_max))
         self.exponent.fill_(1)
-        self.step_size.copy_(step_size(self.initial_bits if bits is None else bits, self.clip_max, self.exponent))
+        width = self.initial_bits if bits is None else bits
+        self.step_size.copy_(step_size(width, self.clip_max, self.exponent, signed=self.signed))
 
     def _is_uniform(self) -> bool:
         """Whether t is fixed at 1, or simply is 1 where no gradient is asked for and reading it costs nothing.
@@ -111,19 +123,25 @@ class WeightQuantizer(Quantizer):
     """Quantizer of one weight (several tied names share it), attached as a parametrization."""
 
     @classmethod
-    def for_weight(cls, weight: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "") -> Self:
+    def for_weight(
+        cls, weight: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", axis: int | None = None
+    ) -> Self:
         """Return the quantizer with q_m = max|W|, t = 1 and the d of ``initial_bits``.
 
         An all-zero weight, [C_out, ...], has no range of its own: it gets 1/sqrt(fan_in), where fan_in is the number of elements of one
-        row. That is the bound of PyTorch's own initialisation, so that a zero-initialised layer can train.
+        row. That is the bound of PyTorch's own initialisation, so that a zero-initialised layer can train. The same goes for channels.
+
+        Args:
+            axis: of the output channels, each of which gets a q_m and d of its own; None: one for all.
 
         Raises:
             NonFiniteError: NaN or infinity in ``weight``.
         """
         wide = weight.detach()
-        largest = wide.abs().amax().to(compute_dtype(wide))
-        if not largest.is_meta and not bool(largest.isfinite()):
-            raise NonFiniteError("attach_quantizers: a weight is not finite.", at=layer, got=f"max |W| = {float(largest)}")
+        others = [at for at in range(wide.ndim) if at != axis]
+        largest = (wide.abs().amax() if axis is None else wide.abs().amax(others, keepdim=True)).to(compute_dtype(wide))
+        if not largest.is_meta and not bool(largest.isfinite().all()):
+            raise NonFiniteError("attach_quantizers: a weight is not finite.", at=layer, got=f"max |W| = {float(largest.max())}")
         fallback = (weight.shape[0] / weight.numel()) ** 0.5
         # below `tiny` the step of 16 bits would be subnormal, or 0
         tiny = torch.finfo(largest.dtype).tiny * 2.0**20
@@ -132,20 +150,37 @@ class WeightQuantizer(Quantizer):
 
 
 class ActivationQuantizer(Quantizer):
-    """Quantizer of a layer's input: symmetric and signed like that of a weight. Its range comes from data, see ``calibration``.
+    """Quantizer of a layer's input, one range for all of it, signed or not. The range comes from data, see ``calibration``.
 
     Before that ``clip_max`` is 0 and a call raises :class:`CalibrationError`, except while ``torch.export`` traces. ``calibrated`` is a
-    plain bool, read back from ``clip_max`` when a state dict is loaded. While ``observer`` is set, inputs go to it and pass unchanged.
+    plain bool, read back from ``clip_max`` when a state dict is loaded, as ``signed`` is from the buffer ``has_sign``. While ``observer``
+    is set, inputs go to it and pass unchanged; what ``watcher`` is set to sees those of training steps on the way.
 
     Args:
         like: a tensor whose dtype (float32 at least) and device the parameters take.
-        initial_bits, learn_exponent, layer: as for :class:`Quantizer`.
+        initial_bits, learn_exponent, layer, signed: as for :class:`Quantizer`.
     """
 
-    def __init__(self, like: Tensor, *, initial_bits: float = 16, learn_exponent: bool = False, layer: str = "") -> None:
-        super().__init__(like.new_zeros(()), initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer)
+    has_sign: Tensor
+
+    def __init__(
+        self, like: Tensor, *, initial_bits: float = 16, learn_exponent: bool = False, layer: str = "", signed: bool = True
+    ) -> None:
+        super().__init__(like.new_zeros(()), initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer, signed=signed)
+        self.register_buffer("has_sign", torch.tensor(signed, device=like.device))
         self.calibrated = False
         self.observer: Callable[[Tensor], None] | None = None
+        self.watcher: Callable[[Tensor], None] | None = None
+
+    @torch.no_grad()
+    def set_signed(self, signed: bool) -> None:
+        """Say whether codes may be negative, in place; q_m stays, and d becomes that of the present bits."""
+        if signed != self.signed:
+            bits = float(self.bit_width())
+            self.signed = signed
+            self.has_sign.fill_(signed)
+            if self.calibrated:
+                self.step_size.copy_(step_size(bits, self.clip_max, self.exponent, signed=signed))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x^Q, shape and dtype of ``x``.
@@ -164,6 +199,8 @@ class ActivationQuantizer(Quantizer):
                 got="clip_max = 0",
                 hint="geta.calibrate(batches)",
             )
+        if self.watcher is not None and torch.is_grad_enabled() and self.stand_in is None:
+            self.watcher(x)
         return super().forward(x)
 
     def bit_width(self) -> Tensor:
@@ -180,8 +217,11 @@ class ActivationQuantizer(Quantizer):
         usable = (clip > 0) & clip.isfinite() & (step > 0) & step.isfinite()
         self.calibrated = not usable.is_meta and bool(usable)
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # states from before there were unsigned quantizers say nothing of a sign
+        state_dict.setdefault(f"{prefix}has_sign", torch.tensor(True))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.signed = self.has_sign.is_meta or bool(self.has_sign)
         self._read_calibrated()
 
 

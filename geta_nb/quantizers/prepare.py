@@ -14,7 +14,7 @@ from torch import nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
-from geta_nb.quantizers.matrices import Site, layer_name
+from geta_nb.quantizers.matrices import Site, channel_axis, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
 from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
 from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
@@ -107,8 +107,9 @@ class Quantizers(Shown):
         quantizer = next((q for q in there if q is not None), None)
         if quantizer is None:
             weight = own_parameters(sites[0].module)[sites[0].name]
+            axis = channel_axis(sites) if config.granularity == "channel" else None
             quantizer = WeightQuantizer.for_weight(
-                weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer
+                weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis
             )
         else:
             self.taken_over += (layer,)
@@ -133,8 +134,13 @@ class Quantizers(Shown):
             return
         if present is None:
             like = own_parameters(module)[site.name]
+            never_negative = config.signed == "auto" and asked is not None and layer in asked.never_negative
             quantizer = ActivationQuantizer(
-                like, initial_bits=config.initial_bits, learn_exponent=config.learn_activation_exponent, layer=layer
+                like,
+                initial_bits=config.initial_bits,
+                learn_exponent=config.learn_activation_exponent,
+                layer=layer,
+                signed=not never_negative,
             )
             module.input_quantizer = quantizer.train(module.training)
             module.register_forward_pre_hook(quantize_input, with_kwargs=True)

@@ -32,10 +32,12 @@ class Asked:
     Attributes:
         weights: own names of parameters that a matrix operator reads.
         inputs: layers, by the name of their quantizer, whose input a matrix operator reads.
+        never_negative: those of them whose input is never below zero.
     """
 
     weights: frozenset[str]
     inputs: frozenset[str]
+    never_negative: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""The range that rounds least wrongly at so many levels: where a quantizer starts, and starts again whenever it has fewer bits.
+
+In: a weight, or a histogram of inputs, and the levels that its codes may take. Out: q_m. With m = |x|**t (unsigned: max(x, 0)**t), L the
+largest code and d = q / L, the error of a range is
+
+    E(q) = sum of (m - d min(round(m / d), L))**2
+
+A quantizer gives out d * code for the tensor bent by t, so that is what error is measured against, and q_m = q**(1/t). A range fitted at
+16 bits reaches to the largest value; at 3 bits most of its levels would lie where nothing is.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+FRACTIONS = 24
+"""Candidates between a sixteenth of the largest value and all of it; the best one is then led to the bottom of its valley."""
+DESCENTS = 6
+OCTAVES, PER_OCTAVE = 64, 32
+"""Bins of a histogram: from 2**-32 to 2**32, each 2.2 % wide, whatever the scale of the data: no limit has to move while it fills."""
+BINS = OCTAVES * PER_OCTAVE
+
+
+def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -> Tensor:
+    """Return the q_m of least squared error over all elements of a weight.
+
+    Args:
+        weight: any shape, floating.
+        levels: L, the largest code, >= 1.
+        clip: the present q_m, 0-dim or a shape that broadcasts against ``weight`` (one range a channel); kept where all is zero.
+        exponent: t, 0-dim.
+
+    Returns:
+        q_m, shape and dtype of ``clip``. Never waits for the device.
+
+    >>> fitted_clip(torch.tensor([0.9, -1.0, 1.1, 0.0, 9.0]), 1.0, torch.tensor(9.0), torch.tensor(1.0)).round()
+    tensor(9.)
+    """
+    magnitude = weight.detach().abs().to(clip.dtype).pow(exponent.detach())
+
+    def total(terms: Tensor) -> Tensor:
+        return terms.sum() if clip.ndim == 0 else terms.sum_to_size(clip.shape)
+
+    def error(top: Tensor) -> Tensor:
+        step = top / levels
+        return total((magnitude - (magnitude / step).round_().clamp_(max=levels).mul_(step)).square_())
+
+    axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
+    largest = magnitude.amax() if clip.ndim == 0 else magnitude.amax(axes, keepdim=True) if axes else magnitude
+    empty = largest <= 0
+    largest = torch.where(empty, 1, largest)
+    best, least = largest, error(largest)
+    for fraction in torch.logspace(-4, 0, FRACTIONS, base=2.0).tolist()[:-1]:
+        top = largest * fraction
+        found = error(top)
+        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+    for _ in range(DESCENTS):
+        codes = (magnitude * (levels / best)).round_().clamp_(max=levels)
+        # the best step for these codes; theirs are then the best codes for that step, and so on downhill
+        norm = total(codes * codes)
+        top = torch.where(norm > 0, total(codes * magnitude) / norm * levels, best)
+        found = error(top)
+        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+    return torch.where(empty, clip, best.pow(1 / exponent))
+
+
+class Histogram:
+    """Counts the magnitudes of a layer's inputs in bins of equal ratio; a few vector operations for a batch, and no wait for the device.
+
+    Args:
+        device: of what will be counted.
+        most: of a larger tensor only about so many elements, evenly spaced, are looked at; 0: all.
+
+    Attributes:
+        counts: [:data:`BINS`], float64.
+        extremes: [largest |x|, smallest x], float64.
+        calls: tensors counted.
+    """
+
+    def __init__(self, device: torch.device | None = None, *, most: int = 0) -> None:
+        self.counts = torch.zeros(BINS, dtype=torch.float64, device=device)
+        self.extremes = torch.zeros(2, dtype=torch.float64, device=device)
+        self.calls, self.most = 0, most
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> None:
+        """Count the elements of ``x``, any shape; exact zeros are left out: they cost no error."""
+        flat = x.detach().reshape(-1)
+        if self.most and flat.numel() > self.most:
+            flat = flat[:: -(-flat.numel() // self.most)]
+        flat = flat.to(torch.float32 if flat.dtype != torch.float64 else flat.dtype)
+        self.calls += 1
+        if flat.numel() == 0:
+            return
+        magnitude = flat.abs()
+        bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).nan_to_num_(0).long()
+        self.counts.index_add_(0, bins, (magnitude > 0).double())
+        largest = torch.maximum(self.extremes[0], magnitude.amax())
+        self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
+
+    def fitted_clip(self, levels: float, exponent: float = 1.0, *, signed: bool = True) -> float:
+        """Return the q_m of least squared error; 1 if every element was zero. Waits for the device.
+
+        Args:
+            levels: L, the largest code.
+            exponent: t.
+            signed: unsigned, values below 0 are lost whatever the range, and counted with the others here: there should be none.
+        """
+        largest, _ = self.extremes.tolist()
+        if not largest > 0:
+            return 1.0
+        edges = torch.arange(1, BINS + 1, dtype=torch.float64).div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
+        counts = self.counts.cpu()
+        used = counts.nonzero()[:, 0]
+        counts, upper = counts[used], edges[used].clamp(max=largest)
+        lower = edges[used] * 2 ** (-1 / PER_OCTAVE)
+        upper, lower = upper.pow(exponent), lower.pow(exponent)
+        centres, widths = (upper + lower) / 2, upper - lower
+        top = largest**exponent
+        clips = top * torch.logspace(-12, 0, 12 * 24 + 1, base=2.0, dtype=torch.float64)[:, None]
+        steps = clips / levels
+        coarse = (centres - steps * (centres / steps).round()) ** 2 + widths**2 / 12
+        rounded = torch.where(steps < 2 * widths, steps**2 / 12, coarse)
+        # an outlier is taken to stand at the upper edge of its bin, so that it is never underrated
+        errors = torch.where(upper > clips, (upper - clips) ** 2, rounded) @ counts
+        # from the top down: of equal errors the widest range wins
+        best = float(clips[len(clips) - 1 - int(errors.flip(0).argmin()), 0])
+        return float(min(best, top) ** (1 / exponent)) if math.isfinite(best) else float(largest)
