@@ -141,7 +141,9 @@ class GETA(Shown):
         """
         if self.quantizers is None or not self.quantizers.activations:
             return ()
-        return calibrate(self.model, self.quantizers, batches, self.example_kwargs)
+        left_out = calibrate(self.model, self.quantizers, batches, self.example_kwargs)
+        self._analysis.match_signs()
+        return left_out
 
     def qasso(
         self,
@@ -240,6 +242,7 @@ class GETA(Shown):
             NonFiniteError: a weight is NaN or infinite.
         """
         checks.check_round_to(round_to)
+        self._analysis.match_signs()
         table = self._analysis.table
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
@@ -354,6 +357,7 @@ class GETA(Shown):
             if geta.quantizers is not None:
                 geta.quantizers.undo()
             raise
+        geta._analysis.match_signs()
         geta._pending = state["optimizer"]
         geta._saved = {"random": state["random"], "extra": state["extra"]}
         return geta

@@ -20,7 +20,7 @@ from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, 
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
 from geta_nb.qadg.folded import QADG
-from geta_nb.qadg.insertion import join_branches, put_branches
+from geta_nb.qadg.insertion import join_branches, match_signs, put_branches
 from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
@@ -48,6 +48,10 @@ class Analysis:
     protected: ProtectedList
     quantizers: Quantizers
     cost: CostModel
+
+    def match_signs(self) -> None:
+        """Let the graph show the quantizers of inputs as they are now, signed or not."""
+        self.qadg = match_signs(self.trace.module, self.qadg, self.quantizers, self.state)
 
 
 def analyse(

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
 from geta_nb.groups import Propagation
 from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
+from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.names import place_tensor
 from geta_nb.quantizers import NUMBERS, WEIGHT, WRITTEN_AT, Quantizer, Quantizers, branch_program, mark_of
 
@@ -82,6 +83,46 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
     return found
 
 
+def match_signs(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, state: Propagation) -> QADG:
+    """Return the QADG whose branches of inputs compute what their quantizers do now; the very one that came in where they all do.
+
+    A quantizer may lose its sign when it is calibrated. The folded graph stays; the raw nodes of such a branch are written anew.
+    """
+    nodes = {node.name: node for node in module.graph.nodes}
+    branches, layers, changed = [], dict(qadg.layers), False
+    for branch in qadg.branches:
+        layer = layers.get(branch.exit)
+        quantizer = quantizers.activations.get(layer or "")
+        if branch.kind == "attached" or quantizer is None or layer is None:
+            branches.append(branch)
+            continue
+        old = [nodes[name] for name in branch.nodes]
+        source, last = nodes[branch.entry], old[-1]
+        numbers = [_reader(module, f"{quantizers.paths[quantizer]}.{name}") for name in NUMBERS]
+        program = branch_program(source.meta["val"].dtype, quantizer.step_size.dtype, quantizer.signed)
+        if [node.target for node in program.nodes if node.op == "call_function"] == [node.target for node in old]:
+            branches.append(branch)
+            continue
+        new = _write_program(module, source, numbers, quantizer, old[0], {**old[0].meta, "val": None}, _Likes())
+        last.replace_all_uses_with(new[-1])
+        state.values.update(dict.fromkeys(new, state.values[source]))
+        for node in reversed(old):
+            del state.values[node]
+            module.graph.erase_node(node)
+        del layers[branch.exit]
+        layers[new[-1].name], changed = layer, True
+        branches.append(replace(branch, nodes=tuple(node.name for node in new), exit=new[-1].name))
+    if not changed:
+        return qadg
+    module.recompile()
+    return QADG(qadg.trace, tuple(branches), layers, qadg.families)
+
+
+def _reader(module: fx.GraphModule, target: str) -> fx.Node:
+    """Return the node that reads a tensor."""
+    return cast(fx.Node, next(iter(module.graph.find_nodes(op="get_attr", target=target))))
+
+
 def join_branches(module: fx.GraphModule, foreign: Iterable[Branch], inserted: Inserted) -> tuple[Branch, ...]:
     """Return the branches of others and ours in order of execution, under unique names."""
     ends = {old.name: (first.name, last.name) for old, (first, last) in inserted.ends.items() if is_mark(old)}
@@ -118,25 +159,34 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
     """Write the nodes of one branch and let all that read the plain value read its result; return them in order."""
     source = place.source
     x: Tensor = source.meta["val"]
-    program = branch_program(x.dtype, quantizer.step_size.dtype, quantizer.signed)
     numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top, like) for name in NUMBERS]
     name = f"{type(quantizer).__module__}.{type(quantizer).__qualname__}"
     scopes = {**(place.before.meta.get("nn_module_stack") or {}), f"L__self__{path}": (path, name)}
     meta = {"nn_module_stack": scopes, "stack_trace": WRITTEN_AT}
+    nodes = _write_program(module, source, numbers, quantizer, place.before, meta, like)
+    for user in place.users:
+        user.replace_input_with(place.replaced, nodes[-1])
+    return nodes
+
+
+def _write_program(
+    module: fx.GraphModule, source: fx.Node, numbers: list[fx.Node], quantizer: Quantizer, before: fx.Node, meta: dict[str, Any],
+    like: _Likes,
+) -> list[fx.Node]:
+    """Write the formula of a quantizer, which nothing reads yet; return its nodes in order."""
+    x: Tensor = source.meta["val"]
     inputs = iter((source, *numbers))
     twins: dict[fx.Node, fx.Node] = {}
     nodes: list[fx.Node] = []
-    with module.graph.inserting_before(place.before):
-        for item in program.nodes:
+    with module.graph.inserting_before(before):
+        for item in branch_program(x.dtype, quantizer.step_size.dtype, quantizer.signed).nodes:
             if item.op == "placeholder":
                 twins[item] = next(inputs)
             elif item.op == "call_function":
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
-                twin.meta = {"val": like(x, value.dtype, () if not value.dim() else x.shape), **meta}
+                twin.meta = {**meta, "val": like(x, value.dtype, () if not value.dim() else x.shape)}
                 nodes.append(twin)
-    for user in place.users:
-        user.replace_input_with(place.replaced, nodes[-1])
     return nodes
 
 

@@ -10,6 +10,7 @@ belongs to q_m and t (:meth:`QuantizerBank.tie`).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 
 from geta_nb.config import MAX_BITS, MIN_BITS
+from geta_nb.errors import GetaWarning
 from geta_nb.qasso import ranks
 from geta_nb.qasso.ranks import agreed
-from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip
+from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip, largest_code
 
 if TYPE_CHECKING:
     from geta_nb.quantizers import Quantizer
@@ -328,16 +330,30 @@ class QuantizerBank:
             for histogram, counts, ends in zip(self.histograms, counted, extremes, strict=True):
                 histogram.counts.copy_(counts)
                 histogram.extremes.copy_(ends * SIGNS.to(ends))
+        self._give_signs_back(moved)
         for i in moved:
             quantizer = self.quantizers[i]
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()
-            most = 2.0 ** (bits[i] - quantizer.signed) - 1
+            most = largest_code(bits[i], signed=quantizer.signed)
             if i < first:
                 clip.copy_(fitted_clip(self._tensors[i], most, clip, exponent))
-            elif bool(self.histograms[i - first].counts.any()):
-                clip.fill_(self.histograms[i - first].fitted_clip(most, float(exponent), signed=quantizer.signed))
+            elif bool((seen := self.histograms[i - first]).counts.any()):
+                clip.fill_(seen.fitted_clip(most, float(exponent)))
             clip.clamp_(min=CLIP_FLOOR)
             quantizer.step_size.copy_(clip**exponent / most)
+
+    def _give_signs_back(self, moved: Sequence[int]) -> None:
+        """Let the codes of inputs be negative again where training showed some that calibration had not."""
+        first = len(self) - len(self.histograms)
+        for i in moved:
+            quantizer = self.quantizers[i]
+            if i < first or quantizer.signed or float(self.histograms[i - first].extremes[1]) >= 0:
+                continue
+            assert isinstance(quantizer, ActivationQuantizer)
+            quantizer.set_signed(True)
+            what = "QASSO: inputs of a layer are negative in training that never were in calibration; its codes get a sign."
+            hint = 'geta.calibrate(batches that look like those of training), or QuantConfig(signed=True)'
+            warnings.warn(GetaWarning(what, at=self.keys[i][1], hint=hint), stacklevel=2)
 
     def by_layer(self, kind: str, values: Sequence[float]) -> dict[str, float]:
         """Return the values of the ``"weight"`` or ``"activation"`` quantizers by layer."""

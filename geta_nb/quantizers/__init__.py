@@ -10,7 +10,7 @@ from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import OwnTensors, computed, foreign_parameters, own_tensors, parameter_tensors, unregister
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
-from geta_nb.quantizers.refit import Histogram, fitted_clip
+from geta_nb.quantizers.refit import Histogram, fitted_clip, largest_code
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "fake_quantize",
     "fitted_clip",
     "foreign_parameters",
+    "largest_code",
     "mark_of",
     "marked",
     "own_tensors",

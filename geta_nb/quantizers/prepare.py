@@ -36,6 +36,7 @@ class Quantizers(Shown):
         taken_over: layers whose quantizer was there before this call.
         excluded: {parameter name: why it stays unquantized}.
         paths: {quantizer: dotted path of its module}, its first.
+        finds_signs: calibration may find that inputs need no sign.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Quantizers(Shown):
         self.taken_over: tuple[str, ...] = ()
         self.excluded: dict[str, str] = {}
         self.paths: dict[Quantizer, str] = {}
+        self.finds_signs = False
         self._sites: dict[str, list[Site]] = {}
         self._owners: dict[str, Site] = {}
 
@@ -172,6 +174,7 @@ def attach_quantizers(model: nn.Module, config: QuantConfig, asked: Asked | None
         NonFiniteError: a weight with NaN or infinity.
     """
     candidates, quantizers = find_candidates(model, config), Quantizers()
+    quantizers.finds_signs = config.signed == "auto"
     try:
         for candidate in candidates:
             reason = candidate.reason or _attach_weight(quantizers, candidate, config, asked)

@@ -16,12 +16,22 @@ import math
 import torch
 from torch import Tensor
 
-FRACTIONS = 24
-"""Candidates between a sixteenth of the largest value and all of it; the best one is then led to the bottom of its valley."""
-DESCENTS = 6
-OCTAVES, PER_OCTAVE = 64, 32
-"""Bins of a histogram: from 2**-32 to 2**32, each 2.2 % wide, whatever the scale of the data: no limit has to move while it fills."""
+COARSE, FINE, DESCENTS = 24, 8, 4
+"""Candidates between a sixteenth of the largest value and all of it; more between the neighbours of the best; and steps downhill from there."""
+MANY = 2.0**12
+"""Codes from which nothing is gained by giving up the largest value: a clipped one costs more than finer steps save."""
+OCTAVES, PER_OCTAVE = 256, 16
+"""Bins of a histogram: from 2**-128 to 2**128, each 4.4 % wide, whatever the scale of the data: no limit has to move while it fills."""
 BINS = OCTAVES * PER_OCTAVE
+
+
+def largest_code(bits: float, *, signed: bool) -> float:
+    """Return the largest code of ``bits`` bits, sign included where there is one.
+
+    >>> largest_code(4, signed=True), largest_code(4, signed=False)
+    (7.0, 15.0)
+    """
+    return 2.0 ** (bits - signed) - 1
 
 
 def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -> Tensor:
@@ -36,8 +46,8 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -
     Returns:
         q_m, shape and dtype of ``clip``. Never waits for the device.
 
-    >>> fitted_clip(torch.tensor([0.9, -1.0, 1.1, 0.0, 9.0]), 1.0, torch.tensor(9.0), torch.tensor(1.0)).round()
-    tensor(9.)
+    >>> fitted_clip(torch.tensor([1.0, -1.0, 1.0, 0.0, 1.2]), 1.0, torch.tensor(9.0), torch.tensor(1.0))
+    tensor(1.0500)
     """
     magnitude = weight.detach().abs().to(clip.dtype).pow(exponent.detach())
 
@@ -53,8 +63,14 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -
     empty = largest <= 0
     largest = torch.where(empty, 1, largest)
     best, least = largest, error(largest)
-    for fraction in torch.logspace(-4, 0, FRACTIONS, base=2.0).tolist()[:-1]:
-        top = largest * fraction
+    ratio = 2 ** (4 / (COARSE - 1))
+    for number in range(1, COARSE):
+        top = largest / ratio**number
+        found = error(top)
+        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+    middle = best
+    for number in range(-FINE // 2, FINE // 2 + 1):
+        top = torch.minimum(middle * ratio ** (2 * number / (FINE + 2)), largest)
         found = error(top)
         best, least = torch.where(found < least, top, best), torch.minimum(found, least)
     for _ in range(DESCENTS):
@@ -78,6 +94,8 @@ class Histogram:
         counts: [:data:`BINS`], float64.
         extremes: [largest |x|, smallest x], float64.
         calls: tensors counted.
+
+    Raises nothing: NaN counts as zero, infinity into the last bin.
     """
 
     def __init__(self, device: torch.device | None = None, *, most: int = 0) -> None:
@@ -91,27 +109,33 @@ class Histogram:
         flat = x.detach().reshape(-1)
         if self.most and flat.numel() > self.most:
             flat = flat[:: -(-flat.numel() // self.most)]
-        flat = flat.to(torch.float32 if flat.dtype != torch.float64 else flat.dtype)
+        flat = flat.to(torch.float32 if flat.dtype != torch.float64 else flat.dtype).nan_to_num()
         self.calls += 1
         if flat.numel() == 0:
             return
         magnitude = flat.abs()
-        bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).nan_to_num_(0).long()
+        bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).long()
         self.counts.index_add_(0, bins, (magnitude > 0).double())
         largest = torch.maximum(self.extremes[0], magnitude.amax())
         self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
 
-    def fitted_clip(self, levels: float, exponent: float = 1.0, *, signed: bool = True) -> float:
+    def never_negative(self) -> bool:
+        """Whether something was counted and nothing was below 0. Waits for the device."""
+        largest, smallest = self.extremes.tolist()
+        return bool(largest > 0 and smallest >= 0)
+
+    def fitted_clip(self, levels: float, exponent: float = 1.0) -> float:
         """Return the q_m of least squared error; 1 if every element was zero. Waits for the device.
 
         Args:
             levels: L, the largest code.
             exponent: t.
-            signed: unsigned, values below 0 are lost whatever the range, and counted with the others here: there should be none.
         """
         largest, _ = self.extremes.tolist()
         if not largest > 0:
             return 1.0
+        if levels >= MANY:
+            return float(largest)
         edges = torch.arange(1, BINS + 1, dtype=torch.float64).div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
         counts = self.counts.cpu()
         used = counts.nonzero()[:, 0]

@@ -127,9 +127,10 @@ def test_the_quantized_value_is_c_plus_d_times_r(step, clip, exponent):
 def test_rules_know_two_presets_and_refuse_other_names():
     assert (Rules().saliency, Rules().forgetting) == ("taylor", "uniform")
     assert (Rules.preset("paper").saliency, Rules.preset("paper").forgetting) == ("paper", "paper")
-    assert Rules.of("paper", "taylor", None) == Rules(saliency="taylor", forgetting="paper")
+    assert (Rules.preset("paper").refit, Rules.preset("paper").tie) == (False, "never")
+    assert Rules.of("paper", "taylor", None) == Rules(saliency="taylor", forgetting="paper", refit=False, tie="never")
     with pytest.raises(ConfigError, match="no such preset"):
         Rules.preset("papers")
-    for bad in ({"saliency": "magnitude"}, {"forgetting": "none"}, {"average_decay": 1.0}, {"eta": 2}, {"shrink": 0}):
+    for bad in ({"saliency": "magnitude"}, {"forgetting": "none"}, {"tie": "loose"}, {"average_decay": 1.0}, {"eta": 2}, {"shrink": 0}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             Rules(**bad)
