@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 COARSE, FINE, DESCENTS = 24, 8, 4
-"""Candidates between a sixteenth of the largest value and all of it; more between the neighbours of the best; and steps downhill from there."""
+"""Candidates between a sixteenth of the largest value and all of it; more around the best of them; and steps downhill from there."""
 MANY = 2.0**12
 """Codes from which nothing is gained by giving up the largest value: a clipped one costs more than finer steps save."""
 OCTAVES, PER_OCTAVE = 256, 16

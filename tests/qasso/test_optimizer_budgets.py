@@ -13,7 +13,7 @@ from tests.qasso.nets import BOTH, COLLAPSES, END, WEIGHTS, compress, convolutio
 @pytest.mark.parametrize("measure", ["relative_bops", "size_bytes"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize("periods", [1, 3])
-@COLLAPSES
+@pytest.mark.filterwarnings(COLLAPSES)
 def test_a_cost_target_is_met_and_missed_with_one_group_less(measure, share, periods):
     cost = convolutional_cost()
     bits = dict.fromkeys(("conv1", "conv2", "head"), 4)
