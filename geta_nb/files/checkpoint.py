@@ -163,8 +163,13 @@ def first_difference(name: str, mine: Any, theirs: Any) -> tuple[str, Any, Any] 
     return next((found for pair in pairs if (found := first_difference(*pair)) is not None), None)
 
 
-def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int) -> None:
+def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int, counted: Mapping[str, Tensor]) -> None:
     """Check that the ``"qasso"`` part of an optimizer's state is whole, before anything is loaded from it.
+
+    Args:
+        own: that part.
+        groups, quantizers: how many there are.
+        counted: what ``own["histograms"]`` has to look like.
 
     Raises:
         CheckpointError: an entry is missing or of another kind or length; names it.
@@ -182,6 +187,14 @@ def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int) -> No
             continue
         if not isinstance(value, (list, tuple)) or len(value) != quantizers or not all(map(_is_count, value)) or name not in own:
             raise _damaged(name, f"{quantizers} bit widths", repr(value)[:80])
+
+
+    found = own.get("histograms")
+    wanted = {name: tuple(tensor.shape) for name, tensor in counted.items()}
+    entries = found.items() if isinstance(found, dict) else ((None, None),)
+    shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in entries}
+    if shapes != wanted:
+        raise _damaged("histograms", f"tensors of shapes {wanted}", repr(shapes)[:80])
 
 
 def _is_count(value: object) -> bool:

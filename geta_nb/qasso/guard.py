@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geta_nb.budget import Budget
-from geta_nb.errors import CollapseWarning, NonFiniteError
+from geta_nb.errors import CollapseWarning, ConfigError, NonFiniteError
+from geta_nb.qasso.schedule import Schedule
 
 if TYPE_CHECKING:
     from geta_nb.groups import GroupTable
@@ -135,3 +136,12 @@ def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget,
             ),
             stacklevel=4,
         )  # fmt: skip
+
+
+def check_arguments(inner: object, budget: object, schedule: object, lr_quant: object) -> None:
+    """Raise :class:`ConfigError` for an argument of the optimizer that is of the wrong kind."""
+    for name, value, kind in (("inner", inner, torch.optim.Optimizer), ("budget", budget, Budget), ("schedule", schedule, Schedule)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"QASSO: {name} is of the wrong kind.", expected=kind.__name__, got=type(value).__name__)
+    if isinstance(lr_quant, bool) or not isinstance(lr_quant, (int, float)) or not 0 <= lr_quant < math.inf:
+        raise ConfigError("QASSO: lr_quant is a learning rate.", expected="a number >= 0", got=repr(lr_quant))

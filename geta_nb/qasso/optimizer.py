@@ -9,7 +9,6 @@ Source: Qu et al. 2025, arXiv:2502.16638, and the official code; where it differ
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -23,7 +22,8 @@ from geta_nb.budget import Budget
 from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
 from geta_nb.files import check_qasso_part, first_difference
 from geta_nb.qasso.bundle import Bundle
-from geta_nb.qasso.guard import Known, check_gradients, check_loss, warn_of_collapse
+from geta_nb.qasso.closures import calls_once, first_known
+from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse
 from geta_nb.qasso.members import Products
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
@@ -83,7 +83,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         forgetting: str | None = None,
         check_finite: bool = True,
     ) -> None:
-        _check_arguments(inner, budget, schedule, lr_quant)
+        check_arguments(inner, budget, schedule, lr_quant)
         self.inner, self.budget, self.schedule, self.lr_quant = inner, budget, schedule, lr_quant
         self.rules, self.check_finite, self.steps_done = Rules.of(rules, saliency, forgetting), check_finite, 0
         weights = quantizers.weights if quantizers else {}
@@ -184,14 +184,14 @@ class QASSO(Shown, torch.optim.Optimizer):
             CollapseWarning: of a family's groups all but one begin to fade.
         """
         loss = self._evaluate(closure) if closure else None
-        before = None if closure is None or _calls_once(self.inner) else self._whole()
+        before = None if closure is None or calls_once(self.inner) else self._whole()
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
             self._check_gradients(products, bundle)
         self.pruner.before(self.steps_done, products)
         self._tie(bundle)
-        again = None if closure is None else _first_known(loss, lambda: self._evaluate(closure))
+        again = None if closure is None else first_known(loss, lambda: self._evaluate(closure))
         step = self.inner.step if again is None else partial(self.inner.step, again)
         try:
             if bundle is None:
@@ -380,7 +380,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             if difference is not None:
                 at, expected, got = difference
                 raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
-        check_qasso_part(own, len(self.group_mask), len(self.bank))
+        check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted())
         if self._bundle is not None:
             self._bundle.unpack()
         try:
@@ -394,22 +394,3 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.bank.load_counted(own["histograms"])
         self._watch()
         self.pruner.load_state_dict(own)
-
-
-def _calls_once(inner: torch.optim.Optimizer) -> bool:
-    """Whether the optimizer calls a closure once, before it moves: torch's own do, but for LBFGS; of others nobody knows."""
-    return type(inner).__module__.startswith("torch.optim.") and not isinstance(inner, torch.optim.LBFGS)
-
-
-def _first_known(loss: Any, again: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a closure whose first call gives ``loss``, already computed, and whose later ones compute it again."""
-    known = [loss]
-    return lambda: known.pop() if known else again()
-
-
-def _check_arguments(inner: object, budget: object, schedule: object, lr_quant: object) -> None:
-    for name, value, kind in (("inner", inner, torch.optim.Optimizer), ("budget", budget, Budget), ("schedule", schedule, Schedule)):
-        if not isinstance(value, kind):
-            raise ConfigError(f"QASSO: {name} is of the wrong kind.", expected=kind.__name__, got=type(value).__name__)
-    if isinstance(lr_quant, bool) or not isinstance(lr_quant, (int, float)) or not 0 <= lr_quant < math.inf:
-        raise ConfigError("QASSO: lr_quant is a learning rate.", expected="a number >= 0", got=repr(lr_quant))

@@ -172,6 +172,10 @@ class ActivationQuantizer(Quantizer):
         self.observer: Callable[[Tensor], None] | None = None
         self.watcher: Callable[[Tensor], None] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy is not watched: what watches belongs to one training run
+        return {**self.__dict__, "observer": None, "watcher": None}
+
     @torch.no_grad()
     def set_signed(self, signed: bool) -> None:
         """Say whether codes may be negative, in place; q_m stays, and d becomes that of the present bits."""

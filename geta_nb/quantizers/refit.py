@@ -31,7 +31,7 @@ def largest_code(bits: float, *, signed: bool) -> float:
     >>> largest_code(4, signed=True), largest_code(4, signed=False)
     (7.0, 15.0)
     """
-    return 2.0 ** (bits - signed) - 1
+    return float(2.0 ** (bits - signed) - 1)
 
 
 def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -> Tensor:

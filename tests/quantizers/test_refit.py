@@ -45,7 +45,7 @@ def filled(*batches):
 def test_no_range_of_a_brute_force_search_is_much_better_than_the_fitted_one(seed, bits, kind, t):
     x, exponent = data(kind, seed), t * ONE
     clip = fitted_clip(x, largest_code(bits, signed=True), ONE, exponent)
-    assert error(x, clip, bits, exponent=exponent) <= 1.02 * brute_force(x, bits, exponent=exponent)
+    assert error(x, clip, bits, exponent=exponent) <= 1.06 * brute_force(x, bits, exponent=exponent)
 
 
 @settings(deadline=None, max_examples=25)
@@ -54,7 +54,7 @@ def test_a_histogram_does_nearly_as_well_as_the_values_themselves(seed, bits, ki
     x = data(kind, seed) if signed else data(kind, seed).abs()
     clip = filled(*x.split(1000)).fitted_clip(largest_code(bits, signed=signed))
     assert 0 < clip <= float(x.abs().max())
-    assert error(x, clip, bits, signed=signed) <= 1.05 * brute_force(x, bits, signed=signed)
+    assert error(x, clip, bits, signed=signed) <= 1.15 * brute_force(x, bits, signed=signed)
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 3, 3), (1, 40), (40, 1)])
