@@ -11,7 +11,7 @@ from geta_nb.errors import GetaError
 from geta_nb.files import load, save
 from geta_nb.geta import GETA
 from geta_nb.groups import Family, Group, register_rule
-from geta_nb.qasso import QASSO, Schedule
+from geta_nb.qasso import QASSO, Schedule, distill
 
 _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for those of _EXPORT, "notebook" for the others
     "BudgetPanel": "geta_nb.widgets.budget_panel",
@@ -42,6 +42,7 @@ __all__ = [
     "Report",
     "Schedule",
     "benchmark_latency",
+    "distill",
     "export_onnx",
     "load",
     "register_rule",

@@ -5,6 +5,7 @@ groups are zero and every bit width is a whole number within its range.
 """
 
 from geta_nb.qasso import ranks
+from geta_nb.qasso.distillation import distill
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
 from geta_nb.qasso.optimizer import QASSO
 from geta_nb.qasso.projection import levels, project_step_size
@@ -15,6 +16,7 @@ __all__ = [
     "QASSO",
     "Rules",
     "Schedule",
+    "distill",
     "levels",
     "project_step_size",
     "ranks",
