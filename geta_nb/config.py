@@ -65,6 +65,7 @@ class QuantConfig(Shown):
             (tables of embeddings, and matrices that are tied to one, keep a single one).
         signed: whether codes of inputs may be negative: ``"auto"``: where the graph, or what calibration sees, says that inputs are
             never below zero, no bit is spent on a sign; True: everywhere (the paper).
+        narrow_range: signed codes are symmetric about zero (the paper), which leaves one of the 2**b unused; else there is one more below.
         skip: patterns of whole layer paths (``fnmatch``) that stay unquantized.
         compile: let torch's compiler build the quantizers' backward pass: less time a step on tensors of more than 32k elements, after
             half a minute at the first one. Needs a C++ compiler and its cache folder (``TORCHINDUCTOR_CACHE_DIR``, else a temporary one).
@@ -86,9 +87,10 @@ class QuantConfig(Shown):
     compile: bool = False
     granularity: str = "tensor"
     signed: bool | str = "auto"
+    narrow_range: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent", "compile"):
+        for name in ("weights", "activations", "learn_exponent", "learn_activation_exponent", "compile", "narrow_range"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"QuantConfig: {name} is a switch.", expected="True or False", got=repr(getattr(self, name))

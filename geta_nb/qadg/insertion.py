@@ -99,7 +99,7 @@ def match_signs(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
         old = [nodes[name] for name in branch.nodes]
         source, last = nodes[branch.entry], old[-1]
         numbers = [_reader(module, f"{quantizers.paths[quantizer]}.{name}") for name in NUMBERS]
-        program = branch_program(source.meta["val"].dtype, quantizer.step_size.dtype, quantizer.signed)
+        program = branch_program(source.meta["val"].dtype, quantizer.step_size.dtype, quantizer.kind)
         if [node.target for node in program.nodes if node.op == "call_function"] == [node.target for node in old]:
             branches.append(branch)
             continue
@@ -179,7 +179,7 @@ def _write_program(
     twins: dict[fx.Node, fx.Node] = {}
     nodes: list[fx.Node] = []
     with module.graph.inserting_before(before):
-        for item in branch_program(x.dtype, quantizer.step_size.dtype, quantizer.signed).nodes:
+        for item in branch_program(x.dtype, quantizer.step_size.dtype, quantizer.kind).nodes:
             if item.op == "placeholder":
                 twins[item] = next(inputs)
             elif item.op == "call_function":

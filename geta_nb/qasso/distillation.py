@@ -51,6 +51,7 @@ def distill(outputs: Any, teacher_outputs: Any, *, temperature: float = 2.0) -> 
         expected, got = f"{tuple(student.shape)}", f"{tuple(teacher.shape)}"
         raise InputError("distill: network and teacher answer in different shapes.", expected=expected, got=got)
     classes = student.shape[-1]
-    wide = (found.reshape(-1, classes).float() if found.itemsize < 4 else found.reshape(-1, classes) for found in (student, teacher.detach()))
+    rows = (found.reshape(-1, classes) for found in (student, teacher.detach()))
+    wide = (found.float() if found.itemsize < 4 else found for found in rows)
     log_q, log_p = (functional.log_softmax(found / temperature, dim=1) for found in wide)
     return functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2

@@ -336,7 +336,7 @@ class QuantizerBank:
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()
             most = largest_code(bits[i], signed=quantizer.signed)
             if i < first:
-                clip.copy_(fitted_clip(self._tensors[i], most, clip, exponent))
+                clip.copy_(fitted_clip(self._tensors[i], most, clip, exponent, narrow_range=quantizer.narrow_range))
             elif bool((seen := self.histograms[i - first]).counts.any()):
                 clip.fill_(seen.fitted_clip(most, float(exponent)))
             clip.clamp_(min=CLIP_FLOOR)

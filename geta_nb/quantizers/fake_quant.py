@@ -6,8 +6,9 @@ numbers; nothing here has state.
     signed      u = min(|x|, q_m)**t              x^Q = sgn(x) d round(u / d)      b = log2(q_m**t / d + 1) + 1
     unsigned    u = min(max(x, 0), q_m)**t        x^Q = d round(u / d)             b = log2(q_m**t / d + 1)
 
-Symmetric, the sign counted in b; a tensor that is never negative spends no bit on it. One d and q_m for all of x, 0-dim, or one for each
-channel, in a shape that broadcasts against x ([C, 1, 1, 1]). x^Q is d times an integer for every t. Source: Qu et al. 2025,
+The sign is counted in b; a tensor that is never negative spends no bit on it. The paper's range is symmetric (``narrow_range``): of the
+2**b codes one is never used. Else there is one more below zero, for which u reaches to q_m**t + d: at 2 bits -2, -1, 0, 1. One d and
+q_m for all of x, 0-dim, or one for each channel, in a shape that broadcasts against x ([C, 1, 1, 1]). x^Q is d times an integer for every t. Source: Qu et al. 2025,
 arXiv:2502.16638 (the quantizer is that of arXiv:2007.10463); unsigned codes and channels as in arXiv:1902.08153 and usual practice.
 """
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from geta_nb.errors import BitWidthError
-from geta_nb.quantizers.gradients import HALF_TYPES, cast_to, compute_dtype, encode, gradients
+from geta_nb.quantizers.gradients import HALF_TYPES, NARROW, Codes, cast_to, compute_dtype, encode, gradients
 
 __all__ = ["HALF_TYPES", "bit_width", "codes", "compute_dtype", "fake_quantize", "fake_quantize_aten", "step_size"]
 
@@ -30,14 +31,14 @@ class _FakeQuantize(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, signed: bool, compiled: bool) -> Tensor:
+    def forward(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, kind: Codes, compiled: bool) -> Tensor:
         dtype = compute_dtype(x)
         step, clip, exponent = cast_to(step, dtype), cast_to(clip, dtype), cast_to(exponent, dtype)
-        return cast_to(encode(cast_to(x, dtype), step, clip, exponent, uniform, signed).round_().mul_(step), x.dtype)
+        return cast_to(encode(cast_to(x, dtype), step, clip, exponent, uniform, kind).round_().mul_(step), x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.uniform, ctx.signed, ctx.compiled = inputs
+        *tensors, ctx.uniform, ctx.kind, ctx.compiled = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
@@ -48,24 +49,30 @@ class _FakeQuantize(torch.autograd.Function):
         dtype = compute_dtype(x)
         numbers = [cast_to(p, dtype) for p in parameters]
         needs = tuple(ctx.needs_input_grad[:4])
-        found = gradients(x, grad, numbers, uniform=ctx.uniform, signed=ctx.signed, needs=needs, compiled=ctx.compiled)
+        found = gradients(x, grad, numbers, uniform=ctx.uniform, kind=ctx.kind, needs=needs, compiled=ctx.compiled)
         ends = (x, *parameters)
         return (*(d if d is None else cast_to(d, end.dtype) for d, end in zip(found, ends, strict=True)), None, None, None)
 
 
-def fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, signed: bool = True) -> Tensor:
+def fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, kind: Codes = NARROW) -> Tensor:
     """Return the same numbers by plain operators, which a trace can show and a runtime can run."""
     dtype = compute_dtype(x)
     value, step, clip, exponent = (cast_to(tensor, dtype) for tensor in (x, step, clip, exponent))
-    if not signed:
+    if not kind.signed:
         bent = torch.pow(torch.minimum(torch.relu(value), clip), exponent)
         return cast_to(torch.round(bent / step) * step, x.dtype)
-    bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)
-    return cast_to(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)
+    if kind.narrow_range:
+        bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)
+        return cast_to(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)
+    top = torch.pow(clip, exponent)
+    bent = torch.sign(value) * torch.pow(torch.abs(value), exponent)
+    kept = torch.maximum(torch.minimum(bent, top), torch.neg(top + step))
+    return cast_to(torch.round(kept / step) * step, x.dtype)
 
 
 def fake_quantize(
-    x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, uniform: bool = False, signed: bool = True, compiled: bool = False
+    x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, uniform: bool = False, signed: bool = True,
+    narrow_range: bool = True, compiled: bool = False,
 ) -> Tensor:
     """Return x^Q, the nearest representable tensor.
 
@@ -81,6 +88,7 @@ def fake_quantize(
         exponent: t, 0-dim, > 0, dimensionless.
         uniform: the caller knows that t is 1: same numbers without the power.
         signed: x^Q may be negative.
+        narrow_range: where it may, not below the lowest code of the paper, -(2**(b-1) - 1); else one lower.
         compiled: let a compiler build the backward pass of large tensors; its sums add up in another order.
 
     Returns:
@@ -92,17 +100,21 @@ def fake_quantize(
     [-1.5, 0.0, 0.5]
     """
     if torch.compiler.is_exporting():
-        return fake_quantize_aten(x, step_size, clip_max, exponent, signed)
-    return cast(Tensor, _FakeQuantize.apply(x, step_size, clip_max, exponent, uniform, signed, compiled))  # type: ignore[no-untyped-call]
+        return fake_quantize_aten(x, step_size, clip_max, exponent, Codes(signed, narrow_range))
+    kind = Codes(signed, narrow_range)
+    return cast(Tensor, _FakeQuantize.apply(x, step_size, clip_max, exponent, uniform, kind, compiled))  # type: ignore[no-untyped-call]
 
 
-def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, signed: bool = True) -> Tensor:
+def codes(
+    x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, signed: bool = True, narrow_range: bool = True
+) -> Tensor:
     """Return the integers of which x^Q is d times: ``(step_size * codes).to(x.dtype)`` equals :func:`fake_quantize` exactly.
 
     Args: as for :func:`fake_quantize`.
 
     Returns:
-        Codes, shape of ``x``, int64, |code| <= 2**(b-1) - 1 (unsigned: 0 <= code <= 2**b - 1) up to the rounding of d.
+        Codes, shape of ``x``, int64, -(2**(b-1) - 1) (without ``narrow_range`` -2**(b-1)) to 2**(b-1) - 1, unsigned 0 to 2**b - 1, up to
+        the rounding of d.
 
     >>> codes(torch.tensor([-9.0, 0.0, 0.6]), torch.tensor(0.5), torch.tensor(1.5), torch.tensor(1.0)).tolist()
     [-3, 0, 1]
@@ -110,7 +122,7 @@ def codes(x: Tensor, step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, s
     dtype = compute_dtype(x)
     with torch.no_grad():
         value, step, clip, bend = (cast_to(tensor, dtype) for tensor in (x, step_size, clip_max, exponent))
-        return encode(value, step, clip, bend, False, signed).round_().long()
+        return encode(value, step, clip, bend, False, Codes(signed, narrow_range)).round_().long()
 
 
 def bit_width(step_size: Tensor, clip_max: Tensor, exponent: Tensor, *, signed: bool | Tensor = True) -> Tensor:

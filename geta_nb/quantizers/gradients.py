@@ -5,7 +5,8 @@ In: x, the gradient to x^Q, and d, q_m, t. Out: the gradients to all four. With 
     to x      g where |x| <= q_m, else 0                to q_m    sum of g sgn(x) where |x| > q_m, times t q_m**(t-1)
     to d      sum of g (round(c) - c)                   to t      sum of g c d ln min(|x|, q_m)
 
-Unsigned, all that is below 0 counts as 0 and takes no gradient: u = min(max(x, 0), q_m)**t. Per channel, each sum runs over one channel.
+Unsigned, all that is below 0 counts as 0 and takes no gradient: u = min(max(x, 0), q_m)**t. With one more code below zero the lower end
+is -(q_m**t + d): below it -1 for d and -t q_m**(t-1) for q_m. Per channel, each sum runs over one channel.
 
 Source: arXiv:2502.16638; the straight-through range is ours (arXiv:2007.10463).
 """
@@ -16,6 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from types import FunctionType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,39 +44,74 @@ def cast_to(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
-def encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, signed: bool) -> Tensor:
+class Codes(NamedTuple):
+    """Which codes there are: with a sign or without, and as many below zero as above it or one more.
+
+    Attributes:
+        signed: codes may be negative; else what is below zero counts as zero.
+        narrow_range: the lowest code is minus the largest, so that one of the 2**b is never used; it makes a difference where ``signed``.
+    """
+
+    signed: bool = True
+    narrow_range: bool = True
+
+
+NARROW = Codes()
+
+
+def encode(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, kind: Codes) -> Tensor:
     """Return sgn(x) u / d, the code before rounding, as a fresh tensor; ``uniform`` takes t for 1 and spares the power."""
-    if signed and uniform:
-        return torch.clamp(x, -clip, clip).div_(step)
-    if signed:
+    if not kind.signed:
+        inside = torch.minimum(x.clamp(min=0), clip)
+        return (inside if uniform else inside.pow(exponent)).div_(step)
+    if uniform:
+        return torch.clamp(x, -clip if kind.narrow_range else -(clip + step), clip).div_(step)
+    if kind.narrow_range:
         return torch.minimum(x.abs(), clip).pow(exponent).copysign_(x).div_(step)
-    inside = torch.minimum(x.clamp(min=0), clip)
-    return (inside if uniform else inside.pow(exponent)).div_(step)
+    top = clip.pow(exponent)
+    return torch.clamp(x.abs().pow(exponent).copysign_(x), -(top + step), top).div_(step)
 
 
 def _formulas(
-    x: Tensor, g: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, *, uniform: bool, signed: bool = True, needs: Needs
+    x: Tensor, g: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, *, uniform: bool, kind: Codes = NARROW, needs: Needs
 ) -> Found:
     """Return those of the four gradients that ``needs`` asks for, None for the others."""
     found: list[Tensor | None] = [None] * 4
     x, g = cast_to(x, step.dtype), cast_to(g, step.dtype)
-    magnitude = x.abs() if signed else x
-    code = encode(x, step, clip, exponent, uniform, signed) if any(needs[1:]) else x
-    passed = g
-    if needs[0] or needs[2]:
-        passed = g * (magnitude <= clip) if signed else g * ((x >= 0) & (x <= clip))
+    wide = kind.signed and not kind.narrow_range
+    inside = _inside(x, step, clip, exponent, uniform, kind)
+    passed = g * inside
     if needs[0]:
         found[0] = passed
+    if not any(needs[1:]):
+        return tuple(found)
+    code = encode(x, step, clip, exponent, uniform, kind)
+    if needs[2] or (needs[1] and wide):
+        lost = g - passed
+        both, apart = _sum_to(lost, clip), _sum_to(lost * x.sign(), clip)
+        above, below = (both + apart) / 2, (both - apart) / 2
     if needs[1]:
-        found[1] = _sum_to((code.round() - code) * g, step)
+        rounded = _sum_to((code.round() - code) * g, step)
+        found[1] = rounded - below if wide else rounded
     if needs[2]:
-        # outside, where alone g - passed is not 0, sgn(x) is code * d / q_m**t; below an unsigned range the code is 0
-        found[2] = _sum_to((g - passed) * code, clip) * (step * exponent / clip)
+        found[2] = (above - below if kind.signed else above) * (exponent * clip.pow(exponent) / clip)
     if needs[3]:
         # the limit of u ln u at 0 is 0, and the code is 0 there, whatever the smallest positive number's logarithm
-        terms = torch.minimum(magnitude, clip).clamp(min=torch.finfo(x.dtype).tiny).log() * code * g
+        reach = torch.where(inside, x.abs(), clip).clamp(min=torch.finfo(x.dtype).tiny).log()
+        code = torch.where(inside | (x > 0), code, code + 1) if wide else code
+        terms = reach * code * g
         found[3] = terms.sum() * step if step.ndim == 0 else (_sum_to(terms, step) * step).sum()
     return tuple(found)
+
+
+def _inside(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, uniform: bool, kind: Codes) -> Tensor:
+    """Return where x lies between the values of the lowest and the largest code, ends included."""
+    if kind.signed and kind.narrow_range:
+        return x.abs() <= clip
+    if not kind.signed:
+        return (x >= 0) & (x <= clip)
+    low = clip + step if uniform else (clip.pow(exponent) + step).pow(1 / exponent)
+    return (x >= -low) & (x <= clip)
 
 
 def _sum_to(terms: Tensor, like: Tensor) -> Tensor:
@@ -83,7 +120,7 @@ def _sum_to(terms: Tensor, like: Tensor) -> Tensor:
 
 
 def gradients(
-    x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bool, signed: bool = True, needs: Needs, compiled: bool = False
+    x: Tensor, grad: Tensor, numbers: Sequence[Tensor], *, uniform: bool, kind: Codes = NARROW, needs: Needs, compiled: bool = False
 ) -> Found:
     """Return the gradients to x, d, q_m and t.
 
@@ -92,18 +129,18 @@ def gradients(
         grad: gradient to x^Q, shape of ``x``.
         numbers: d, q_m and t, 0-dim, in :func:`compute_dtype` of x; d and q_m of channels broadcast against ``x``.
         uniform: t is 1.
-        signed: x^Q may be negative.
+        kind: which codes there are.
         needs: which of the four are wanted.
         compiled: use a compiled loop where it pays and there is a compiler.
     """
-    formulas = partial(_formulas, uniform=uniform, signed=signed, needs=needs)
+    formulas = partial(_formulas, uniform=uniform, kind=kind, needs=needs)
     if numbers[0].ndim:
         return _by_channel(formulas, x, grad, numbers)
     layout = None if x.numel() <= min(BLOCK, COMPILED_FROM) else _memory_order(x)
     if layout is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack():
         return formulas(x, grad, *numbers)
     flat, flat_grad = (t.permute(layout).reshape(-1) for t in (x.detach(), grad))
-    if compiled and x.numel() >= COMPILED_FROM and (loop := _compiled(uniform, signed, needs)) is not None:
+    if compiled and x.numel() >= COMPILED_FROM and (loop := _compiled(uniform, kind, needs)) is not None:
         first, *sums = loop(flat, flat_grad, *numbers)
         if first is None:
             return (None, *sums)
@@ -153,11 +190,11 @@ def _memory_order(x: Tensor) -> list[int] | None:
 
 
 @lru_cache(maxsize=64)
-def _compiled(uniform: bool, signed: bool, needs: Needs) -> Callable[..., Found] | None:
+def _compiled(uniform: bool, kind: Codes, needs: Needs) -> Callable[..., Found] | None:
     """Return the formulas as one compiled loop over vectors of any length; None, and a warning, where there is no compiler."""
     # the compiler counts versions by code object and stops at a few: each of ours is a function of its own
-    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{signed:d}_{needs}"), globals())
-    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, signed=signed, needs=needs), dynamic=True)
+    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{'_'.join(map(str, kind))}_{needs}"), globals())
+    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, kind=kind, needs=needs), dynamic=True)
     one = torch.ones(())
     try:
         with torch.no_grad():

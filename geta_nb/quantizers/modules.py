@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from geta_nb.errors import CalibrationError, NonFiniteError
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
-from geta_nb.quantizers.gradients import HALF_TYPES, compute_dtype
+from geta_nb.quantizers.gradients import HALF_TYPES, Codes, compute_dtype
 from geta_nb.views import Shown
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -34,6 +34,7 @@ class Quantizer(Shown, nn.Module):
         learn_exponent: let t train; else it is a parameter without gradient, and its power is spared while it is 1.
         layer: the dotted name that messages show.
         signed: codes may be negative, and a bit is the sign's.
+        narrow_range: where they may, the lowest is minus the largest (the paper); else one lower.
 
     Attributes:
         compiled: let a compiler build the backward pass of large tensors, see ``gradients``.
@@ -47,9 +48,11 @@ class Quantizer(Shown, nn.Module):
     exponent: nn.Parameter
 
     def __init__(
-        self, clip_max: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", signed: bool = True
+        self, clip_max: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", signed: bool = True,
+        narrow_range: bool = True,
     ) -> None:
         super().__init__()
+        self.narrow_range = narrow_range
         clip = clip_max.detach().to(compute_dtype(clip_max), copy=True)
         one = clip.new_ones(())
         self.signed = signed
@@ -64,7 +67,13 @@ class Quantizer(Shown, nn.Module):
         if self.stand_in is not None:
             return self.stand_in(x)
         numbers = (self.step_size, self.clip_max, self.exponent)
-        return fake_quantize(x, *numbers, uniform=self._is_uniform(), signed=self.signed, compiled=self.compiled)
+        options: dict[str, bool] = {"uniform": self._is_uniform(), "compiled": self.compiled, **self.kind._asdict()}
+        return fake_quantize(x, numbers[0], numbers[1], numbers[2], **options)
+
+    @property
+    def kind(self) -> Codes:
+        """Which codes there are."""
+        return Codes(self.signed, self.narrow_range)
 
     @torch.no_grad()
     def bit_width(self) -> Tensor:
@@ -76,7 +85,7 @@ class Quantizer(Shown, nn.Module):
 
     def codes(self, x: Tensor) -> Tensor:
         """Return the integer codes of ``x``, int64: see :func:`codes`."""
-        return codes(x, self.step_size, self.clip_max, self.exponent, signed=self.signed)
+        return codes(x, self.step_size, self.clip_max, self.exponent, signed=self.signed, narrow_range=self.narrow_range)
 
     @torch.no_grad()
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
@@ -124,7 +133,8 @@ class WeightQuantizer(Quantizer):
 
     @classmethod
     def for_weight(
-        cls, weight: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", axis: int | None = None
+        cls, weight: Tensor, *, initial_bits: float = 16, learn_exponent: bool = True, layer: str = "", axis: int | None = None,
+        narrow_range: bool = True,
     ) -> Self:
         """Return the quantizer with q_m = max|W|, t = 1 and the d of ``initial_bits``.
 
@@ -146,7 +156,7 @@ class WeightQuantizer(Quantizer):
         # below `tiny` the step of 16 bits would be subnormal, or 0
         tiny = torch.finfo(largest.dtype).tiny * 2.0**20
         clip = torch.where(largest > tiny, largest, fallback)
-        return cls(clip, initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer)
+        return cls(clip, initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer, narrow_range=narrow_range)
 
 
 class ActivationQuantizer(Quantizer):
@@ -158,15 +168,17 @@ class ActivationQuantizer(Quantizer):
 
     Args:
         like: a tensor whose dtype (float32 at least) and device the parameters take.
-        initial_bits, learn_exponent, layer, signed: as for :class:`Quantizer`.
+        initial_bits, learn_exponent, layer, signed, narrow_range: as for :class:`Quantizer`.
     """
 
     has_sign: Tensor
 
     def __init__(
-        self, like: Tensor, *, initial_bits: float = 16, learn_exponent: bool = False, layer: str = "", signed: bool = True
+        self, like: Tensor, *, initial_bits: float = 16, learn_exponent: bool = False, layer: str = "", signed: bool = True,
+        narrow_range: bool = True,
     ) -> None:
-        super().__init__(like.new_zeros(()), initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer, signed=signed)
+        kind: dict[str, bool] = {"signed": signed, "narrow_range": narrow_range}
+        super().__init__(like.new_zeros(()), initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer, **kind)
         self.register_buffer("has_sign", torch.tensor(signed, device=like.device))
         self.calibrated = False
         self.observer: Callable[[Tensor], None] | None = None

@@ -111,7 +111,8 @@ class Quantizers(Shown):
             weight = own_parameters(sites[0].module)[sites[0].name]
             axis = channel_axis(sites) if config.granularity == "channel" else None
             quantizer = WeightQuantizer.for_weight(
-                weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis
+                weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis,
+                narrow_range=config.narrow_range,
             )
         else:
             self.taken_over += (layer,)
@@ -143,6 +144,7 @@ class Quantizers(Shown):
                 learn_exponent=config.learn_activation_exponent,
                 layer=layer,
                 signed=not never_negative,
+                narrow_range=config.narrow_range,
             )
             module.input_quantizer = quantizer.train(module.training)
             module.register_forward_pre_hook(quantize_input, with_kwargs=True)

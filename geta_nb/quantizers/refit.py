@@ -34,7 +34,7 @@ def largest_code(bits: float, *, signed: bool) -> float:
     return float(2.0 ** (bits - signed) - 1)
 
 
-def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -> Tensor:
+def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *, narrow_range: bool = True) -> Tensor:
     """Return the q_m of least squared error over all elements of a weight.
 
     Args:
@@ -42,6 +42,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -
         levels: L, the largest code, >= 1.
         clip: the present q_m, 0-dim or a shape that broadcasts against ``weight`` (one range a channel); kept where all is zero.
         exponent: t, 0-dim.
+        narrow_range: the lowest code is -L; else -(L + 1).
 
     Returns:
         q_m, shape and dtype of ``clip``. Never waits for the device.
@@ -50,13 +51,18 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -
     tensor(1.0500)
     """
     magnitude = weight.detach().abs().to(clip.dtype).pow(exponent.detach())
+    most = levels if narrow_range else (weight.detach() < 0).to(clip.dtype).add_(levels)
+
+    def code_of(step: Tensor) -> Tensor:
+        codes = (magnitude / step).round_()
+        return codes.clamp_(max=most) if isinstance(most, float) else torch.minimum(codes, most)
 
     def total(terms: Tensor) -> Tensor:
         return terms.sum() if clip.ndim == 0 else terms.sum_to_size(clip.shape)
 
     def error(top: Tensor) -> Tensor:
         step = top / levels
-        return total((magnitude - (magnitude / step).round_().clamp_(max=levels).mul_(step)).square_())
+        return total((magnitude - code_of(step).mul_(step)).square_())
 
     axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
     largest = magnitude.amax() if clip.ndim == 0 else magnitude.amax(axes, keepdim=True) if axes else magnitude
@@ -74,7 +80,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor) -
         found = error(top)
         best, least = torch.where(found < least, top, best), torch.minimum(found, least)
     for _ in range(DESCENTS):
-        codes = (magnitude * (levels / best)).round_().clamp_(max=levels)
+        codes = code_of(best / levels)
         # the best step for these codes; theirs are then the best codes for that step, and so on downhill
         norm = total(codes * codes)
         top = torch.where(norm > 0, total(codes * magnitude) / norm * levels, best)

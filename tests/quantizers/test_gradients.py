@@ -7,7 +7,8 @@ import torch
 
 from geta_nb.errors import GetaWarning
 from geta_nb.quantizers import gradients as quant_gradients
-from geta_nb.quantizers.gradients import BLOCK, gradients
+from geta_nb.quantizers.fake_quant import codes, fake_quantize, fake_quantize_aten, step_size
+from geta_nb.quantizers.gradients import BLOCK, Codes, gradients
 
 LAYOUTS = {
     "rows": lambda: torch.randn(5, BLOCK // 2),
@@ -92,3 +93,53 @@ def test_a_compiled_loop_gives_the_same_gradients(uniform, tmp_path, monkeypatch
         assert quant_gradients._compiled.cache_info().currsize == 1
     finally:
         quant_gradients._compiled.cache_clear()
+
+
+KINDS = {"symmetric": Codes(), "one more below": Codes(narrow_range=False), "unsigned": Codes(signed=False)}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("shape", [(), (4, 1)], ids=["tensor", "channel"])
+@pytest.mark.parametrize(("bits", "t"), [(2, 1.0), (3, 1.0), (3, 0.7), (5.3, 1.6)])
+def test_gradients_of_the_numbers_are_those_of_the_formula_with_the_rounding_passed_straight_through(kind, shape, bits, t):
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(4, 300, dtype=torch.float64, generator=generator) for _ in range(2))
+    clip = (torch.rand(shape, dtype=torch.float64, generator=generator) + 0.4).requires_grad_()
+    exponent = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+    step = step_size(bits, clip.detach(), exponent.detach(), signed=kind.signed).requires_grad_()
+    magnitude = x.clamp(min=0) if not kind.signed else x.abs()
+    # away from 0, whose power has no derivative in t
+    bent = magnitude.clamp(min=1e-300).pow(exponent) * (x.sign() if kind.signed else (x > 0))
+    top = clip.pow(exponent)
+    low = torch.zeros_like(top) if not kind.signed else -top if kind.narrow_range else -(top + step)
+    code = torch.maximum(torch.minimum(bent, top), low) / step
+    written = (code + (code.round() - code).detach()) * step
+    torch.testing.assert_close(fake_quantize(x, step, clip, exponent, **kind._asdict()), written, rtol=0, atol=1e-12)
+    torch.testing.assert_close(fake_quantize_aten(x, step, clip, exponent, kind), written, rtol=0, atol=1e-12)
+    expected = torch.autograd.grad((written * g).sum(), (step, clip, exponent))
+    y = x.requires_grad_()
+    found = torch.autograd.grad((fake_quantize(y, step, clip, exponent, **kind._asdict()) * g).sum(), (y, step, clip, exponent))
+    torch.testing.assert_close(found[1:], expected)
+    inside = (bent >= low) & (bent <= top)
+    if not kind.signed:
+        inside &= x >= 0
+    assert torch.equal(found[0], g * inside)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_all_codes_of_a_width_are_used_and_no_others(kind):
+    bits, x = 3, torch.linspace(-9, 9, 1001)
+    clip = torch.tensor(2.0)
+    found = codes(x, step_size(bits, clip, torch.ones(()), signed=kind.signed), clip, torch.ones(()), **kind._asdict()).unique().tolist()
+    assert found == ([*range(8)] if not kind.signed else [*range(-3 - (not kind.narrow_range), 4)])
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_channels_one_after_the_other_give_the_gradients_of_all_at_once(kind):
+    x, g = torch.randn(2, 130, 600, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    given = [torch.rand(130, 1, dtype=torch.float64) + 0.1, torch.rand(130, 1, dtype=torch.float64) + 1, torch.tensor(1.3).double()]
+    options = {"uniform": False, "kind": kind, "needs": (True,) * 4}
+    assert x.numel() > quant_gradients.BLOCK
+    with torch.no_grad():
+        found = quant_gradients.gradients(x, g, given, **options)
+    torch.testing.assert_close(found, quant_gradients._formulas(x, g, *given, **options))

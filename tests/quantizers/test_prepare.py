@@ -288,14 +288,14 @@ def test_the_input_hook_quantizes_the_first_floating_tensor_wherever_it_stands()
     quantizer.set_range(1.0, bits=2)
     x, other = torch.tensor([0.7, -3.0]), torch.tensor([0.7])
     for result in (model(2, x, other), model(x=x, other=other), model(2, x=x, other=other)):
-        assert result[0].tolist() == [1, -1] and result[1] is other
+        assert result[0].tolist() == [1, -2] and result[1] is other
     whole = torch.tensor([7])
     assert model(2, whole, other) == (whole, other)  # tokens: nothing to quantize
     assert model(2) == (None, None)
     assert pickle.loads(pickle.dumps(quantize_input)) is quantize_input
     clone = copy.deepcopy(model)
     quantizers.undo()
-    assert model(2, x)[0] is x and clone(2, x)[0].tolist() == [1, -1]
+    assert model(2, x)[0] is x and clone(2, x)[0].tolist() == [1, -2]
 
 
 def test_a_users_own_attribute_called_input_quantizer_is_left_alone():
