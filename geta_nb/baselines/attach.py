@@ -15,6 +15,10 @@ from torch.nn.utils import parametrize
 from geta_nb.baselines.task import eval_mode
 
 Made = nn.Module | None
+SHARES, OCTAVES = 60, 6
+"""Candidates of :func:`least_error`: shares of the full range between 2**-6 and 1, 7 % apart."""
+MOST = 2**16
+"""Of a larger tensor it looks at about so many elements, evenly spaced."""
 
 
 def quantize_layers(
@@ -49,11 +53,11 @@ def _pass_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (cast(nn.Module, module.baseline_input)(args[0]), *args[1:])
 
 
-def layer_inputs(model: nn.Module, layers: Iterable[str], batch: Tensor) -> dict[str, Tensor]:
-    """Return layer -> its input, when ``batch`` runs through the network in eval mode."""
+def layer_inputs(model: nn.Module, layers: Iterable[str], batch: Tensor, *, raw: bool = False) -> dict[str, Tensor]:
+    """Return layer -> its input, when ``batch`` runs through the network in eval mode; ``raw``: before its own quantizer."""
     seen: dict[str, Tensor] = {}
     hooks = [
-        model.get_submodule(layer).register_forward_pre_hook(lambda _, args, layer=layer: seen.__setitem__(layer, args[0]))
+        model.get_submodule(layer).register_forward_pre_hook(lambda _, args, layer=layer: seen.__setitem__(layer, args[0]), prepend=raw)
         for layer in layers
     ]
     try:
@@ -68,6 +72,29 @@ def layer_inputs(model: nn.Module, layers: Iterable[str], batch: Tensor) -> dict
 def round_through(x: Tensor) -> Tensor:
     """Return round(x), with the gradient of x."""
     return x + (x.round() - x).detach()
+
+
+@torch.no_grad()
+def least_error(x: Tensor, rounded: Callable[[Tensor, float], Tensor]) -> float:
+    """Return the share of a quantizer's full range, 2**-6 to 1, that rounds with the least squared error.
+
+        argmin over f of sum of (x - rounded(x, f))**2
+
+    Args:
+        x: what is to be rounded, any shape.
+        rounded: (some elements of x, f) -> what the quantizer makes of them when its range ends at f times its full one.
+
+    Returns:
+        f; of equals the widest.
+
+    >>> x = torch.tensor([0.9, -1.0, 1.1, 1.0, -1.0, 1.0, 0.0, 2.0])
+    >>> round(least_error(x, lambda v, f: (v / (2 * f)).round().clamp(-1, 1) * 2 * f), 2)
+    0.57
+    """
+    flat = x.detach().reshape(-1)
+    flat = flat[:: max(1, -(-flat.numel() // MOST))]
+    shares = [2 ** (-OCTAVES * step / SHARES) for step in range(SHARES + 1)]
+    return min(shares, key=lambda share: float((flat - rounded(flat, share)).square().sum()))
 
 
 def split_parameters(model: nn.Module, apart: Iterable[nn.Module], *, lr: float) -> list[dict[str, Any]]:

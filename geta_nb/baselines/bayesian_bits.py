@@ -12,6 +12,8 @@ Gates are hard-concrete: s = sigmoid((log u - log(1 - u) + logits) / tau), z = c
 
 At the end a gate is 1 where q(z = 0) < 0.34, else 0. Source: van Baalen et al. 2020, arXiv:2005.07093; the gates of Louizos et al. 2018,
 arXiv:1712.01312. Here z_2 of the weights is one gate per group (``gates``), there is no 32-bit level, and w follows the budget in the run.
+Inputs that are never negative are unsigned, as there. Given beyond the paper: ``refit=True``, ranges of least squared error at the decided
+bits, from which what is left trains on (at the 16 bits of the start that is max|x|).
 """
 
 from __future__ import annotations
@@ -21,8 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geta_nb.baselines.attach import layer_inputs, quantize_layers, round_through, split_parameters
-from geta_nb.baselines.gates import Pressure, family_scores, fold_gates, phases, place_gates, settle, train_masked
+from geta_nb.baselines.attach import layer_inputs, least_error, quantize_layers, round_through, split_parameters
+from geta_nb.baselines.gates import (
+    Pressure,
+    family_scores,
+    fold_gates,
+    own_parameters,
+    phases,
+    place_gates,
+    settle,
+    train_masked,
+)
 from geta_nb.baselines.hard_concrete import decide, probability, sample
 from geta_nb.baselines.space import Space, check_met
 from geta_nb.baselines.task import Result, Task, fit, pretrained
@@ -74,6 +85,18 @@ class BitGates(nn.Module):
         """Hold the gates at ``bits``, one of 2, 4, 8, 16."""
         self.fixed = torch.tensor([float(level <= bits) for level in LEVELS])
 
+    @torch.no_grad()
+    def refit(self, like: Tensor) -> None:
+        """Let the range be the one that rounds ``like`` with the least squared error at the fixed gates, in place."""
+        largest = like.abs().amax().clamp(min=1e-6)
+
+        def rounded(x: Tensor, share: float) -> Tensor:
+            self.limit.copy_(share * largest)
+            out: Tensor = self(x)
+            return out
+
+        self.limit.copy_(largest * least_error(like, rounded))
+
 
 Quantizers = dict[str, BitGates]
 LR_GATES, LR_RANGE = 2e-1, 1e-3
@@ -81,9 +104,9 @@ LR_GATES, LR_RANGE = 2e-1, 1e-3
 
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, dense_share: float = 0.5,
-    joint_share: float = 0.6, rate: float = 0.01,
+    joint_share: float = 0.6, rate: float = 0.01, refit: bool = False,
 ) -> Result:
-    """Train in fp32 for ``dense_share`` of the epochs, learn the gates, then train on at fixed gates."""
+    """Train in fp32 for ``dense_share`` of the epochs, learn the gates, then train on; ``refit``: from ranges fitted anew."""
     space = space or Space(task)
     dense_epochs, joint_epochs, rest_epochs = phases(task, dense_share, joint_share)
     model = pretrained(task, seed, dense_epochs)
@@ -104,9 +127,20 @@ def compress(
         for layer, quantizer in table.items():
             quantizer.fix(int(decided[layer]))
     fold_gates(model, space.table, torch.as_tensor(alive, dtype=torch.float32))
+    if refit:
+        refit_ranges(model, weights, inputs, task.calibration)
     train_masked(task, space, model, alive, rest_epochs, seed=seed, groups=rest)
     notes = {"closed": float((scores < 0).mean()), "groups": int(alive.sum())}
     return check_met(space.measure(model, alive, weight_bits, activation_bits, notes=notes), relative_bops, "Bayesian Bits")
+
+
+def refit_ranges(model: nn.Module, weights: Quantizers, inputs: Quantizers, calibration: Tensor) -> None:
+    """Fit all ranges to the network as it stands, in place: weights first, for they decide the inputs."""
+    own = own_parameters(model)
+    for layer, quantizer in weights.items():
+        quantizer.refit(own[f"{layer}.weight"].detach())
+    for layer, seen in layer_inputs(model, inputs, calibration, raw=True).items():
+        inputs[layer].refit(seen)
 
 
 def learn(

@@ -8,7 +8,7 @@ Forward and backward use the quantized weights, the step goes to the full-precis
 return. Source: Tung and Mori, CVPR 2018, doi:10.1109/CVPR.2018.00821. There (p, b) of each layer are sought by Bayesian optimisation;
 here one pair serves all layers: b is given (chosen on validation images), and p is what the budget then asks for. Pruning is
 unstructured and no activation is quantized: a zero weight is counted as costing no bit operation, which flatters the method on devices
-that cannot skip it.
+that cannot skip it. Nothing else is given beyond the paper: its levels are means already, and none is spent on a sign.
 """
 
 from __future__ import annotations

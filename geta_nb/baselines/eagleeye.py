@@ -6,7 +6,7 @@ Within a layer the filters of least L1 norm go. Of the candidates the one with t
 mean and variance are measured anew on some training batches, all weights as they are.
 
 The winner is fine-tuned, then rounded to 8 bits by ``minmax``. Source: Li et al. 2020, arXiv:2007.02491. There candidates that miss the
-budget are drawn again; here the factor puts each on the budget.
+budget are drawn again; here the factor puts each on the budget. Given beyond the paper: the rounding, with ``ranges="error"`` at choice.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def candidate(space: Space, l1: Floats, shares: Floats, relative_bops: float, bi
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, bits: int = 8,
     dense_share: float = 0.5, candidates: int = 40, batches: int = 6, least: float = 0.3,
+    ranges: str = "extremes",
 ) -> Result:
     """Train in fp32 for ``dense_share`` of the epochs, pick the best of ``candidates``, fine-tune it, quantize to ``bits``.
 
     Args:
         least: u is drawn from least .. 1.
         batches: of 64 training inputs, for adaptive batch norm.
+        ranges: of the rounding, see ``minmax``.
 
     Raises:
         BudgetError: out of reach even with one group left per family.
@@ -72,6 +74,6 @@ def compress(
     best, alive = max(scored, key=lambda entry: entry[0])
     subnet = space.cut(model, alive)
     fit(task, subnet, task.epochs - dense_epochs, seed=seed)
-    post_quantize(subnet, task.calibration, weight_bits, activation_bits)
+    post_quantize(subnet, task.calibration, weight_bits, activation_bits, ranges=ranges)
     notes = {"bits": bits, "candidates": candidates, "best_check_accuracy": best, "groups": int(alive.sum())}
     return check_met(space.measure(subnet, alive, weight_bits, activation_bits, notes=notes), relative_bops, "EagleEye")

@@ -7,7 +7,7 @@ normalised scores and let them fade while everything goes on training:
 
 Source: Chen et al. 2024 (HESSO), arXiv:2409.09085, the pruner of the OTO line; run here by this package's optimizer without quantizers,
 which is the same rule. The paper's saliency is ``saliency="paper"``; which of ours and theirs is the default was chosen on validation
-images. Then the formula of ``minmax`` with 8 bits.
+images. Then the formula of ``minmax`` with 8 bits. Given beyond the paper: ``ranges="error"`` there, and other bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from geta_nb.qasso import Schedule
 
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, bits: int = 8,
-    saliency: str = "taylor",
+    saliency: str = "taylor", ranges: str = "extremes",
 ) -> Result:
     """Prune in one training run of all epochs so that the network meets the budget once it has ``bits`` bits, then quantize.
 
@@ -46,6 +46,6 @@ def compress(
     fit(task, model, task.epochs, seed=seed, optimizer=optimizer)
     alive = alive_groups(space.table, dict(model.named_parameters()))
     subnet = geta.construct_subnet()
-    post_quantize(subnet, task.calibration, weight_bits, activation_bits)
+    post_quantize(subnet, task.calibration, weight_bits, activation_bits, ranges=ranges)
     notes = {"bits": bits, "saliency": saliency, "groups": int(np.sum(alive))}
     return check_met(space.measure(subnet, alive, weight_bits, activation_bits, notes=notes), relative_bops, "HESSO + PTQ")

@@ -2,8 +2,10 @@
 
     s = (max - min) / (2**b - 1)      z = round(-min / s)      x^Q = s (clip(round(x / s) + z, 0, 2**b - 1) - z)
 
-with min <= 0 <= max, so that zero is a code; per tensor. Weights: their own extremes. Activations: extremes over calibration data.
-Source: affine quantization as in Jacob et al. 2018, arXiv:1712.05877, and Krishnamoorthi 2018, arXiv:1806.08342.
+with min <= 0 <= max, so that zero is a code; per tensor. Weights: their own extremes. Activations: extremes over calibration data; where
+nothing is negative, all 2**b codes are positive. Source: affine quantization as in Jacob et al. 2018, arXiv:1712.05877, and Krishnamoorthi
+2018, arXiv:1806.08342. Given beyond them: ``ranges="error"``, where both ends shrink by the one factor that rounds with the least squared
+error.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from geta_nb.baselines.attach import layer_inputs, quantize_layers
+from geta_nb.baselines.attach import layer_inputs, least_error, quantize_layers
 from geta_nb.baselines.space import Space, check_met
 from geta_nb.baselines.task import Result, Task, pretrained
+from geta_nb.errors import InputError
+
+RANGES = ("extremes", "error")
 
 
 def min_max_quantize(x: Tensor, low: float, high: float, bits: int) -> Tensor:
@@ -42,20 +47,40 @@ class MinMax(nn.Module):
         return min_max_quantize(x, self.low, self.high, self.bits)
 
 
-def post_quantize(model: nn.Module, calibration: Tensor, weight_bits: Mapping[str, float], activation_bits: Mapping[str, float]) -> None:
-    """Quantize a trained network in place: layer -> bits; ranges of inputs are those in ``calibration``, [N, ...]."""
+def rounding(like: Tensor, bits: int, ranges: str) -> MinMax:
+    """Return the module for values like these.
+
+    Raises:
+        InputError: no such way to set ranges.
+    """
+    if ranges not in RANGES:
+        raise InputError("post_quantize: no such ranges.", expected=" or ".join(map(repr, RANGES)), got=repr(ranges), hint='ranges="error"')
+    low, high = float(like.min()), float(like.max())
+    share = least_error(like, lambda v, f: min_max_quantize(v, f * low, f * high, bits)) if ranges == "error" else 1.0
+    return MinMax(share * low, share * high, bits)
+
+
+def post_quantize(
+    model: nn.Module, calibration: Tensor, weight_bits: Mapping[str, float], activation_bits: Mapping[str, float], *,
+    ranges: str = "extremes",
+) -> None:
+    """Quantize a trained network in place: layer -> bits; ranges of inputs are those in ``calibration``, [N, ...].
+
+    Args:
+        ranges: ``"extremes"``, or ``"error"``: those of least squared error.
+    """
     seen = layer_inputs(model, activation_bits, calibration)
     quantize_layers(
         model,
         dict.fromkeys([*weight_bits, *activation_bits]),
-        weight=lambda layer, w: MinMax(float(w.min()), float(w.max()), int(weight_bits[layer])) if layer in weight_bits else None,
-        inputs=lambda layer: (
-            MinMax(float(seen[layer].min()), float(seen[layer].max()), int(activation_bits[layer])) if layer in activation_bits else None
-        ),
+        weight=lambda layer, w: rounding(w, int(weight_bits[layer]), ranges) if layer in weight_bits else None,
+        inputs=lambda layer: rounding(seen[layer], int(activation_bits[layer]), ranges) if layer in activation_bits else None,
     )
 
 
-def compress(task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None) -> Result:
+def compress(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, ranges: str = "extremes"
+) -> Result:
     """Train for all epochs in fp32, then quantize everything at one precision, the dearest that the budget allows.
 
     Raises:
@@ -65,6 +90,6 @@ def compress(task: Task, relative_bops: float, *, seed: int, activations: bool =
     bits = space.uniform_bits(relative_bops, activations=activations)
     weight_bits, activation_bits = space.bits(*bits)
     model = pretrained(task, seed, task.epochs)
-    post_quantize(model, task.calibration, weight_bits, activation_bits)
+    post_quantize(model, task.calibration, weight_bits, activation_bits, ranges=ranges)
     result = space.measure(model, space.everyone, weight_bits, activation_bits, notes={"weights": bits[0], "inputs": bits[1]})
     return check_met(result, relative_bops, "min-max PTQ")

@@ -2,9 +2,10 @@
 
     width = the largest factor, in thousandths, for which MACs(width) * b_w * b_a <= relative_bops * MACs(1) * 32 * 32
 
-Every inner layer has round(width * channels) channels, at least one. Weights, and inputs where asked for, pass through LSQ quantizers of
-b bits from the first step on (``lsq``); at 32 bits it is the plain narrower network. This is the row that says whether pruning is worth
-its trouble: a method that starts wide has to end better than a network that was narrow all along.
+but at most ``widest``, which is 1: few bits may be so cheap that a wider network than the dense one would be affordable. Every inner layer
+has round(width * channels) channels, at least one. Weights, and inputs where asked for, pass through LSQ quantizers of b bits from the
+first step on (``lsq``); at 32 bits it is the plain narrower network. This is the row that says whether pruning is worth its trouble: a
+method that starts wide has to end better than a network that was narrow all along.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ def multiply_accumulates(model: nn.Module, example: Tensor) -> int:
     return sum(counts)
 
 
-def widest(build: Callable[[float], nn.Module], example: Tensor, share: float) -> float:
-    """Return the largest width, in thousandths, 0.001 to 1, whose multiply-accumulates are at most ``share`` of those of width 1.
+def affordable_width(build: Callable[[float], nn.Module], example: Tensor, share: float, *, widest: float = 1.0) -> float:
+    """Return the largest width, in thousandths, 0.001 to ``widest``, whose multiply-accumulates are at most ``share`` of those of width 1.
 
     Raises:
         BudgetError: one channel a layer is too dear.
@@ -55,7 +56,7 @@ def widest(build: Callable[[float], nn.Module], example: Tensor, share: float) -
         if price[1] > share * price[0]:
             least, got = price[1] / price[0], f"{share:.4g}"
             raise BudgetError("narrow: out of reach with one channel a layer.", expected=f"a share of MACs >= {least:.4g}", got=got)
-        low, high = 1, STEPS + 1  # low is cheap enough, high is not or does not exist
+        low, high = 1, round(widest * STEPS) + 1  # low is cheap enough, high is not or does not exist
         while high - low > 1:
             middle = (low + high) // 2
             cheap = multiply_accumulates(build(middle / STEPS), example[:1]) <= share * price[0]
@@ -65,25 +66,27 @@ def widest(build: Callable[[float], nn.Module], example: Tensor, share: float) -
 
 def compress(
     task: Task, relative_bops: float, *, seed: int, activations: bool = False, space: Space | None = None, bits: int = FULL,
-    build: Callable[[float], nn.Module],
+    build: Callable[[float], nn.Module], widest: float = 1.0, lr_step: float = 1e-3, start: str = "paper",
 ) -> Result:
     """Train the widest network that the budget allows at ``bits`` from its first step to its last.
 
     Args:
         bits: of all weights, and of all inputs with ``activations``; 32 is no quantizer.
         build: width -> a fresh network; at 1 it is the task's own.
+        widest: no width above it.
+        lr_step, start: of the quantizers, see ``lsq``.
 
     Raises:
         BudgetError: one channel a layer is too dear.
     """
     space = space or Space(task)
     pair = (bits, bits if activations else FULL)
-    width = widest(build, task.example, relative_bops / (pair[0] * pair[1] / FULL**2))
+    width = affordable_width(build, task.example, relative_bops / (pair[0] * pair[1] / FULL**2), widest=widest)
     narrow = replace(task, build=partial(build, width))
     within = Space(narrow)
     model = pretrained(narrow, seed, 0)
     adapt_norms(model, narrow.calibration.split(64))  # ranges of inputs start from what an untrained network, normalised, gives
-    train_quantized(narrow, within, model, pair, narrow.epochs, seed=seed)
+    train_quantized(narrow, within, model, pair, narrow.epochs, seed=seed, lr_step=lr_step, start=start)
     result = within.measure(model, within.everyone, *within.bits(*pair), notes={"width": width, "bits": bits})
     share = within.cost.dense.macs / space.cost.dense.macs
     counted = replace(result, relative_bops=result.relative_bops * share, macs=result.macs * share)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import hypot, sqrt
 from statistics import fmean, stdev
 
-from geta_nb.bench.fashion_rows import COLUMNS, CREDIT, DEFAULTS, FIRST, NARROW, NARROW_FP32, OTHER, ROWS, SECOND, SEEDS, UNIFORM
+from geta_nb.bench.fashion_rows import COLUMNS, CREDIT, DEFAULTS, FIRST, NARROW, NARROW_FP32, ROWS, SECOND, SEEDS, TUNED_AT
 from geta_nb.bench.kept_runs import KeptRun
 
 
@@ -68,7 +68,7 @@ def _cell(figures: Sequence[Mapping[str, object]]) -> Cell:
     return Cell(tuple(float(str(one["accuracy"])) for one in figures), fmean(costs), width)
 
 
-def markdown(cells: Cells) -> str:
+def cells_text(cells: Cells) -> str:
     """Return the table, what it means, the narrower networks' widths, what is out of reach and what is not measured yet."""
     columns = (*FIRST, *SECOND)
     head = ["test accuracy (%) at relative BOPs of at most", *(column.words for column in columns)]
@@ -117,24 +117,40 @@ def out_of_reach(cells: Cells) -> list[str]:
     return [f"{ROWS[row].label}, {COLUMNS[column].words}: {cell.why_not}" for (row, column), cell in cells.items() if cell.why_not]
 
 
-def verdict(cells: Cells) -> list[str]:
-    """Return, for each column, GETA's defaults beside the best narrower networks, the best other method and GETA's best uniform row.
+def facts(cells: Cells) -> list[dict[str, object]]:
+    """Return every cell as JSON-able facts, with what its accuracies come to."""
+    return [{"row": row, "column": column, **asdict(cell), **_statistics(cell)} for (row, column), cell in cells.items()]
 
-    Only cells with all seeds are compared. A difference comes with its standard error, the root of the sum of both squares; one
-    that is not more than twice that is not told apart.
+
+def _statistics(cell: Cell) -> dict[str, float]:
+    if not cell.accuracies:
+        return {}
+    return {"mean": cell.mean, "deviation": cell.deviation, "seeds": len(cell.accuracies), "standard_error": cell.standard_error}
+
+
+def lead(leading: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return, for each column, a sentence that names the rows which lead it."""
+    return [f"{COLUMNS[name].words}: validation puts ahead {'; '.join(map(_label, rows))}" for name, rows in leading.items()]
+
+
+def verdict(cells: Cells, leading: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return, for each column, GETA's defaults beside the rows that lead it.
+
+    Only cells with all seeds are compared, and only with rows that validation put ahead: the best of several by test accuracy would be
+    too good by what luck adds. A difference comes with its standard error, the root of the sum of both squares; one that is not more
+    than twice that is not told apart.
     """
-    lines = []
-    for column in (*FIRST, *SECOND):
-        whole = {row: cell for (row, c), cell in cells.items() if c == column.name and len(cell.accuracies) == len(SEEDS)}
-        ours = whole.get(DEFAULTS)
-        rivals = [] if ours is None else [max(group, key=lambda row: whole[row].mean) for group in _groups(whole) if group]
-        lines += [f"{column.words}: {_difference(whole[DEFAULTS], whole[row], ROWS[row].label.removesuffix(' *'))}" for row in rivals]
-    return lines
+    whole = {place: cell for place, cell in cells.items() if len(cell.accuracies) == len(SEEDS)}
+    return [
+        f"{column.words}: {_difference(whole[DEFAULTS, column.name], whole[row, column.name], _label(row))}"
+        for column in (*FIRST, *SECOND)
+        for row in leading.get(column.name, ())
+        if (row, column.name) in whole and (DEFAULTS, column.name) in whole
+    ]
 
 
-def _groups(whole: Mapping[str, Cell]) -> list[list[str]]:
-    kinds = [[row for row in whole if ROWS[row].kind == kind] for kind in (NARROW, OTHER)]
-    return [*kinds, [row for row in whole if row in UNIFORM]]
+def _label(row: str) -> str:
+    return ROWS[row].label.removesuffix(" *")
 
 
 def _difference(ours: Cell, other: Cell, label: str) -> str:
@@ -143,15 +159,48 @@ def _difference(ours: Cell, other: Cell, label: str) -> str:
     return f"GETA's defaults {100 * ours.mean:.2f}, {label} {100 * other.mean:.2f}: {100 * gap:+.2f} ± {100 * error:.2f} points{told}"
 
 
-def validation_table(runs: Iterable[KeptRun]) -> str:
-    """Return the options that were compared on the last training images: accuracy in each column, the table's own options in bold."""
-    found: dict[tuple[str, str], dict[str, KeptRun]] = {}
+Options = dict[tuple[str, str], dict[str, KeptRun]]
+"""(row, its options as JSON) -> column -> validation run."""
+
+
+def validation_text(runs: Iterable[KeptRun]) -> str:
+    """Return the options that were compared on the last training images, the table's own in bold, and where others are ahead of them."""
+    found: Options = {}
     for run in runs:
-        found.setdefault((run.row, json.dumps(dict(run.options), sort_keys=True)), {})[run.column] = run
-    columns = list(dict.fromkeys(run.column for group in found.values() for run in group.values()))
+        found.setdefault((run.row, _text(run.options)), {})[run.column] = run
+    columns = [name for name in TUNED_AT if any(name in group for group in found.values())]
+    means = {place: mean for row in ROWS for place, mean in _means(found, row).items()}
     rows = []
-    for (row, options), group in sorted(found.items()):
-        own = json.loads(options) == dict(ROWS[row].options)
+    for (row, options), group in sorted(found.items(), key=lambda item: (list(ROWS).index(item[0][0]), item[0][1])):
+        own = options == _text(ROWS[row].options)
         figures = [_words(_cell([group[column].figures])) if column in group else "" for column in columns]
-        rows.append([ROWS[row].label, f"**{options}**" if own else options, *figures])
-    return table(["row", "options", *(f"{COLUMNS[column].words} (validation, %)" for column in columns)], rows) + "\n"
+        mean = f"{100 * means[row, options]:.2f}" if (row, options) in means else ""
+        rows.append([ROWS[row].label, f"**{options}**" if own else options, *figures, mean])
+    head = ["row", "options", *(f"{COLUMNS[column].words} (validation, %)" for column in columns), "mean"]
+    return f"{table(head, rows)}\n\n" + "".join(f"- {line}\n" for line in _ahead(means))
+
+
+def _text(options: Mapping[str, object]) -> str:
+    return json.dumps(dict(options), sort_keys=True)
+
+
+def _means(found: Options, row: str) -> dict[tuple[str, str], float]:
+    """Return (row, options) -> mean accuracy, of options that were run in all columns.
+
+    A column that none of the row's options reaches is left out; where others reach it, one that does not has 0 there.
+    """
+    whole = {place: group for place, group in found.items() if place[0] == row and set(group) == set(TUNED_AT)}
+    reached = [column for column in TUNED_AT if any("accuracy" in group[column].figures for group in whole.values())]
+    accuracies = {place: [float(str(group[column].figures.get("accuracy", 0.0))) for column in reached] for place, group in whole.items()}
+    return {place: fmean(values) for place, values in accuracies.items() if values}
+
+
+def _ahead(means: Mapping[tuple[str, str], float]) -> list[str]:
+    lines = []
+    for row in ROWS:
+        mine = {options: mean for (name, options), mean in means.items() if name == row}
+        own = _text(ROWS[row].options)
+        first = max(mine, key=lambda options: mine[options], default=own)
+        if own in mine and mine[first] > mine[own]:
+            lines.append(f"{_label(row)}: {first} is ahead of the table's own by {100 * (mine[first] - mine[own]):.2f} points")
+    return lines

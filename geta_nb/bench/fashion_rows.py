@@ -1,6 +1,7 @@
-"""The fashion table as data: its columns, its rows with their options, and which runs make it, the second wave decided by the first.
+"""The fashion table as data: its columns, its rows with their options, and which runs make it, the second wave decided by validation runs.
 
-Nothing here is tuned on the test images: ``tried`` says between which options ``--validate`` compares, on training images alone.
+Nothing here is chosen by test images: ``tried`` says between which options ``--validate`` compares, and :func:`choosing` which runs say
+what leads a column, all trained on the first 50 000 training images and judged by the last 10 000.
 """
 
 from __future__ import annotations
@@ -72,74 +73,114 @@ COLUMNS = {column.name: column for column in (FULL_COLUMN, *FIRST, *SECOND)}
 TUNED_AT = ("w1.6", "a0.4")
 """Columns of ``--validate``: the hardest ones that all rows have."""
 
+FEWER_BITS = {"ranges": "error", "bits": 6}
+"""Of the rounding after pruning: what it then costs less is spent on groups."""
+
+
+def _tried(options: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the options with each change alone."""
+    return tuple({**options, **change} for change in changes)
+
+
+def _narrow(bits: int) -> Row:
+    options = {"bits": bits}
+    tried = _tried(options, ({"lr_step": 3e-4}, {"lr_step": 3e-3}, {"start": "error"}))
+    return Row(f"narrower networks, {bits} bits from the start", NARROW, "narrow", options, tried)
+
+
+def _other(label: str, method: str, options: Mapping[str, Any], *changes: Mapping[str, Any]) -> Row:
+    return Row(label, OTHER, method, options, _tried(options, changes))
+
+
 ROWS: Mapping[str, Row] = {
     "dense": Row("dense network", DENSE_FP32, "narrow", {"bits": 32}),
     "narrow32": Row("narrower networks, fp32", NARROW_FP32, "narrow", {"bits": 32}),
-    **{f"narrow{b}": Row(f"narrower networks, {b} bits from the start", NARROW, "narrow", {"bits": b}) for b in (2, 3, 4)},
+    **{f"narrow{b}": _narrow(b) for b in (2, 3, 4)},
     **{f"geta{b}": Row(f"GETA, {b} bits everywhere", GETA, "geta", {"bits": b}) for b in (2, 3, 4, 6)},
     "geta": Row("GETA, this package's defaults", GETA, "geta"),
     "paper": Row("GETA, the paper's rules and settings", GETA, "geta", {"paper": True}),
-    "lsq": Row("LSQ, fixed bits", OTHER, "lsq", {"dense_share": 0.33}, ({"dense_share": 0.5},)),
-    "djpq": Row("DJPQ", OTHER, "djpq", {"gamma": 0.3}, ({"gamma": 1.0},)),
-    "bayesian_bits": Row("Bayesian Bits", OTHER, "bayesian_bits", {"rate": 0.01}, ({"rate": 0.05},)),
-    "hesso": Row("HESSO pruning, 8-bit PTQ", OTHER, "hesso", {"saliency": "taylor"}, ({"saliency": "paper"},)),
-    "clipq": Row("CLIP-Q *", OTHER, "clipq", {"bits": 3}, ({"bits": 4}, {"bits": 3, "dense_share": 0.33})),
-    "minmax": Row("min-max PTQ", OTHER, "minmax"),
-    "magnitude": Row("magnitude groups, 8-bit PTQ", OTHER, "magnitude", {"dense_share": 0.5}, ({"dense_share": 0.33},)),
-    "eagleeye": Row("EagleEye sampling, 8-bit PTQ", OTHER, "eagleeye", {"least": 0.3}, ({"least": 0.1}, {"least": 0.6})),
+    "lsq": _other(
+        "LSQ, fixed bits", "lsq", {"dense_share": 0.33}, {"dense_share": 0.0}, {"dense_share": 0.5}, {"lr_step": 3e-4}, {"lr_step": 3e-3},
+        {"start": "error"},
+    ),
+    "djpq": _other(
+        "DJPQ", "djpq", {"gamma": 0.3}, {"gamma": 0.1}, {"gamma": 1.0}, {"dense_share": 0.33}, {"lr_quant": 3e-3}, {"refit": True}
+    ),
+    "bayesian_bits": _other(
+        "Bayesian Bits", "bayesian_bits", {"rate": 0.01}, {"rate": 0.003}, {"rate": 0.05}, {"dense_share": 0.33}, {"refit": True}
+    ),
+    "hesso": _other(
+        "HESSO pruning, then PTQ", "hesso", {"saliency": "taylor"}, {"saliency": "paper"}, {"ranges": "error"}, FEWER_BITS,
+        {"ranges": "error", "bits": 4},
+    ),
+    "clipq": _other("CLIP-Q *", "clipq", {"bits": 3}, {"bits": 2}, {"bits": 4}, {"dense_share": 0.33}),
+    "minmax": _other("PTQ, no further training", "minmax", {}, {"ranges": "error"}),
+    "magnitude": _other(
+        "magnitude groups, then PTQ", "magnitude", {"dense_share": 0.5}, {"dense_share": 0.33}, {"ranges": "error"}, FEWER_BITS
+    ),
+    "eagleeye": _other(
+        "EagleEye sampling, then PTQ", "eagleeye", {"least": 0.3}, {"least": 0.1}, {"least": 0.6}, {"ranges": "error"}, FEWER_BITS
+    ),
 }
 CREDIT = "zeros scattered over the weights are counted as free, which ordinary devices cannot skip; its weights alone are quantized"
 
 UNIFORM, DEFAULTS = ("geta2", "geta3", "geta4", "geta6"), "geta"
+
+
+def _of_kind(kind: str) -> tuple[str, ...]:
+    return tuple(name for name, row in ROWS.items() if row.kind == kind)
+
+
+RIVALS: tuple[tuple[tuple[str, ...], int], ...] = ((_of_kind(NARROW), 1), (_of_kind(OTHER), BEST_OTHERS), (UNIFORM, 1))
+"""Rows of which the best so many lead a column."""
 Accuracies = Mapping[tuple[str, str], float]
-"""(row, column) -> accuracy with seed 0; a row that cannot reach the column is not in it."""
+"""(row, column) -> validation accuracy with seed 0; a row that cannot reach the column is not in it."""
+
+
+def choosing() -> list[Planned]:
+    """Return the validation runs that leaders are chosen by: seed 0, the rivals in every column that all rows have, hardest first."""
+    return [Planned(row, column.name) for column in reversed(FIRST) for rows, _ in RIVALS for row in rows]
 
 
 def first_wave() -> list[Planned]:
-    """Return every row in every column that all rows have, with seed 0, the hardest columns first."""
+    """Return the test runs of every row in every column that all rows have, with seed 0, the hardest columns first."""
     rows = [name for name, row in ROWS.items() if row.kind != DENSE_FP32]
     return [Planned("dense", FULL_COLUMN.name), *(Planned(row, column.name) for column in reversed(FIRST) for row in rows)]
 
 
-def second_wave(first: Accuracies, done: Iterable[Planned]) -> list[Planned]:
-    """Return what the first wave's results ask for, column by column, as soon as every row of a column is there.
+def leaders(validated: Accuracies, done: Iterable[Planned]) -> dict[str, list[str]]:
+    """Return column -> the rows that lead it, of every column whose validation runs are all there.
 
-    All seeds for GETA's defaults, its best uniform row, the narrower quantized networks and the two best others; and the further
-    columns with all seeds for the same, of the narrower networks the best one alone. "Best" is by seed 0 in the column itself, or
-    in the one that the further column is ``chosen_by``. All rows stay in the table: the choice spends seeds, it hides nothing.
+    The best narrower quantized network, the two best other methods and GETA's best uniform row by validation accuracy in the column
+    itself, or in the one that a further column is ``chosen_by``; no test image has a say.
 
     Args:
-        first: seed 0's accuracies.
-        done: runs that are there, also those that found their column out of reach.
+        validated: validation accuracies.
+        done: validation runs that are there, also those that found their column out of reach.
     """
     there = set(done)
-    complete = {column.name for column in FIRST if {run for run in first_wave() if run.column == column.name} <= there}
-    runs = [
-        Planned(row, column.name, seed)
-        for column in FIRST
-        if column.name in complete
-        for row in (*leaders(first, column.name), *_of_kind(NARROW))
-        for seed in SEEDS[1:]
-    ]
-    runs += [
-        Planned(row, column.name, seed)
-        for column in SECOND
-        if column.chosen_by in complete
-        for row in (*leaders(first, column.chosen_by), *best(first, column.chosen_by, _of_kind(NARROW), 1))
-        for seed in SEEDS
-    ]
+    complete = {column.name for column in FIRST if {run for run in choosing() if run.column == column.name} <= there}
+    judged = {column.name: column.chosen_by or column.name for column in (*FIRST, *SECOND)}
+    return {
+        name: [row for rows, count in RIVALS for row in best(validated, by, rows, count)] for name, by in judged.items() if by in complete
+    }
+
+
+def second_wave(leading: Mapping[str, Iterable[str]]) -> list[Planned]:
+    """Return the further test runs that the leaders ask for, column by column.
+
+    In the columns that all rows have, seeds 1 and 2 for GETA's defaults, the leaders and all narrower quantized networks; in the further
+    columns all seeds for GETA's defaults and the leaders. All rows stay in the table: the choice spends seeds, it hides nothing.
+    """
+    runs: list[Planned] = []
+    for column in (*FIRST, *SECOND):
+        if column.name in leading:
+            more, seeds = ((), SEEDS) if column in SECOND else (_of_kind(NARROW), SEEDS[1:])
+            rows = dict.fromkeys((DEFAULTS, *leading[column.name], *more))
+            runs += [Planned(row, column.name, seed) for row in rows for seed in seeds]
     return runs
 
 
-def leaders(first: Accuracies, column: str) -> list[str]:
-    """Return GETA's defaults, its best uniform row and the two best others of a column."""
-    return [DEFAULTS, *best(first, column, UNIFORM, 1), *best(first, column, _of_kind(OTHER), BEST_OTHERS)]
-
-
-def best(first: Accuracies, column: str, rows: Iterable[str], count: int) -> list[str]:
+def best(validated: Accuracies, column: str, rows: Iterable[str], count: int) -> list[str]:
     """Return the rows of highest accuracy, at most ``count``; of equals the one that stands first."""
-    return sorted((row for row in rows if (row, column) in first), key=lambda row: -first[row, column])[:count]
-
-
-def _of_kind(kind: str) -> list[str]:
-    return [name for name, row in ROWS.items() if row.kind == kind]
+    return sorted((row for row in rows if (row, column) in validated), key=lambda row: -validated[row, column])[:count]

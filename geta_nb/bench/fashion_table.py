@@ -1,8 +1,9 @@
 """The fashion table: ``python -m geta_nb.bench.fashion_table`` (or ``make bench-fashion``), in two processes, and how long is left.
 
 Every finished run is a line of ``docs/data/fashion.jsonl``: a stopped command goes on, also on another machine, and only runs are made
-again whose options or code changed. First every row with seed 0; then, by the rule of ``fashion_rows.second_wave``, further seeds and
-columns for the rows that lead. Without the data the command says how to get them.
+again whose options or code changed. First the validation runs of the rows that could lead; then every row with seed 0, and further seeds
+and columns for the rows that do lead, judged by test images, by the rules of ``fashion_rows``. Without the data the command says how to
+get them.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import argparse
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from geta_nb.bench.fashion_cells import cells_of, markdown, validation_table, verdict
-from geta_nb.bench.fashion_rows import ROWS, SECOND, TUNED_AT, Planned, first_wave, second_wave
+from geta_nb.bench.fashion_cells import cells_of, cells_text, facts, lead, validation_text, verdict
+from geta_nb.bench.fashion_rows import ROWS, SECOND, TUNED_AT, Planned, choosing, first_wave, leaders, second_wave
 from geta_nb.bench.fashion_run import fashion_run, what_decides
 from geta_nb.bench.fashion_task import EPOCHS, check_folder, usual_folder
 from geta_nb.bench.jobs import Job, finished, write_json
@@ -33,10 +34,16 @@ GUESS = 120.0
 
 @dataclass(frozen=True)
 class Wanted:
-    """One run to be there: its place in the table and its options."""
+    """One run to be there: its place in the table, its options, and whether the last training images judge it or the test's."""
 
     planned: Planned
     options: Mapping[str, Any]
+    validation: bool = False
+
+    @property
+    def part(self) -> str:
+        """Of the kept runs."""
+        return "validation" if self.validation else "test"
 
     @property
     def method(self) -> str:
@@ -47,7 +54,8 @@ class Wanted:
     def name(self) -> str:
         """Name in messages."""
         options = ", ".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.planned.row} at {self.planned.column}, seed {self.planned.seed}{f' ({options})' if options else ''}"
+        judged = ", validation" if self.validation else ""
+        return f"{self.planned.row} at {self.planned.column}, seed {self.planned.seed}{judged}{f' ({options})' if options else ''}"
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,6 @@ class Bench:
     Args:
         folder: of the data.
         file: of the kept runs.
-        validation: judge by the last training images.
         smoke: few images and epochs.
         workers: processes, one thread each; 1 runs in this one.
         commit: of the code, for the record.
@@ -66,21 +73,15 @@ class Bench:
 
     folder: Path
     file: Path
-    validation: bool = False
     smoke: bool = False
     workers: int = 2
     commit: str = field(default_factory=current_commit)
     failures: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def part(self) -> str:
-        """Of the kept runs."""
-        return "validation" if self.validation else "test"
-
     def to_keep(self, wanted: Wanted, figures: Mapping[str, Any]) -> KeptRun:
         """Return the run as it is kept."""
         planned, fingerprint = wanted.planned, what_decides(wanted.method, wanted.planned.column, wanted.options)
-        return KeptRun(self.part, planned.row, planned.column, planned.seed, wanted.options, fingerprint, self.commit, figures)
+        return KeptRun(wanted.part, planned.row, planned.column, planned.seed, wanted.options, fingerprint, self.commit, figures)
 
     def current(self, wanted: Iterable[Wanted]) -> dict[str, KeptRun]:
         """Return the kept runs that were made with these options by the code that stands here, by name."""
@@ -109,7 +110,7 @@ class Bench:
 
     def _job(self, one: Wanted) -> Job:
         arguments = {"method": one.method, "column": one.planned.column, "seed": one.planned.seed, "options": dict(one.options)}
-        where = {"folder": str(self.folder), "validation": self.validation, "smoke": self.smoke}
+        where = {"folder": str(self.folder), "validation": one.validation, "smoke": self.smoke}
         return Job(fashion_run, {**arguments, **where, "fingerprint": self.to_keep(one, {}).fingerprint})
 
     def _results(self, missing: Mapping[str, Wanted]) -> Generator[tuple[str, Any], None, None]:
@@ -152,9 +153,9 @@ def time_left(missing: Mapping[str, Wanted], known: Mapping[str, float], workers
     return f"about {f'{hours} h ' if hours else ''}{minutes} min left" if missing else "nothing left"
 
 
-def with_own_options(runs: Iterable[Planned], rows: Sequence[str] = ()) -> list[Wanted]:
+def with_own_options(runs: Iterable[Planned], rows: Sequence[str] = (), *, validation: bool = False) -> list[Wanted]:
     """Return the runs with their rows' options; of these ``rows`` alone where some are named."""
-    return [Wanted(run, ROWS[run.row].options) for run in runs if not rows or run.row in rows]
+    return [Wanted(run, ROWS[run.row].options, validation) for run in runs if not rows or run.row in rows]
 
 
 def smoke_runs() -> list[Planned]:
@@ -167,28 +168,30 @@ def validation_runs(rows: Sequence[str] = ()) -> list[Wanted]:
     """Return each row that has options to choose between, with each of them, in the two hardest columns."""
     chosen = {name: row for name, row in ROWS.items() if row.tried and (not rows or name in rows)}
     return [
-        Wanted(Planned(name, column), options)
+        Wanted(Planned(name, column), options, validation=True)
         for column in TUNED_AT
         for name, row in chosen.items()
         for options in (row.options, *row.tried)
     ]
 
 
-def follow_up(bench: Bench) -> list[Planned]:
-    """Return the second wave, as far as the first is there; see ``fashion_rows.second_wave``."""
-    runs = bench.current(with_own_options(first_wave())).values()
+def chosen(bench: Bench) -> dict[str, list[str]]:
+    """Return column -> the rows that lead it, as far as the validation runs are there; see ``fashion_rows.leaders``."""
+    runs = bench.current(with_own_options(choosing(), validation=True)).values()
     accuracies = {(run.row, run.column): float(run.figures["accuracy"]) for run in runs if "accuracy" in run.figures}
-    return second_wave(accuracies, [Planned(run.row, run.column, run.seed) for run in runs])
+    return leaders(accuracies, [Planned(run.row, run.column, run.seed) for run in runs])
 
 
 def write_table(bench: Bench, output: Path, planned: Sequence[Planned]) -> str:
     """Write ``table.md`` and ``table.json``; return the text."""
     runs = list(bench.current(with_own_options(planned)).values())
-    cells = cells_of(runs)
-    found = verdict(cells)
-    text = markdown(cells) + "".join(f"- {line}\n" for line in found) + f"\n{len(runs)} of {len(planned)} runs.\n"
-    listed = [{"row": row, "column": column} | asdict(cell) for (row, column), cell in cells.items()]
-    write_json(output / "table.json", {"epochs": EPOCHS, "torch": torch.__version__, "cells": listed, "verdict": found})
+    cells, leading = cells_of(runs), chosen(bench)
+    found = verdict(cells, leading)
+    compared = validation_text(bench.current(validation_runs()).values())
+    lines = "".join(f"- {line}\n" for line in (*lead(leading), *found))
+    text = f"{cells_text(cells)}{lines}\n{len(runs)} of {len(planned)} runs.\n\n{compared}"
+    made_with = {"epochs": EPOCHS, "torch": torch.__version__}
+    write_json(output / "table.json", made_with | {"cells": facts(cells), "leaders": leading, "verdict": found})
     (output / "table.md").write_text(text)
     return text
 
@@ -199,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, default=Path("runs/bench_fashion"), help="folder of the tables")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON lines of the finished runs")
     parser.add_argument("--only", action="append", default=[], choices=list(ROWS), metavar="ROW", help="make this row alone; repeatable")
-    parser.add_argument("--validate", action="store_true", help="compare options on the last 10 000 training images, no test image read")
+    parser.add_argument("--validate", action="store_true", help="compare options on the last training images; no test image is read")
     parser.add_argument("--smoke", action="store_true", help="few images: does every row run? Kept beside the tables, not in the results")
     parser.add_argument("--kept", action="store_true", help="make nothing: the table of what is there")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
@@ -217,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(str(error))
         return 2
     file = options.output / "smoke.jsonl" if options.smoke else options.results
-    bench = Bench(folder, file, options.validate, options.smoke, options.workers)
+    bench = Bench(folder, file, options.smoke, options.workers)
     text = _validate(bench, options) if options.validate else _test(bench, options)
     sys.stdout.write(text)
     for name, cause in bench.failures.items():
@@ -228,19 +231,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _validate(bench: Bench, options: argparse.Namespace) -> str:
     if not options.kept:
         bench.make(validation_runs(options.only))
-    text = validation_table(bench.current(validation_runs()).values())
+    text = validation_text(bench.current(validation_runs()).values())
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "validation.md").write_text(text)
     return text
 
 
 def _test(bench: Bench, options: argparse.Namespace) -> str:
-    first = smoke_runs() if options.smoke else first_wave()
+    if options.smoke:
+        planned = smoke_runs()
+        if not options.kept:
+            bench.make(with_own_options(planned, options.only))
+        return write_table(bench, options.output, planned)
+    first = with_own_options(choosing(), options.only, validation=True)
     if not options.kept:
-        bench.make(with_own_options(first, options.only))
-        if not options.smoke:
-            bench.make(with_own_options(follow_up(bench), options.only))
-    return write_table(bench, options.output, first if options.smoke else [*first, *follow_up(bench)])
+        bench.make(first)
+    planned = [*first_wave(), *second_wave(chosen(bench))]
+    if not options.kept:
+        # with the validation runs, whose seconds say how long the others take
+        bench.make([*first, *with_own_options(planned, options.only)])
+    return write_table(bench, options.output, planned)
 
 
 if __name__ == "__main__":

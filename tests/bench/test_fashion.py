@@ -14,7 +14,7 @@ from torch import nn
 from geta_nb.baselines import narrow
 from geta_nb.baselines.space import Space, check_met
 from geta_nb.bench import code_of, fashion_rows, fashion_run, fashion_table, fashion_task, geta_run, idx_files, kept_runs
-from geta_nb.bench.fashion_rows import COLUMNS, FIRST, ROWS, SECOND, Planned
+from geta_nb.bench.fashion_rows import COLUMNS, FIRST, ROWS, Planned
 from geta_nb.bench.fashion_task import TEST, TRAIN, Fashion
 from geta_nb.cost import CostModel
 from geta_nb.errors import BudgetError, InputError
@@ -160,17 +160,21 @@ def test_the_width_is_the_largest_whose_cost_is_within_the_column():
     image = torch.zeros(1, 1, 28, 28)
     whole = narrow.multiply_accumulates(fashion_task.fashion_net(), image)
     for share in (0.5, 0.032, 0.004):
-        width = narrow.widest(fashion_task.fashion_net, image, share)
+        width = narrow.affordable_width(fashion_task.fashion_net, image, share)
         costs = [narrow.multiply_accumulates(fashion_task.fashion_net(w), image) / whole for w in (width, width + 0.001)]
         assert costs[0] <= share < costs[1]
-    assert narrow.widest(fashion_task.fashion_net, image, 1.0) == 1.0
+    assert narrow.affordable_width(fashion_task.fashion_net, image, 1.0) == 1.0
+    assert narrow.affordable_width(fashion_task.fashion_net, image, 2.0) == 1.0, "no wider than the dense one, unless asked for"
+    wider = narrow.affordable_width(fashion_task.fashion_net, image, 2.0, widest=3.0)
+    assert 1.3 < wider < 1.5  # about the root of 2
+    assert narrow.multiply_accumulates(fashion_task.fashion_net(wider), image) <= 2 * whole
     with pytest.raises(BudgetError, match="one channel a layer"):
-        narrow.widest(fashion_task.fashion_net, image, 1e-4)
+        narrow.affordable_width(fashion_task.fashion_net, image, 1e-4)
 
 
 def test_the_width_does_not_depend_on_the_seed_and_leaves_the_generator_alone():
     torch.manual_seed(3)
-    narrow.widest(fashion_task.fashion_net, torch.zeros(1, 1, 28, 28), 0.1)
+    narrow.affordable_width(fashion_task.fashion_net, torch.zeros(1, 1, 28, 28), 0.1)
     after = torch.rand(3)
     torch.manual_seed(3)
     assert torch.equal(torch.rand(3), after)
@@ -188,44 +192,6 @@ def test_narrow_networks_have_their_bits_from_the_first_step(bits, folder, space
         assert len(result.model.conv2.weight.unique()) <= 2**bits
 
 
-# which runs
-
-
-def test_the_first_wave_is_every_row_once_in_every_common_column():
-    runs = fashion_rows.first_wave()
-    assert len(runs) == len(set(runs)) == 1 + (len(ROWS) - 1) * len(FIRST)
-    assert {run.seed for run in runs} == {0}
-
-
-def test_the_second_wave_waits_for_a_whole_column_and_then_follows_the_figures():
-    first = fashion_rows.first_wave()
-    accuracies = {(run.row, run.column): 0.5 for run in first} | {("geta3", "w1.6"): 0.6, ("djpq", "w1.6"): 0.7, ("hesso", "w1.6"): 0.6}
-    accuracies |= {("narrow4", "w1.6"): 0.9}
-    column = [run for run in first if run.column == "w1.6"]
-    assert fashion_rows.second_wave(accuracies, column[:-1]) == []
-    runs = fashion_rows.second_wave(accuracies, column)
-    assert len(runs) == len(set(runs))
-    more = {run.row for run in runs if run.column == "w1.6"}
-    assert more == {"geta", "geta3", "djpq", "hesso", "narrow2", "narrow3", "narrow4"}
-    assert {run.seed for run in runs if run.column == "w1.6"} == {1, 2}
-    further = {(run.row, run.seed) for run in runs if run.column == "w0.8"}
-    assert further == {(row, seed) for row in ("geta", "geta3", "djpq", "hesso", "narrow4") for seed in (0, 1, 2)}
-    assert {run.column for run in runs} == {"w1.6", "w0.8"}
-
-
-def test_a_row_that_cannot_reach_a_column_leads_nothing():
-    accuracies = {("geta", "w1.6"): 0.5, ("lsq", "w3.2"): 0.9}
-    assert fashion_rows.leaders(accuracies, "w1.6") == ["geta"]
-
-
-def test_every_row_has_a_method_and_every_column_a_cost():
-    assert {row.method for row in ROWS.values()} == set(fashion_run.METHODS)
-    assert {row.kind for row in ROWS.values()} == set(fashion_rows.KINDS)
-    assert {column.chosen_by for column in SECOND} <= {column.name for column in FIRST}
-    assert all(run.options != ROWS[run.planned.row].options or not run.planned.seed for run in fashion_table.validation_runs())
-    assert len({run.name for run in fashion_table.validation_runs()}) == len(fashion_table.validation_runs())
-
-
 # what is kept
 
 
@@ -240,12 +206,13 @@ def test_finished_runs_are_skipped_and_stale_ones_made_again(folder, tmp_path, m
     arguments = ["--data-dir", str(folder), "--output", str(tmp_path), "--results", str(tmp_path / "runs.jsonl"), "--workers", "1"]
     arguments += ["--only", "lsq", "--only", "djpq"]
     assert fashion_table.main(arguments) == 0
-    assert len(made) == 2 * len(FIRST)
+    assert [validation for *_, validation in made] == 8 * [True] + 8 * [False], "what chooses the leaders, then the test runs"
     out = capsys.readouterr()
     assert "0 of 8 runs are there; about 16 min left" in out.err, "two minutes each, as long as none is known"
     assert "4 of 8; about 4 min left" in out.err and "8 of 8; nothing left" in out.err
+    assert "8 of 16 runs are there; about 8 min left" in out.err, "the validation runs say how long the others take"
     assert fashion_table.main(arguments) == 0
-    assert len(made) == 2 * len(FIRST), "all of them are there"
+    assert len(made) == 16, "all of them are there"
     before = fashion_run.what_decides
 
     def changed(method, *others):
@@ -255,13 +222,13 @@ def test_finished_runs_are_skipped_and_stale_ones_made_again(folder, tmp_path, m
     assert fashion_table.main([*arguments, "--kept"]) == 0
     assert "4 of 73 runs." in capsys.readouterr().out, "stale runs are not in the table"
     assert fashion_table.main(arguments) == 0
-    assert [method for method, *_ in made[8:]] == ["djpq"] * len(FIRST)
-    assert len(kept_runs.read_runs(tmp_path / "runs.jsonl")) == 8
+    assert [method for method, *_ in made[16:]] == ["djpq"] * 2 * len(FIRST)
+    assert len(kept_runs.read_runs(tmp_path / "runs.jsonl")) == 16
 
 
 def test_a_run_that_fails_leaves_the_others_and_the_command_says_so(folder, tmp_path, monkeypatch, capsys):
     def run(method, column, seed, options, **where):
-        if column == "a0.8":
+        if column == "a0.8" and not where["validation"]:
             raise ZeroDivisionError("by hand")
         return {"accuracy": 0.5, "relative_bops": 0.001, "notes": {}, "seconds": 1.0}
 
@@ -269,7 +236,9 @@ def test_a_run_that_fails_leaves_the_others_and_the_command_says_so(folder, tmp_
     arguments = ["--data-dir", str(folder), "--output", str(tmp_path), "--results", str(tmp_path / "runs.jsonl"), "--workers", "1"]
     assert fashion_table.main([*arguments, "--only", "lsq"]) == 1
     assert "failed: lsq at a0.8, seed 0 (dense_share=0.33): ZeroDivisionError: by hand" in capsys.readouterr().err
-    assert len(kept_runs.read_runs(tmp_path / "runs.jsonl")) == 3
+    runs = kept_runs.read_runs(tmp_path / "runs.jsonl")
+    planned = {(part, column.name) for part in ("test", "validation") for column in FIRST}
+    assert {(run.part, run.column) for run in runs} == planned - {("test", "a0.8")}
 
 
 def test_what_no_method_can_reach_is_kept_with_its_reason_and_a_defect_is_not(folder, monkeypatch):
@@ -303,7 +272,12 @@ def test_validation_compares_options_and_reads_no_test_image(folder, tmp_path, m
     fashion_run._task.cache_clear()
     text = capsys.readouterr().out
     assert '| LSQ, fixed bits | **{"dense_share": 0.33}** |' in text and '| LSQ, fixed bits | {"dense_share": 0.5} |' in text
-    assert {run.part for run in kept_runs.read_runs(tmp_path / "smoke.jsonl")} == {"validation"}
+    runs = kept_runs.read_runs(tmp_path / "smoke.jsonl")
+    assert {run.part for run in runs} == {"validation"}
+    assert len(runs) == len(fashion_table.TUNED_AT) * (1 + len(ROWS["lsq"].tried)), "a line each"
+    arguments[arguments.index("--only") :] = ["--kept"]
+    assert fashion_table.main(arguments) == 0
+    assert capsys.readouterr().out == text == (tmp_path / "validation.md").read_text()
 
 
 # which code

@@ -42,13 +42,13 @@ def test_a_cell_has_its_mean_deviation_and_standard_error():
     assert cell.accuracies == (0.91, 0.92, 0.93)
     # by hand: deviation 0.01, over the root of 3
     assert (round(cell.mean, 6), round(cell.deviation, 6), round(cell.standard_error, 6)) == (0.92, 0.01, 0.005774)
-    assert "| GETA, this package's defaults |  | 92.00 ± 1.00 (0.58, 3) |  |  |  |  |" in fashion_cells.markdown(cells).splitlines()
+    assert "| GETA, this package's defaults |  | 92.00 ± 1.00 (0.58, 3) |  |  |  |  |" in fashion_cells.cells_text(cells).splitlines()
 
 
 def test_the_table_says_what_is_one_seed_out_of_reach_not_measured_and_how_wide():
     blocked = KeptRun("test", "lsq", "w1.6", 0, {}, "0", "abc", {"out_of_reach": "2 bits are too dear"})
     runs = [kept("djpq", "w3.2", 0, 0.9), blocked, kept("narrow3", "a0.4", 0, 0.8, notes={"width": 0.67})]
-    text = fashion_cells.markdown(fashion_cells.cells_of(runs))
+    text = fashion_cells.cells_text(fashion_cells.cells_of(runs))
     lines = text.splitlines()
     both = "weights and inputs"
     assert lines[0].endswith(f"| 3.2 %, weights | 1.6 %, weights | 0.8 %, {both} | 0.4 %, {both} | 0.8 %, weights | 0.2 %, {both} |")
@@ -67,12 +67,60 @@ def test_the_table_says_what_is_one_seed_out_of_reach_not_measured_and_how_wide(
 def test_the_verdict_follows_the_figures_and_their_errors(other, words):
     runs = [kept("geta", "w1.6", seed, a) for seed, a in enumerate((0.91, 0.92, 0.93))]
     runs += [kept(row, "w1.6", seed, other) for row in ("narrow3", "djpq", "geta3") for seed in range(3)]
-    runs += [kept("narrow4", "w1.6", 0, 0.99)]
-    lines = fashion_cells.verdict(fashion_cells.cells_of(runs))
+    runs += [kept("narrow4", "w1.6", seed, 0.99) for seed in range(3)]  # ahead by test images: no reason to be compared
+    lines = fashion_cells.verdict(fashion_cells.cells_of(runs), {"w1.6": ["narrow3", "djpq", "hesso", "geta3"]})
     names = ("narrower networks, 3 bits from the start", "DJPQ", "GETA, 3 bits everywhere")
     assert lines == [f"1.6 %, weights: GETA's defaults 92.00, {name} {100 * other:.2f}: {words}" for name in names]
 
 
-def test_nothing_is_compared_before_all_seeds_are_there():
+def test_nothing_is_compared_before_all_seeds_are_there_or_leaders_are_known():
     runs = [kept("geta", "w1.6", seed, 0.9) for seed in range(2)] + [kept("djpq", "w1.6", seed, 0.9) for seed in range(3)]
-    assert fashion_cells.verdict(fashion_cells.cells_of(runs)) == []
+    assert fashion_cells.verdict(fashion_cells.cells_of(runs), {"w1.6": ["djpq"]}) == []
+    whole = fashion_cells.cells_of([*runs, kept("geta", "w1.6", 2, 0.9)])
+    assert fashion_cells.verdict(whole, {}) == [] and len(fashion_cells.verdict(whole, {"w1.6": ["djpq"]})) == 1
+
+
+def test_the_rows_that_validation_puts_ahead_are_named():
+    assert fashion_cells.lead({"w1.6": ["narrow3", "clipq"]}) == [
+        "1.6 %, weights: validation puts ahead narrower networks, 3 bits from the start; CLIP-Q"
+    ]
+
+
+def test_facts_hold_what_the_accuracies_come_to():
+    runs = [kept("geta", "w1.6", seed, a) for seed, a in enumerate((0.91, 0.92, 0.93))]
+    blocked = KeptRun("test", "lsq", "w1.6", 0, {}, "0", "abc", {"out_of_reach": "2 bits are too dear"})
+    ours, out = fashion_cells.facts(fashion_cells.cells_of([*runs, blocked]))
+    assert (ours["row"], ours["seeds"], ours["mean"]) == ("geta", 3, pytest.approx(0.92))
+    assert ours["standard_error"] == pytest.approx(0.01 / 3**0.5)
+    assert "mean" not in out and out["why_not"] == "2 bits are too dear"
+
+
+def tried(options: dict, column: str, accuracy: float | None) -> KeptRun:
+    run = kept("djpq", column, 0, accuracy or 0.0)
+    figures = {"out_of_reach": "too dear"} if accuracy is None else run.figures
+    return dataclasses.replace(run, part="validation", options=options, figures=figures)
+
+
+def test_options_are_compared_by_their_mean_and_better_ones_are_named():
+    own, other, half = {"gamma": 0.3}, {"gamma": 1.0}, {"gamma": 0.1}
+    runs = [tried(own, "w1.6", 0.80), tried(own, "a0.4", 0.70), tried(other, "w1.6", 0.79), tried(other, "a0.4", 0.72)]
+    runs += [tried(half, "w1.6", 0.99)]
+    lines = fashion_cells.validation_text(runs).splitlines()
+    assert '| DJPQ | **{"gamma": 0.3}** | 80.00 | 70.00 | 75.00 |' in lines
+    assert '| DJPQ | {"gamma": 0.1} | 99.00 |  |  |' in lines, "one column is no comparison"
+    assert lines[-1] == '- DJPQ: {"gamma": 1.0} is ahead of the table\'s own by 0.50 points'
+    assert not [line for line in fashion_cells.validation_text(runs[:2]).splitlines() if line.startswith("-")]
+
+
+def test_options_that_cannot_reach_a_column_do_not_win_by_the_other():
+    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    runs = [tried(own, "w1.6", 0.8), tried(own, "a0.4", 0.7), tried(other, "w1.6", 0.85), tried(other, "a0.4", None)]
+    text = fashion_cells.validation_text(runs)
+    assert "is ahead" not in text and "out of reach" in text
+
+
+def test_a_column_that_no_options_reach_does_not_count():
+    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    runs = [tried(own, "w1.6", None), tried(own, "a0.4", 0.7), tried(other, "w1.6", None), tried(other, "a0.4", 0.72)]
+    text = fashion_cells.validation_text(runs)
+    assert '| DJPQ | {"gamma": 1.0} | out of reach | 72.00 | 72.00 |' in text and "by 2.00 points" in text
