@@ -178,13 +178,14 @@ def refit_ranges(model: nn.Module, weights: Decided, inputs: Decided, calibratio
     for layer, quantizer in weights[0].items():
         bits = weights[1][layer]
         levels = 2 ** (bits - 1) - 1
-        quantizer.clip_max.copy_(fitted_clip(own[f"{layer}.weight"], levels, quantizer.clip_max, quantizer.exponent))
+        numbers = quantizer.clip_max, quantizer.exponent
+        quantizer.clip_max.copy_(fitted_clip(own[f"{layer}.weight"], levels, *numbers, narrow_range=quantizer.narrow_range))
         hold_bits(quantizer, bits, bits)
     for layer, seen in layer_inputs(model, inputs[0], calibration, raw=True).items():
         quantizer, bits, histogram = inputs[0][layer], inputs[1][layer], Histogram()
         histogram(seen)
         levels = 2 ** (bits - quantizer.signed) - 1
-        quantizer.clip_max.fill_(histogram.fitted_clip(levels, float(quantizer.exponent), signed=quantizer.signed))
+        quantizer.clip_max.fill_(histogram.fitted_clip(levels, float(quantizer.exponent)))
         hold_bits(quantizer, bits, bits)
 
 

@@ -8,8 +8,9 @@ numbers; nothing here has state.
 
 The sign is counted in b; a tensor that is never negative spends no bit on it. The paper's range is symmetric (``narrow_range``): of the
 2**b codes one is never used. Else there is one more below zero, for which u reaches to q_m**t + d: at 2 bits -2, -1, 0, 1. One d and
-q_m for all of x, 0-dim, or one for each channel, in a shape that broadcasts against x ([C, 1, 1, 1]). x^Q is d times an integer for every t. Source: Qu et al. 2025,
-arXiv:2502.16638 (the quantizer is that of arXiv:2007.10463); unsigned codes and channels as in arXiv:1902.08153 and usual practice.
+q_m for all of x, 0-dim, or one for each channel, in a shape that broadcasts against x ([C, 1, 1, 1]). x^Q is d times an integer for
+every t. Source: Qu et al. 2025, arXiv:2502.16638 (the quantizer is that of arXiv:2007.10463); the other codes and the channels are as in
+arXiv:1902.08153 and usual practice.
 """
 
 from __future__ import annotations
