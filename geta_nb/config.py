@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from geta_nb.errors import BitWidthError, ConfigError
 from geta_nb.views import Shown
@@ -110,3 +111,14 @@ class QuantConfig(Shown):
                 hint="QuantConfig(initial_bits=16)",
             )
         object.__setattr__(self, "skip", check_patterns("skip", self.skip))
+
+    @classmethod
+    def paper(cls, **options: Any) -> QuantConfig:
+        """Return the paper's quantizers: one range a tensor, symmetric signed codes for weights and inputs; with ``options`` replaced.
+
+        With ``geta.qasso(..., rules="paper")`` their ranges are never fitted anew either. Source: Qu et al. 2025, arXiv:2502.16638.
+
+        >>> QuantConfig.paper(activations=True).signed
+        True
+        """
+        return cls(**{"granularity": "tensor", "signed": True, "narrow_range": True, **options})

@@ -14,9 +14,8 @@ from torch import nn
 
 from geta_nb.baselines.narrow import multiply_accumulates
 from geta_nb.bench.digits import EPOCHS, IMAGE, compress_digits, digits_net, evaluate, load_digits, paper_schedule, train_dense
-from geta_nb.bench.geta_run import PAPER_RULES
+from geta_nb.bench.geta_run import PAPER_RULES, quantizers
 from geta_nb.budget import Budget
-from geta_nb.config import QuantConfig
 
 TARGETS = (0.083, 0.032, 0.016)
 """Relative BOPs with quantized weights; what the official code reached at group sparsity 0.3, 0.5, 0.7."""
@@ -59,8 +58,8 @@ PAPER = Recipe("paper's rules and settings", rules=dict(PAPER_RULES), paper_stag
 _ABLATED = (0.032, 0.016)
 ABLATION = {
     "sparing": Recipe("families that have lost groups are not spared", rules={"sparing": 0.0}, targets=_ABLATED),
-    "saliency": Recipe("saliency as in the paper", rules={"saliency": PAPER_RULES["saliency"]}, targets=_ABLATED),
-    "forgetting": Recipe("forget rate as in the paper", rules={"forgetting": PAPER_RULES["forgetting"]}, targets=_ABLATED),
+    "saliency": Recipe("saliency as in the paper", rules={"saliency": "paper"}, targets=_ABLATED),
+    "forgetting": Recipe("forget rate as in the paper", rules={"forgetting": "paper"}, targets=_ABLATED),
     "schedule": Recipe("schedule as in the official run, no overlap", paper_stages=True, targets=_ABLATED),
     "lr_quant": Recipe("lr_quant 1e-3 instead of 1e-4", rules={"lr_quant": PAPER_RULES["lr_quant"]}, targets=_ABLATED),
 }
@@ -91,7 +90,7 @@ def compressed_run(
         Budget(relative_bops=relative_bops),
         data=data,
         epochs=epochs,
-        quantize=QuantConfig(activations=activations),
+        quantize=quantizers(paper=(rules or {}).get("rules") == "paper", activations=activations),
         schedule=paper_schedule(data, epochs=epochs) if paper_stages else None,
         rules=rules,
     )

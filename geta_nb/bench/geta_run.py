@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from geta_nb.errors import BudgetError
 from geta_nb.geta import GETA
 from geta_nb.qasso import Rules, Schedule
 
-PAPER_RULES: Mapping[str, Any] = {"saliency": "paper", "forgetting": "paper", "lr_quant": 1e-3}
+PAPER_RULES: Mapping[str, Any] = {"rules": "paper", "lr_quant": 1e-3}
 HIGHEST = 16
 """Bits at the start."""
 
@@ -60,9 +60,16 @@ def schedule_down_to(lowest_bits: int, total_steps: int) -> Schedule:
     return Schedule(**values)
 
 
+def quantizers(*, paper: bool, activations: bool) -> QuantConfig:
+    """Return the paper's quantizers or the package's defaults."""
+    return QuantConfig.paper(activations=activations) if paper else QuantConfig(activations=activations)
+
+
 def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: value for name, value in rules.items() if name != "sparing"}
-    return options | {"rules": Rules(sparing=rules["sparing"])} if "sparing" in rules else options
+    own = {field.name for field in fields(Rules)} - {"saliency", "forgetting"}
+    options = {name: value for name, value in rules.items() if name not in own}
+    changed = {name: value for name, value in rules.items() if name in own}
+    return options | {"rules": Rules(**changed)} if changed else options
 
 
 def compress(
@@ -80,7 +87,7 @@ def compress(
     Args:
         quantize: default ``QuantConfig()``, weights only.
         schedule: default ``Schedule.for_steps(total)``.
-        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or ``sparing`` of ``Rules``; default none.
+        rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or options of ``Rules`` by name; default none.
         masked: measure the masked network too.
 
     Returns:
@@ -126,7 +133,7 @@ def compress_task(
     ranges: dict[str, Any] = {} if bits is None else dict.fromkeys(("bit_range", "activation_bit_range"), (bits, HIGHEST))
     schedule = official_schedule(total) if paper else None if bits is None else schedule_down_to(bits, total)
     budget = Budget(relative_bops=relative_bops, **ranges)
-    quantize, rules = QuantConfig(activations=activations), PAPER_RULES if paper else None
+    quantize, rules = quantizers(paper=paper, activations=activations), PAPER_RULES if paper else None
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
     if facts["relative_bops"] > relative_bops:
         got = f"{facts['relative_bops']:.6g} after {total} steps"

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from geta_nb.budget import Budget
-from geta_nb.config import QuantConfig
 from geta_nb.cost import Report
 from geta_nb.display.training import training_picture
 from geta_nb.geta import GETA
@@ -53,7 +52,6 @@ def compress(
     epochs: int,
     dense: Mapping[str, float],
     decay: str = "cosine",
-    quantize: QuantConfig | None = QuantConfig(),  # noqa: B008 - frozen
     calibrate: Iterable[Any] = (),
     workers: int = 0,
     **options: Any,
@@ -67,7 +65,7 @@ def compress(
         calibrate: batches for input quantizers.
         **options: of ``GETA``, such as ``example_kwargs``.
     """
-    geta = run.geta(name, model, example_inputs, quantize=quantize, calibrate=calibrate, **options)
+    geta = run.geta(name, model, example_inputs, quantize=recipe.quantize, calibrate=calibrate, **options)
     qasso = geta.qasso(optimizer, budget=budget, schedule=recipe.schedule, **recipe.rules, **inner)
     history = run.train(name, model, qasso, task, epochs=epochs, decay=decay, geta=geta, workers=workers)
     subnet = geta.construct_subnet()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError
 from geta_nb.qasso import Schedule
 
@@ -43,25 +44,32 @@ def paper_schedule(name: str, total_steps: int) -> Schedule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """When to compress and by which rules: ``geta.qasso(..., schedule=recipe.schedule, **recipe.rules)``."""
+    """When to compress, by which rules and with which quantizers.
+
+    ``gt.GETA(..., quantize=recipe.quantize)`` and ``geta.qasso(..., schedule=recipe.schedule, **recipe.rules)``.
+    """
 
     schedule: Schedule
     rules: Mapping[str, Any]
+    quantize: QuantConfig
 
 
-def find_recipe(settings: str, name: str, total_steps: int) -> Recipe:
-    """Return stages and rules for a run.
+def find_recipe(settings: str, name: str, total_steps: int, *, activations: bool = False) -> Recipe:
+    """Return stages, rules and quantizers for a run.
 
     Args:
-        settings: ``"paper"``: the published stages, saliency and forget rate; ``"ours"``: what measures best here (README, How good).
+        settings: ``"paper"``: the published stages, saliency, forget rate and quantizers; ``"ours"``: what measures best here (README,
+            How good).
         name: the network whose published stages are meant.
         total_steps: optimizer steps of the whole run.
+        activations: inputs are quantized too.
 
     Raises:
         ConfigError: no such settings, or a run that is too short.
     """
     if settings == "paper":
-        return Recipe(paper_schedule(name, total_steps), {"rules": "paper", "lr_quant": 1e-4})
+        rules = {"rules": "paper", "lr_quant": 1e-4}
+        return Recipe(paper_schedule(name, total_steps), rules, QuantConfig.paper(activations=activations))
     if settings == "ours":
-        return Recipe(Schedule.for_steps(total_steps), {})
+        return Recipe(Schedule.for_steps(total_steps), {}, QuantConfig(activations=activations))
     raise ConfigError("recipe: no such settings.", expected="'paper' or 'ours'", got=repr(settings))
