@@ -133,7 +133,9 @@ def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: st
             elif item.op == "call_function":
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
-                twin.meta = {"val": like(x, value.dtype, () if not value.dim() else x.shape), **meta}
+                # a number that is cast keeps its shape, which is not 0-dim where there is one a channel
+                shape = x.shape if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
+                twin.meta = {"val": like(x, value.dtype, shape), **meta}
                 nodes.append(twin)
     for user in place.users:
         user.replace_input_with(place.replaced, nodes[-1])

@@ -58,7 +58,7 @@ def fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, 
     dtype = compute_dtype(x)
     value, step, clip, exponent = (cast_to(tensor, dtype) for tensor in (x, step, clip, exponent))
     if not signed:
-        bent = torch.pow(torch.minimum(torch.relu(value), clip), exponent)
+        bent = torch.pow(torch.minimum(torch.clamp(value, min=0.0), clip), exponent)
         return cast_to(torch.round(bent / step) * step, x.dtype)
     bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)
     return cast_to(torch.sign(value) * (torch.round(bent / step) * step), x.dtype)

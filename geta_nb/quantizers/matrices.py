@@ -56,14 +56,18 @@ def layer_name(site: Site) -> str:
 
 
 def channel_axis(sites: list[Site]) -> int | None:
-    """Return the axis of the output channels of a parameter; None where one range has to do: a table, of which rows are read one by one."""
+    """Return the axis of the output channels of a parameter; None where one range has to do.
+
+    That is a table, of which rows are read one by one, and a matrix of one element a channel, which a step each would not make smaller.
+    """
     if any(isinstance(site.module, nn.Embedding | nn.EmbeddingBag) for site in sites):
         return None
     turned = isinstance(sites[0].module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
     if turned and getattr(sites[0].module, "groups", 1) > 1:
         return None  # an output channel is a place on axis 1 and a group on axis 0
-    by_input = turned or type(sites[0].module).__name__ == "Conv1D"
-    return 1 if by_input else 0
+    axis = int(turned or type(sites[0].module).__name__ == "Conv1D")
+    shape = own_parameters(sites[0].module)[sites[0].name].shape
+    return None if shape[axis] == shape.numel() else axis
 
 
 def held_aside(model: nn.Module) -> set[int]:
