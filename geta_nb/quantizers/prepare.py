@@ -48,6 +48,10 @@ class Quantizers(Shown):
         self._sites: dict[str, list[Site]] = {}
         self._owners: dict[str, Site] = {}
 
+    def is_fresh(self, layer: str) -> bool:
+        """Whether the weight quantizer of a layer is this call's own, whatever stood on its input before."""
+        return layer in self.weights and all(site.new for site in self._sites[layer])
+
     def detach_weight(self, layer: str) -> None:
         """Take the quantizer off this layer's parameter, under all its names.
 

@@ -99,7 +99,7 @@ def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
         return
     for name, form in info.formats.items():
         layer = quantizers.parameter_layer.get(name)
-        if layer is not None and layer not in quantizers.taken_over:
+        if layer is not None and quantizers.is_fresh(layer):
             set_format(quantizers.weights[layer], form)
     for quantizer in quantizers.activations.values():
         quantizer.step_size.requires_grad_(True)
@@ -181,10 +181,13 @@ def build_subnet(
             module.requires_grad_(False)
     removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
+    first = {id(tensor): name for name, tensor in reversed(own.items())}  # of tied names the first one has the labels
     result.geta_info = SubnetInfo(  # type: ignore[assignment]
         kind="graph" if native is None else "native",
         formats={
-            name: weight_format(weights[layer], partial(cut.slice, name)) for name, layer in layer_of.items() if not values.changed(name)
+            name: weight_format(weights[layer], partial(cut.slice, first[id(own[name])]))
+            for name, layer in layer_of.items()
+            if not values.changed(name)
         },
         activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
         graph=None if native is None else share_tensors(graph, native),

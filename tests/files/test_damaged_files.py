@@ -123,9 +123,17 @@ def test_a_resealed_file_loads_so_the_forgeries_below_reach_their_check(saved: P
 
 
 def test_another_version_says_so(saved: Path) -> None:
-    reseal(saved, metadata={"version": "2"})
-    with pytest.raises(ArtifactError, match=r"(?s)version '1'.*version '2'.*pip install -U"):
+    reseal(saved, metadata={"version": "3"})
+    with pytest.raises(ArtifactError, match=r"(?s)version '1' or '2'.*version '3'.*pip install -U"):
         load(saved)
+
+
+def test_a_file_of_the_first_version_still_loads(saved: Path, subnet: GraphNet) -> None:
+    def change(header: dict[str, Any]) -> None:
+        header["quantizers"] = {path: values[:2] for path, values in header["quantizers"].items()}  # it said nothing of a sign
+
+    reseal(saved, network=change, metadata={"version": "1"})
+    assert_same_tensors(subnet, load(saved))
 
 
 def test_an_unknown_operator_is_named(saved: Path) -> None:
