@@ -48,9 +48,9 @@ def price(
         seen.add(id(tensor))
         labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
         layer, bits = layer_of.get(name), tensor.element_size() * 8
-        steps = quantizers.weights[layer].step_size if layer is not None else None
-        numbers = {} if steps is None else {"channels": _channels_of(steps, labels, table), "number_bits": steps.element_size() * 8}
-        parameters.append(ParameterCost(name, _extent(labels, table), layer, bits, **numbers))
+        steps = tensor if layer is None else quantizers.weights[layer].step_size
+        channels = None if layer is None else _channels_of(steps, labels, table)
+        parameters.append(ParameterCost(name, _extent(labels, table), layer, bits, channels, steps.element_size() * 8))
     return CostModel(operators, parameters, table.n_groups, dense=dense)
 
 

@@ -204,7 +204,8 @@ def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: 
         return value
     quantizer = quantizers.weights[layer]
     if cut is None or quantizer.step_size.ndim == 0:
-        return quantizer(value)
+        found: Tensor = quantizer(value)
+        return found
     step, clip = (cut.slice(name, number.detach()) for number in (quantizer.step_size, quantizer.clip_max))
     return fake_quantize(value, step, clip, quantizer.exponent.detach(), signed=quantizer.signed)
 

@@ -33,10 +33,15 @@ def _seeded() -> None:
 
 
 def compressed(
-    model: nn.Module, *args: Any, inputs: float | None = None, widths: tuple[int, ...] = (8,), exponent: float = 1.0
+    model: nn.Module,
+    *args: Any,
+    inputs: float | None = None,
+    widths: tuple[int, ...] = (8,),
+    exponent: float = 1.0,
+    **options: Any,
 ) -> nn.Module:
     """Quantize a net, without training: weights of these widths in turn, inputs of so many bits."""
-    geta = gt.GETA(model.eval(), args, quantize=gt.QuantConfig(activations=inputs is not None, initial_bits=8))
+    geta = gt.GETA(model.eval(), args, quantize=gt.QuantConfig(activations=inputs is not None, initial_bits=8, **options))
     assert geta.quantizers is not None
     set_widths(geta.quantizers.weights, widths)
     if inputs is not None:
@@ -44,7 +49,7 @@ def compressed(
         with torch.no_grad():
             for quantizer in geta.quantizers.activations.values():
                 quantizer.exponent.fill_(exponent)
-                quantizer.step_size.copy_(step_size(inputs, quantizer.clip_max, quantizer.exponent))
+                quantizer.step_size.copy_(step_size(inputs, quantizer.clip_max, quantizer.exponent, signed=quantizer.signed))
     return geta.construct_subnet()
 
 
