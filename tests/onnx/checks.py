@@ -23,11 +23,12 @@ OPENERS = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 12)
 
 
-def half_cut(name: str, *, inputs: bool) -> nn.Module:
+def half_cut(name: str, *, inputs: bool, granularity: str = "tensor") -> nn.Module:
     """Return a net of the zoo with every second group gone: weights of 2 to 12 bits, or weights and inputs of 8."""
     entry = ZOO[name]
     args, kwargs = entry.inputs(2), entry.kwargs(2)
-    geta = gt.GETA(entry.build(), args, example_kwargs=kwargs, quantize=gt.QuantConfig(activations=inputs, initial_bits=8))
+    config = gt.QuantConfig(activations=inputs, initial_bits=8, granularity=granularity)
+    geta = gt.GETA(entry.build(), args, example_kwargs=kwargs, quantize=config)
     if inputs:
         geta.calibrate([args])
     elif geta.quantizers is not None:
