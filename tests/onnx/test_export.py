@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,59 +13,17 @@ from torch import Tensor, nn
 
 import geta_nb as gt
 from geta_nb.bench import digits
-from geta_nb.errors import ArtifactError, CalibrationError, InputError
 from geta_nb.latency.runtimes import open_openvino
 from geta_nb.latency.signal_stack import kept_signal_stack
 from geta_nb.onnx import processor
-from geta_nb.quantizers.fake_quant import step_size
-from tests.files.nets import conv_net, graph_subnet, image
-from tests.onnx.checks import OPENERS, feed_of, half_cut, reference, relative_error, set_widths, worst
+from tests.files.nets import conv_net, image
+from tests.onnx.checks import CLOSE, OPENERS, both_close, compressed, errors, feed_of, half_cut, kinds, reference, relative_error, worst
 from tests.zoo.catalogue import ZOO
-
-# sums in another order: n eps of the largest output, here 500 summands at most, and a margin of ten
-CLOSE = 1e-5
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def compressed(
-    model: nn.Module,
-    *args: Any,
-    inputs: float | None = None,
-    widths: tuple[int, ...] = (8,),
-    exponent: float = 1.0,
-    unsigned: bool = False,
-    **options: Any,
-) -> nn.Module:
-    """Quantize a net, without training: weights of these widths in turn, inputs of so many bits; ``unsigned``: whatever they are."""
-    geta = gt.GETA(model.eval(), args, quantize=gt.QuantConfig(activations=inputs is not None, initial_bits=8, **options))
-    assert geta.quantizers is not None
-    set_widths(geta.quantizers.weights, widths)
-    if inputs is not None:
-        geta.calibrate([args])
-        with torch.no_grad():
-            for quantizer in geta.quantizers.activations.values():
-                quantizer.set_signed(quantizer.signed and not unsigned)
-                quantizer.exponent.fill_(exponent)
-                quantizer.step_size.copy_(step_size(inputs, quantizer.clip_max, quantizer.exponent, signed=quantizer.signed))
-    return geta.construct_subnet()
-
-
-def errors(subnet: nn.Module, path: Path, *args: Any) -> dict[str, float]:
-    expected, feed = reference(subnet, args, {}), feed_of(path, args, {})
-    return {name: relative_error(opener(path)(feed), expected) for name, opener in OPENERS.items()}
-
-
-def both_close(subnet: nn.Module, path: Path, *args: Any, limit: float = CLOSE) -> None:
-    found = errors(subnet, path, *args)
-    assert max(found.values()) <= limit, found
-
-
-def kinds(path: Path) -> list[str]:
-    return [node.op_type for node in onnx.load(path).graph.node]
 
 
 def test_a_convolutional_net_computes_the_same_at_any_batch_size(tmp_path):
@@ -306,61 +263,6 @@ def test_keyword_inputs_are_inputs_of_the_file(tmp_path):
     assert len(onnx.load(path).graph.input) == 3
     for opener in OPENERS.values():
         assert worst(opener(path), subnet, path, "many_inputs", (2, 5)) <= CLOSE
-
-
-# What cannot be written
-
-
-def test_a_module_that_is_no_subnet_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"(?s)export_onnx.*no subnet.*ConvNet.*gt\.export_onnx\(geta\.construct_subnet\(\)"):
-        gt.export_onnx(conv_net(), tmp_path / "net", image())
-
-
-def test_another_float_type_is_refused(tmp_path):
-    subnet = graph_subnet(conv_net().double(), (image().double(),))
-    with pytest.raises(ArtifactError, match=r"(?s)float32.*torch\.float64.*model\.float\(\)"):
-        gt.export_onnx(subnet, tmp_path / "net", image().double())
-
-
-def test_a_weight_that_moved_is_refused_and_the_old_file_stays(tmp_path):
-    subnet = compressed(conv_net(), image())
-    path = gt.export_onnx(subnet, tmp_path / "net", image())
-    before = path.read_bytes()
-    with torch.no_grad():
-        subnet.get_parameter("stem.weight").view(-1)[0] += 1e-6
-    with pytest.raises(ArtifactError, match=r"(?s)not on its grid.*stem\.weight"):
-        gt.export_onnx(subnet, path, image())
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_an_input_without_a_range_is_refused(tmp_path):
-    subnet = compressed(conv_net(), image(), inputs=8)
-    subnet.get_submodule("head.input_quantizer").set_range(0.0)
-    with pytest.raises((CalibrationError, InputError), match="head"):
-        gt.export_onnx(subnet, tmp_path / "net", image())
-
-
-def test_wrong_inputs_and_a_missing_folder_say_so(tmp_path):
-    subnet = compressed(conv_net(), image())
-    with pytest.raises(InputError, match="rejects"):
-        gt.export_onnx(subnet, tmp_path / "net", torch.randn(2, 5))
-    with pytest.raises(ArtifactError, match=r"(?s)cannot be written.*FileNotFoundError"):
-        gt.export_onnx(subnet, tmp_path / "no" / "net", image())
-
-
-def test_an_operator_without_an_onnx_form_is_named(tmp_path):
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.special.i0e(self.layer(x))
-
-    subnet = graph_subnet(Odd().eval(), (torch.randn(2, 4),))
-    with pytest.raises(ArtifactError, match=r"(?s)exporter cannot write.*i0e.*gt\.save"):
-        gt.export_onnx(subnet, tmp_path / "net", torch.randn(2, 4))
-    assert list(tmp_path.iterdir()) == []
 
 
 # The zoo, and a trained network
