@@ -104,14 +104,14 @@ class Quantizers(Shown):
         if not self._sites.get(layer, [None]):
             del self._sites[layer], self.weights[layer]
 
-    def _add_weight(self, sites: list[Site], config: QuantConfig) -> None:
+    def _add_weight(self, sites: list[Site], config: QuantConfig, asked: Asked | None) -> None:
         """Let all names of one parameter share one quantizer, the one that is there already or a new one."""
         layer = layer_name(sites[0])
         there = [weight_quantizer(site.module, site.name) for site in sites]
         quantizer = next((q for q in there if q is not None), None)
         if quantizer is None:
             weight = own_parameters(sites[0].module)[sites[0].name]
-            axis = channel_axis(sites) if config.granularity == "channel" else None
+            axis = channel_axis(sites, asked.axes if asked is not None else None) if config.granularity == "channel" else None
             quantizer = WeightQuantizer.for_weight(
                 weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis
             )
@@ -200,7 +200,7 @@ def _attach_weight(quantizers: Quantizers, candidate: Candidate, config: QuantCo
             quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), IDLE))
             return None
     try:
-        quantizers._add_weight(candidate.sites, config)
+        quantizers._add_weight(candidate.sites, config, asked)
     except NonFiniteError:
         raise
     except Exception as error:

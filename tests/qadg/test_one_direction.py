@@ -178,6 +178,34 @@ def test_branches_of_channels_and_of_unsigned_inputs_are_found_and_noted_with_th
     assert all(branch.keeps_zero for branch in seen.branches) and len(seen.branches) == len(geta.qadg.branches) == 6
 
 
+class Ways(nn.Module):
+    """One matrix for each way in which a graph multiplies with one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, shape in (("linear", (5, 6)), ("mm", (5, 7)), ("turned", (4, 7)), ("both", (4, 4)), ("left", (3, 4)), ("column", (4, 1))):
+            setattr(self, name, nn.Parameter(torch.randn(shape)))
+        self.table, self.up = nn.Parameter(torch.randn(9, 4)), nn.ConvTranspose1d(1, 2, 3)
+        self.grouped = nn.ConvTranspose1d(2, 4, 3, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(F.linear(x, self.linear)) @ self.mm @ self.turned.t()
+        x = x @ self.both + F.linear(x, self.both) + F.embedding(torch.zeros(1, dtype=torch.long), self.table)
+        x = (self.left @ x.t()).t() @ self.left @ self.column
+        return self.grouped(self.up(x.unsqueeze(1)))
+
+
+def test_the_axis_of_the_output_channels_is_what_the_graph_multiplies_along() -> None:
+    geta = gt.GETA(Ways(), ROWS, quantize=gt.QuantConfig(granularity="channel"))
+    assert geta.quantizers is not None
+    shapes = {layer: tuple(q.step_size.shape) for layer, q in geta.quantizers.weights.items()}
+    assert shapes == {
+        "linear": (5, 1), "mm": (1, 7), "turned": (4, 1), "both": (4, 1), "left": (3, 1), "column": (), "table": (),
+        "up": (1, 2, 1), "grouped": (),
+    }  # fmt: skip
+    laws.check_same_graph(geta)
+
+
 def test_a_parameter_that_is_an_input_gets_an_input_quantizer_alone() -> None:
     geta = gt.GETA(Tokens(), ROWS, quantize=BOTH)
     assert "query" not in geta.bit_widths() and "key" in geta.activation_bit_widths()

@@ -9,6 +9,7 @@ import torch
 
 import geta_nb as gt
 from geta_nb.files.save_load import own_graph
+from geta_nb.subnet.formats import weight_format
 from tests.zoo import laws
 from tests.zoo.cases import case_of
 
@@ -71,8 +72,12 @@ def test_it_is_compressed_again_from_the_codes_it_has(geta: gt.GETA, subnet: tor
     config = gt.QuantConfig(activations=True, granularity=granularity)
     again = gt.GETA(loaded, geta.example_inputs, example_kwargs=geta.example_kwargs, quantize=config)
     assert again.quantizers is not None
-    for name, form in loaded.geta_info.formats.items():
-        quantizer = again.quantizers.weights[again.quantizers.parameter_layer[name]]
-        if quantizer.step_size.numel() == form.channels:
-            assert torch.equal(quantizer.step_size.flatten(), form.steps(quantizer.step_size).flatten())
+    saved = gt.load(tmp_path / "net")
+    for name, form in saved.geta_info.formats.items():
+        quantizer, value = again.quantizers.weights[again.quantizers.parameter_layer[name]], saved.get_parameter(name)
+        lone = form.channels == value.numel()  # of one element each, which have a range together
+        if (granularity == "channel" and not lone) or form.axis is None:
+            assert torch.equal(quantizer(value), value) and weight_format(quantizer).bits == form.bits, name
+        else:
+            assert weight_format(quantizer).bits == 16, "a fresh range"
     laws.check_exact_removal(again, laws.some_groups(again, seed=2))
