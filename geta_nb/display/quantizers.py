@@ -42,7 +42,7 @@ def quantizer_html(quantizer: Any) -> str:
     d, q_m, t = _values(quantizer)
     rows: list[tuple[str, Cell]] = [
         ("bit width", Number(bits(_bits(quantizer)))),
-        ("codes", ", ".join(_words(quantizer)) or "signed"),
+        *([("codes", Prose(", ".join(words)))] if (words := _words(quantizer)) else []),
         ("step size d", Number(spread(d))),
         ("clip value q_m", Number(spread(q_m))),
         ("exponent t", Number(number(t))),
