@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geta_nb.cost.totals import FIGURES, FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals
+from geta_nb.cost.totals import CHANNEL_NUMBERS, FIGURES, FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals
 from geta_nb.errors import BudgetError, ConfigError
-from geta_nb.groups import BoolArray, ExtentTable
+from geta_nb.groups import BoolArray, Extent, ExtentTable
 
 __all__ = ["MEASURES", "Bits", "CostModel", "Costs", "LayerCost", "OperatorCost", "ParameterCost", "Totals"]
 
@@ -52,6 +52,7 @@ class CostModel:
         self.operators, self.parameters, self.n_groups = tuple(operators), tuple(parameters), n_groups
         self._macs = ExtentTable([op.macs for op in operators], n_groups)
         self._numel = ExtentTable([p.numel for p in parameters], n_groups)
+        self._channels = ExtentTable([p.channels or Extent(0) for p in parameters], n_groups)
         self._paper = np.array([not op.attention for op in operators], dtype=bool)
         self.dense = dense or self._dense_fp32()
 
@@ -64,7 +65,7 @@ class CostModel:
         return self.measure("relative_bops_full", weight_bits, activation_bits)(alive)
 
     def size_bytes(self, alive: BoolArray, weight_bits: Bits, activation_bits: Bits | None = None) -> float:
-        """sum(numel * bits) / 8, in bytes; activation bits make no difference; fast."""
+        """sum(numel * bits) / 8 and the numbers of channels, in bytes; activation bits make no difference; fast."""
         return self.measure("size_bytes", weight_bits, activation_bits or {})(alive)
 
     def measure(self, name: str, weight_bits: Bits, activation_bits: Bits) -> Callable[[BoolArray], float]:
@@ -84,14 +85,16 @@ class CostModel:
         if name not in MEASURES:
             raise ConfigError("CostModel.measure: no such figure.", expected=", ".join(MEASURES), got=repr(name))
         if name == "size_bytes":
-            table, factors = self._numel, self._parameter_bits(weight_bits) / 8
-        else:
-            full = name == "relative_bops_full"
-            bops = self.dense.bops_full if full else self.dense.bops
-            weights, inputs = self._operand_bits(weight_bits, activation_bits)
-            # Without any product there is nothing to compare: the share is 0, not 0 / 0.
-            table, factors = self._macs, weights * inputs * (self._paper | full) / (bops or 1.0)
-        return lambda alive: float(factors @ table.counts(alive))
+            element, channel = self._parameter_bits(weight_bits) / 8, self._channel_bits(weight_bits) / 8
+            if not channel.any():
+                return lambda alive: float(element @ self._numel.counts(alive))
+            return lambda alive: float(element @ self._numel.counts(alive) + channel @ self._channels.counts(alive))
+        full = name == "relative_bops_full"
+        bops = self.dense.bops_full if full else self.dense.bops
+        weights, inputs = self._operand_bits(weight_bits, activation_bits)
+        # Without any product there is nothing to compare: the share is 0, not 0 / 0.
+        factors = weights * inputs * (self._paper | full) / (bops or 1.0)
+        return lambda alive: float(factors @ self._macs.counts(alive))
 
     def prefix_for_target(
         self,
@@ -147,7 +150,8 @@ class CostModel:
         """Return all figures, in total and by layer, when the groups ``alive`` (bool, [G]; None: all) live at these bits (None: fp32)."""
         alive = np.ones(self.n_groups, dtype=bool) if alive is None else alive
         rows = self._operator_rows(alive, weight_bits or {}, activation_bits or {})
-        self._add_parameters(rows, alive, weight_bits or {}, self._parameter_bits(weight_bits or {}))
+        sizes = self._sizes(alive, self._parameter_bits(weight_bits or {}), self._channel_bits(weight_bits or {}))
+        self._add_parameters(rows, alive, weight_bits or {}, sizes)
         shares = {f"relative_{name}": _sum(rows, name) / (getattr(self.dense, name) or 1.0) for name in ("bops", "bops_full")}
         return Costs(**{name: _sum(rows, name) for name in FIGURES}, **shares, layers=tuple(rows.values()), dense=self.dense)
 
@@ -164,17 +168,17 @@ class CostModel:
             )
         return rows
 
-    def _add_parameters(self, rows: dict[str, LayerCost], alive: BoolArray, weight_bits: Bits, storage: FloatArray) -> None:
+    def _add_parameters(self, rows: dict[str, LayerCost], alive: BoolArray, weight_bits: Bits, sizes: FloatArray) -> None:
         """Book each parameter on the first operator that uses its quantizer or whose module owns it, else on a row of its own."""
         home: dict[str, str] = {}
         for op in self.operators:
             for key in () if op.attention else (op.weight or op.module_path, op.module_path):
                 home.setdefault(key, op.layer)
-        for p, numel, b in zip(self.parameters, self._numel.counts(alive).tolist(), storage.tolist(), strict=True):
+        for p, numel, size in zip(self.parameters, self._numel.counts(alive).tolist(), sizes.tolist(), strict=True):
             module = p.name.rpartition(".")[0]
             key = home.get(p.layer or module) or p.layer or module or p.name
             row = rows.get(key) or LayerCost(key, module, "parameters", weight_bits=_found(weight_bits, p.layer))
-            rows[key] = replace(row, parameters=row.parameters + numel, size_bytes=row.size_bytes + numel * b / 8)
+            rows[key] = replace(row, parameters=row.parameters + numel, size_bytes=row.size_bytes + size)
 
     def _operand_bits(self, weight_bits: Bits, activation_bits: Bits) -> tuple[FloatArray, FloatArray]:
         """Bits of both operands of every operator, [operators] each."""
@@ -185,11 +189,22 @@ class CostModel:
     def _parameter_bits(self, weight_bits: Bits) -> FloatArray:
         return np.array([_bits(weight_bits, p.layer, p.bits) for p in self.parameters], dtype=np.float64)
 
+    def _channel_bits(self, weight_bits: Bits) -> FloatArray:
+        """Bits of the numbers of one channel of every parameter, [parameters]; 0 where no quantizer counts."""
+        found = [CHANNEL_NUMBERS * p.number_bits if p.channels and _found(weight_bits, p.layer) else 0 for p in self.parameters]
+        return np.array(found, dtype=np.float64)
+
+    def _sizes(self, alive: BoolArray, element: FloatArray, channel: FloatArray) -> FloatArray:
+        """Bytes of every parameter, [parameters], of so many bits an element and a channel."""
+        sizes: FloatArray = (self._numel.counts(alive) * element + self._channels.counts(alive) * channel) / 8
+        return sizes
+
     def _dense_fp32(self) -> Totals:
         everything = np.ones(self.n_groups, dtype=bool)
         rows = self._operator_rows(everything, {}, {})
         # Never narrower than fp32: a half-precision copy of the network is not the baseline.
-        self._add_parameters(rows, everything, {}, np.maximum(self._parameter_bits({}), FP32_BITS))
+        sizes = self._sizes(everything, np.maximum(self._parameter_bits({}), FP32_BITS), self._channel_bits({}))
+        self._add_parameters(rows, everything, {}, sizes)
         totals = {name: _sum(rows, name) for name in FIGURES}
         return Totals(**totals, relative_bops=1.0, relative_bops_full=1.0, layers=tuple(rows.values()))
 

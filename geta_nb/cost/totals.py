@@ -13,6 +13,8 @@ from geta_nb.groups import Extent
 from geta_nb.views import Shown
 
 FP32_BITS = 32
+CHANNEL_NUMBERS = 2
+"""A channel with a range of its own has a step size and a clip value."""
 FIGURES = ("macs", "macs_full", "bops", "bops_full", "parameters", "size_bytes")
 
 
@@ -50,12 +52,17 @@ class ParameterCost:
         numel: number of elements as an extent over the living groups.
         layer: layer key of its weight quantizer, None when it has none.
         bits: storage width of one element when it has no quantizer: that of its dtype, in bits.
+        channels: channels whose quantizer has a step size and a clip value each, as an extent; None: two numbers for all, which no size
+            counts.
+        number_bits: storage width of such a number, in bits.
     """
 
     name: str
     numel: Extent
     layer: str | None = None
     bits: int = FP32_BITS
+    channels: Extent | None = None
+    number_bits: int = FP32_BITS
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,8 @@ class LayerCost:
 class Totals(Shown):
     """The figures of one network: MACs and BOPs in both countings, number of parameters, bytes.
 
-    ``size_bytes`` is sum(numel * bits) / 8, without padding or headers; relative figures are shares of the dense fp32 model, 1 = equal.
+    ``size_bytes`` is sum(numel * bits) / 8, and two numbers for each channel that has a range of its own, without padding or headers;
+    relative figures are shares of the dense fp32 model, 1 = equal.
     The rows of ``layers`` add up to the totals.
     """
 

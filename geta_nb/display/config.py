@@ -26,7 +26,7 @@ def _on(switch: bool) -> str:
 def quant_text(config: QuantConfig) -> str:
     """Return the options as the call that makes them."""
     keys = ("weights", "activations", "initial_bits", "learn_exponent", "learn_activation_exponent", "skip", "compile")
-    return _call(config, ((key, getattr(config, key)) for key in keys))
+    return _call(config, ((key, getattr(config, key)) for key in (*keys, "granularity", "signed")))
 
 
 def quant_html(config: QuantConfig) -> str:
@@ -34,6 +34,8 @@ def quant_html(config: QuantConfig) -> str:
     rows: list[tuple[str, Cell]] = [
         ("weights quantized", _on(config.weights)),
         ("activations quantized", _on(config.activations)),
+        ("steps of weights", f"one per {config.granularity}"),
+        ("codes of inputs", "signed" if config.signed is True else "unsigned where nothing is below zero"),
         ("bits at the start", number(config.initial_bits)),
         ("exponent t learns", f"weights {_on(config.learn_exponent)}, activations {_on(config.learn_activation_exponent)}"),
         ("left out", Prose(", ".join(clean(pattern) for pattern in config.skip) or "nothing")),

@@ -7,14 +7,23 @@ from typing import Any
 
 from geta_nb.display.drawing import line, picture, text
 from geta_nb.display.markup import Cell, Number, Prose, details, facts, figure, fragment, name, table
-from geta_nb.display.wording import MISSING, bits, clean, count, number, plural
+from geta_nb.display.wording import MISSING, bits, clean, count, number, plural, spread
 
 _MAX_STAIRS = 129
+Numbers = list[float]
 
 
-def _values(quantizer: Any) -> tuple[float, float, float]:
-    d, q_m, t = (float(value.detach()) for value in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
-    return d, q_m, t
+def _values(quantizer: Any) -> tuple[Numbers, Numbers, float]:
+    """Return d and q_m of every channel, and t."""
+    steps, clips = (value.detach().flatten().tolist() for value in (quantizer.step_size, quantizer.clip_max))
+    return steps, clips, float(quantizer.exponent.detach())
+
+
+def _words(quantizer: Any) -> list[str]:
+    """Return what is unusual about a quantizer's codes."""
+    channels = quantizer.step_size.numel()
+    by_channel = [f"per channel ({count(channels)})"] if channels > 1 else []
+    return by_channel if quantizer.signed else [*by_channel, "unsigned"]
 
 
 def _bits(quantizer: Any) -> float:
@@ -22,9 +31,10 @@ def _bits(quantizer: Any) -> float:
 
 
 def quantizer_text(quantizer: Any) -> str:
-    """Return class, bits and the three parameters."""
+    """Return class, bits and the three parameters; of several channels the smallest and the largest."""
     d, q_m, t = _values(quantizer)
-    return f"{type(quantizer).__name__}({bits(_bits(quantizer))} bits, d={number(d)}, q_m={number(q_m)}, t={number(t)})"
+    words = "".join(f", {word}" for word in _words(quantizer))
+    return f"{type(quantizer).__name__}({bits(_bits(quantizer))} bits{words}, d={spread(d)}, q_m={spread(q_m)}, t={number(t)})"
 
 
 def quantizer_html(quantizer: Any) -> str:
@@ -32,16 +42,19 @@ def quantizer_html(quantizer: Any) -> str:
     d, q_m, t = _values(quantizer)
     rows: list[tuple[str, Cell]] = [
         ("bit width", Number(bits(_bits(quantizer)))),
-        ("step size d", Number(number(d))),
-        ("clip value q_m", Number(number(q_m))),
+        *([("codes", Prose(", ".join(words)))] if (words := _words(quantizer)) else []),
+        ("step size d", Number(spread(d))),
+        ("clip value q_m", Number(spread(q_m))),
         ("exponent t", Number(number(t))),
     ]
     return fragment(type(quantizer).__name__, facts(rows), figure(quantizer_svg(quantizer), "x to x^Q; grey: x itself"))
 
 
 def quantizer_svg(quantizer: Any) -> str:
-    """Return the staircase of x^Q over x, from -1.25 q_m to 1.25 q_m."""
-    d, q_m, t = _values(quantizer)
+    """Return the staircase of x^Q over x, from -1.25 q_m to 1.25 q_m, or from 0 on where codes have no sign; of the widest channel."""
+    steps, clips, t = _values(quantizer)
+    q_m, d = max(zip(clips, steps, strict=True))
+    low = -1.0 if quantizer.signed else 0.0
     side, left, top = 170.0, 34.0, 10.0
     usable = all(map(math.isfinite, (d, q_m, t))) and d > 0 and q_m > 0
     if not usable:
@@ -50,14 +63,15 @@ def quantizer_svg(quantizer: Any) -> str:
     height = max(1.25 * q_m**t, d)
 
     def spot(x: float, y: float) -> tuple[float, float]:
-        return left + side * (x + reach) / (2 * reach), top + side * (height - y) / (2 * height)
+        return left + side * (x / reach - low) / (1 - low), top + side * (1 - y / height) / (1 - low)
 
     def clamp(y: float) -> float:
-        return float(min(max(y, -height), height))
+        return float(min(max(y, low * height), height))
 
-    plain = [spot(x, clamp(math.copysign(abs(x) ** t, x))) for x in (reach * (k / 32 - 1) for k in range(65))]
-    stairs = [spot(x, clamp(y)) for x, y in _staircase(d, q_m, t, reach)]
-    axes = [line([spot(-reach, 0), spot(reach, 0)], kind="gv-edge"), line([spot(0, -height), spot(0, height)], kind="gv-edge")]
+    plain = [spot(x, clamp(math.copysign(abs(x) ** t, x))) for x in (reach * (k / 32 - 1) for k in range(65)) if x >= low * reach]
+    stairs = [spot(x, clamp(y)) for x, y in _staircase(d, q_m, t, reach) if x >= low * reach]
+    stairs = stairs if quantizer.signed else [spot(0, 0), *stairs]
+    axes = [line([spot(low * reach, 0), spot(reach, 0)], kind="gv-edge"), line([spot(0, low * height), spot(0, height)], kind="gv-edge")]
     ends = [text(left + side, top + side + 14, f"q_m {number(q_m)}", kind="gv-dim", anchor="end")]
     ends += [
         text(left - 4, top + 10, "x^Q", kind="gv-dim", anchor="end"),

@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from geta_nb.display.markup import Cell, Number, details, fragment, name, note, table
-from geta_nb.display.wording import bits, clean, count, number, plural
+from geta_nb.display.wording import bits, clean, count, number, plural, spread
 
 
 def format_text(weight_format: Any) -> str:
-    """Return bits, step, clip value and exponent of one tensor's integer format."""
+    """Return bits, step, clip value and exponent of one tensor's integer format; of several channels the smallest and the largest."""
     f = weight_format
+    words = "".join(f", {word}" for word in _words(f))
     return (
-        f"WeightFormat({bits(f.bits)} bits, d={number(float(f.step_size))}, q_m={number(float(f.clip_max))}, t={number(float(f.exponent))})"
+        f"WeightFormat({bits(f.bits)} bits{words}, d={spread(f.step_size)}, q_m={spread(f.clip_max)}, t={number(float(f.exponent))})"
     )
+
+
+def _words(weight_format: Any) -> list[str]:
+    """Return what is unusual about a format."""
+    by_channel = [f"per channel ({count(weight_format.channels)})"] if weight_format.axis is not None else []
+    return by_channel if weight_format.signed else [*by_channel, "unsigned"]
 
 
 def subnet_text(info: Any) -> str:
@@ -40,7 +47,12 @@ def subnet_html(info: Any) -> str:
 
 def _formats(formats: Mapping[str, Any]) -> str:
     rows: list[tuple[Cell, ...]] = [
-        (name(key), Number(bits(f.bits)), *(Number(number(float(value))) for value in (f.step_size, f.clip_max, f.exponent)))
+        (
+            name(key),
+            Number(bits(f.bits)),
+            ", ".join(_words(f)) or "signed",
+            *(Number(spread(value)) for value in (f.step_size, f.clip_max, f.exponent)),
+        )
         for key, f in formats.items()
     ]
-    return table(("tensor", "bits", "step d", "clip q_m", "exponent t"), rows, label="formats")
+    return table(("tensor", "bits", "codes", "step d", "clip q_m", "exponent t"), rows, label="formats")

@@ -178,6 +178,17 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"
 
 
+def spread(values: Any) -> str:
+    """Return numbers as the smallest and the largest; one that is alone, or of equals, as itself.
+
+    >>> spread(0.5), spread((0.5, 0.25, 2.0))
+    ('0.5', '0.25–2')
+    """
+    several = [float(value) for value in (values if isinstance(values, (list, tuple)) else (values,))]
+    low, high = (number(end) for end in (min(several), max(several)))
+    return low if low == high else f"{low}–{high}"
+
+
 def bits(value: Any) -> str:
     """Return a bit width: whole when it is, else to a tenth; a dash when there is no quantizer.
 

@@ -99,7 +99,9 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
     Raises:
         CheckpointError: names, shapes or the number of groups differ.
     """
-    own, saved = model.state_dict(), state["model"]
+    own, saved = model.state_dict(), dict(state["model"])
+    # checkpoints from before there were unsigned quantizers say nothing of a sign
+    saved.update({name: torch.tensor(True) for name in own.keys() - saved.keys() if name.endswith("input_quantizer.has_sign")})
     shapes, theirs = ({name: getattr(value, "shape", None) for name, value in table.items()} for table in (own, saved))
     differ = [name for name in {**shapes, **theirs} if name not in shapes or name not in theirs or shapes[name] != theirs[name]]
     if differ or groups != state["groups"]:

@@ -22,7 +22,9 @@ import numpy.typing as npt
 
 from geta_nb.errors import ArtifactError
 
-FORMAT, VERSION = "geta-nb", "1"
+FORMAT, VERSION = "geta-nb", "2"
+READABLE = ("1", VERSION)
+"""Version 1 has no unsigned inputs and no steps of channels."""
 # bytes an element takes, by the name of its type in a safetensors file
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -102,9 +104,9 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Block]]:
     metadata, rows = _table(path, content[8:start])
     if metadata.get("format") != FORMAT:
         raise _broken(path, "a safetensors file, but not one that geta-nb saved")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in READABLE:
         got = f"format version {metadata.get('version')!r}"[:80]
-        raise _broken(path, got, expected=f"format version {VERSION!r}", hint="pip install -U geta-nb")
+        raise _broken(path, got, expected=f"format version {' or '.join(map(repr, READABLE))}", hint="pip install -U geta-nb")
     seals = list(_SEAL.finditer(content, 0, start))
     if len(seals) != 1 or _digest(content, seals[0].start(1)) != seals[0][1].decode():
         raise _broken(path, "the file's bytes are not those that were written", expected="an intact file", hint="copy or save it again")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import reprlib
 import zlib
 from dataclasses import replace
 from importlib import metadata
@@ -22,10 +21,11 @@ from torch import fx, nn
 
 from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.files import container
+from geta_nb.files.formats import decode_formats, encode_formats
 from geta_nb.files.tensor_table import decode_tensors, encode_tensors
 from geta_nb.graph import decode_program, encode_program
 from geta_nb.quantizers import ActivationQuantizer
-from geta_nb.subnet import SCRATCH, Entry, GraphNet, SubnetInfo, WeightFormat, list_entries
+from geta_nb.subnet import BUFFER, SCRATCH, Entry, GraphNet, SubnetInfo, list_entries
 
 _LARGEST_PROGRAM = 64_000_000
 
@@ -33,8 +33,9 @@ _LARGEST_PROGRAM = 64_000_000
 def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     """Write ``subnet`` to one file: the weights as integer codes of their bit width, packed without gaps, and everything else as it is.
 
-    The file takes sum(numel * bits) / 8 bytes for the weights of up to 16 bits (wider ones are stored in their own dtype), the bytes
-    of the other tensors, and a compressed header. It appears whole or not at all, and replaces what was there.
+    The file takes sum(numel * bits) / 8 bytes for the weights of up to 16 bits (wider ones are stored in their own dtype), two numbers
+    for each channel that has a step of its own, the bytes of the other tensors, and a compressed header. It appears whole or not at
+    all, and replaces what was there.
 
     Args:
         subnet: what ``construct_subnet`` or :func:`load` returned; its quantized weights must lie on their grid, step_size * integer.
@@ -47,16 +48,19 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
         ArtifactError: no subnet, a weight that has moved off its grid, an operator that a file cannot carry, or no such folder.
     """
     net, info = own_graph(subnet, "save")
-    blocks, table = encode_tensors(list(list_entries(net)), info.formats)
+    quantizers = _quantizers(net)
+    signs = {f"{path}.has_sign" for path in quantizers}  # one bit each: it stands in the header
+    blocks, table = encode_tensors([entry for entry in list_entries(net) if entry.name not in signs], info.formats)
+    (weights, inputs), numbers = encode_formats(info.formats, info.activation_formats)
     header = {
         "program": encode_program(net.graph),
-        "quantizers": {name: [float(q.initial_bits).hex(), q.layer] for name, q in _quantizers(net).items()},
+        "quantizers": {path: [float(q.initial_bits).hex(), q.layer, int(q.signed)] for path, q in quantizers.items()},
         "tensors": table,
-        "formats": _encode_formats(info.formats),
-        "activations": _encode_formats(info.activation_formats),
+        "formats": weights,
+        "activations": inputs,
     }
     text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
-    container.write(Path(path), blocks, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
+    container.write(Path(path), blocks | numbers, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
     return Path(path)
 
 
@@ -97,9 +101,11 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
     header = _decode_header(texts, target)
     try:
         graph = decode_program(header["program"])
-        formats, activations = _decode_formats(header["formats"]), _decode_formats(header["activations"])
+        formats, activations = decode_formats(blocks, header["formats"], header["activations"])
         entries = list(decode_tensors(header["tensors"], formats, blocks))
-        net = GraphNet.build(graph, entries, _decode_quantizers(header["quantizers"], entries))
+        quantizers = _decode_quantizers(header["quantizers"], entries)
+        entries += [Entry(f"{path}.has_sign", BUFFER, quantizer.has_sign) for path, quantizer in quantizers.items()]
+        net = GraphNet.build(graph, entries, quantizers)
     except ArtifactError:
         raise
     except Exception as error:
@@ -116,20 +122,6 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
     return into
 
 
-def _encode_formats(formats: dict[str, WeightFormat]) -> dict[str, Any]:
-    """Floats as hexadecimal text: exact."""
-    return {name: [f.bits, *(float(v).hex() for v in (f.step_size, f.clip_max, f.exponent))] for name, f in formats.items()}
-
-
-def _decode_formats(rows: dict[str, Any]) -> dict[str, WeightFormat]:
-    formats = {}
-    for name, (bits, step, clip, exponent) in rows.items():
-        if type(bits) is not int or not 1 <= bits <= 64:
-            raise ArtifactError("load: a bit width that makes no sense.", at=name, got=reprlib.repr(bits))
-        formats[name] = WeightFormat(bits, float.fromhex(step), float.fromhex(clip), float.fromhex(exponent))
-    return formats
-
-
 def _quantizers(net: GraphNet) -> dict[str, ActivationQuantizer]:
     return {name: module for name, module in net.named_modules() if isinstance(module, ActivationQuantizer)}
 
@@ -137,12 +129,14 @@ def _quantizers(net: GraphNet) -> dict[str, ActivationQuantizer]:
 def _decode_quantizers(rows: dict[str, Any], entries: list[Entry]) -> dict[str, ActivationQuantizer]:
     tensors = {entry.name: entry.tensor for entry in entries}
     quantizers = {}
-    for path, (bits, layer) in rows.items():
+    for path, (bits, layer, *sign) in rows.items():
         values = {key: tensors[f"{path}.{key}"] for key in ("step_size", "clip_max", "exponent")}
-        if not isinstance(layer, str) or any(value.ndim or value.dtype not in (torch.float32, torch.float64) for value in values.values()):
+        plain = isinstance(layer, str) and sign in ([], [0], [1])
+        if not plain or any(value.ndim or value.dtype not in (torch.float32, torch.float64) for value in values.values()):
             raise ArtifactError("load: an activation quantizer is malformed.", at=path)
-        quantizer = ActivationQuantizer(values["clip_max"].detach(), initial_bits=float.fromhex(bits), layer=layer)
-        quantizer.load_state_dict(values)
+        signed = sign != [0]  # files of the first version say nothing: codes had a sign
+        quantizer = ActivationQuantizer(values["clip_max"].detach(), initial_bits=float.fromhex(bits), layer=layer, signed=signed)
+        quantizer.load_state_dict({**values, "has_sign": quantizer.has_sign})
         for key, parameter in quantizer.named_parameters():
             parameter.requires_grad_(values[key].requires_grad)
         quantizers[path] = quantizer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from geta_nb.errors import ArtifactError
 from geta_nb.files import container
 from geta_nb.files.container import Block
+from geta_nb.files.formats import NUMBERS
 from geta_nb.files.packing import MAX_BITS, largest_code, pack, packed_bytes, unpack
-from geta_nb.subnet import BUFFER, PARAMETER, SCRATCH, Entry
+from geta_nb.subnet import BUFFER, PARAMETER, SCRATCH, Entry, WeightFormat
 
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64", torch.bool: "BOOL",
@@ -30,24 +31,13 @@ _NAMED = {str(dtype).removeprefix("torch."): dtype for dtype in _DTYPES}
 _KINDS = (PARAMETER, BUFFER, SCRATCH)
 
 
-class Grid(Protocol):
-    """What this module reads of a weight's format: its width in bits and the step between two codes."""
 
-    @property
-    def bits(self) -> int:
-        """Width of a code, sign included."""
-
-    @property
-    def step_size(self) -> float:
-        """Step d, in weight units."""
-
-
-def weight_codes(weight: Tensor, form: Grid, *, name: str = "weight") -> Tensor:
+def weight_codes(weight: Tensor, form: WeightFormat, *, name: str = "weight") -> Tensor:
     """Return the integers k of a weight on its grid, weight == step_size * k exactly.
 
     Args:
         weight: any floating tensor.
-        form: its bits, 1..16, and step_size.
+        form: its bits, 1..16, and step_size, one or one for each index of an axis.
         name: what messages call it.
 
     Returns:
@@ -58,12 +48,14 @@ def weight_codes(weight: Tensor, form: Grid, *, name: str = "weight") -> Tensor:
     """
     values = weight.detach().cpu()
     wide = values.to(_grid_dtype(values.dtype))
-    step = torch.tensor(form.step_size, dtype=wide.dtype)
+    _check_axis(form, tuple(values.shape), "save", name)
+    step = form.steps(wide)
     codes = torch.round(wide / step)
     off = ~(codes * step).to(values.dtype).eq(values)
     if bool(off.any()):
         hint = "a weight changed after construct_subnet(): save the subnet as it was built, or construct it again"
-        grid, got = f"{form.step_size:g} * integer", f"{int(off.sum())} of {off.numel()} values elsewhere"
+        steps = f"{form.step_size:g}" if isinstance(form.step_size, float) else f"the step of its channel (axis {form.axis})"
+        grid, got = f"{steps} * integer", f"{int(off.sum())} of {off.numel()} values elsewhere"
         raise ArtifactError("save: a quantized weight is not on its grid.", at=name, expected=grid, got=got, hint=hint)
     largest, most = float(codes.abs().amax()) if codes.numel() else 0.0, largest_code(form.bits)
     if largest > most:
@@ -71,13 +63,23 @@ def weight_codes(weight: Tensor, form: Grid, *, name: str = "weight") -> Tensor:
     return codes.to(torch.int32)
 
 
+def _check_axis(form: WeightFormat, shape: tuple[int, ...], who: str, name: str) -> None:
+    """Check that a format with steps of channels has one for each index of an axis."""
+    if form.axis is not None and (not 0 <= form.axis < len(shape) or shape[form.axis] != form.channels):
+        got = f"{form.channels} steps on axis {form.axis}"
+        raise ArtifactError(f"{who}: a weight has another number of steps than channels.", at=name, expected=f"shape {shape}", got=got)
+
+
 def _grid_dtype(dtype: torch.dtype) -> torch.dtype:
     """Half types are exact products in float32, rounded once: what fake_quantize computes too."""
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
-def encode_tensors(entries: list[Entry], formats: Mapping[str, Grid]) -> tuple[dict[str, Block], list[Any]]:
-    """Return the blocks of a file and the table of names: [name, kind, dtype, shape, options], or [name, kind, name of the tied tensor]."""
+def encode_tensors(entries: list[Entry], formats: Mapping[str, WeightFormat]) -> tuple[dict[str, Block], list[Any]]:
+    """Return the blocks of a file and the table of names: [name, kind, dtype, shape, options], or [name, kind, name of the tied tensor].
+
+    Options of packed codes are their ``bits`` and ``step``; or ``bits`` and the name of the ``format`` that holds the steps of channels.
+    """
     names: dict[object, list[str]] = {}
     for entry in entries:
         names.setdefault(_identity(entry.tensor), []).append(entry.name)
@@ -90,8 +92,9 @@ def encode_tensors(entries: list[Entry], formats: Mapping[str, Grid]) -> tuple[d
         if name != tied[0]:
             table.append([name, kind, tied[0]])
             continue
-        forms = [formats[other] for other in tied if other in formats]
-        if any((form.bits, form.step_size) != (forms[0].bits, forms[0].step_size) for form in forms):
+        coded = [other for other in tied if other in formats]
+        forms = [formats[other] for other in coded]
+        if any((form.bits, form.step_size, form.axis) != (forms[0].bits, forms[0].step_size, forms[0].axis) for form in forms):
             raise ArtifactError("save: tied weights have different formats.", at=", ".join(tied), got=forms)
         options: dict[str, Any] = {"grad": 1} if tensor.requires_grad else {}
         order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
@@ -99,7 +102,8 @@ def encode_tensors(entries: list[Entry], formats: Mapping[str, Grid]) -> tuple[d
             options["order"] = order  # kernels, and so the last bits of a result, depend on the layout
         blocks[name] = _raw_block(tensor, name)
         if forms and forms[0].bits <= MAX_BITS:
-            options |= {"bits": forms[0].bits, "step": float(forms[0].step_size).hex()}
+            step = forms[0].step_size
+            options |= {"bits": forms[0].bits} | ({"format": coded[0]} if isinstance(step, tuple) else {"step": float(step).hex()})
             blocks[name] = _packed_block(pack(weight_codes(tensor, forms[0], name=name).numpy(), forms[0].bits))
         table.append([name, kind, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), options])
     return blocks, table
@@ -127,8 +131,9 @@ def _packed_block(stream: npt.NDArray[np.uint8]) -> Block:
     return Block("U8", stream.shape, stream.size, lambda: stream)
 
 
-def decode_tensors(table: list[Any], formats: Mapping[str, Grid], blocks: dict[str, Block]) -> Iterator[Entry]:
+def decode_tensors(table: list[Any], formats: Mapping[str, WeightFormat], blocks: dict[str, Block]) -> Iterator[Entry]:
     """Yield every named tensor; sizes are checked against the blocks, which exist, before anything is allocated."""
+    blocks = {name: block for name, block in blocks.items() if name != NUMBERS}
     done: dict[str, Tensor] = {}
     seen: set[str] = set()
     for name, kind, *rest in table:
@@ -137,11 +142,15 @@ def decode_tensors(table: list[Any], formats: Mapping[str, Grid], blocks: dict[s
         seen.add(name)
         if len(rest) == 1:
             tied = done[rest[0]]
+            if name in formats:
+                _check_axis(formats[name], tuple(tied.shape), "load", name)
             yield Entry(name, kind, tied if isinstance(tied, nn.Parameter) == (kind == PARAMETER) else tied.detach())
             continue
         dtype, shape, options = _NAMED[rest[0]], container.check_shape(rest[1]), rest[2]
-        block = blocks[name]
-        tensor = _decode_packed(name, dtype, shape, options, block) if "bits" in options else _decode_raw(name, dtype, shape, block)
+        block, form = blocks[name], formats.get(options.get("format", name))
+        if form is not None:
+            _check_axis(form, shape, "load", name)
+        tensor = _decode_packed(name, dtype, shape, options, form, block) if "bits" in options else _decode_raw(name, dtype, shape, block)
         if "order" in options:
             order = list(options["order"])
             tensor = tensor.permute(order).contiguous().permute([order.index(axis) for axis in range(len(order))])
@@ -162,9 +171,14 @@ def _decode_raw(name: str, dtype: torch.dtype, shape: tuple[int, ...], block: Bl
     return torch.from_numpy(block.data().copy()).view(dtype).reshape(shape).clone()
 
 
-def _decode_packed(name: str, dtype: torch.dtype, shape: tuple[int, ...], options: dict[str, Any], block: Block) -> Tensor:
-    bits, step, size = options["bits"], float.fromhex(options["step"]), container.count(shape)
-    fits = type(bits) is int and dtype.is_floating_point and math.isfinite(step) and step > 0
+def _decode_packed(
+    name: str, dtype: torch.dtype, shape: tuple[int, ...], options: dict[str, Any], form: WeightFormat | None, block: Block
+) -> Tensor:
+    bits, size = options["bits"], container.count(shape)
+    by_channel = form is not None and form.axis is not None
+    step = math.nan if by_channel else float.fromhex(options["step"])
+    fits = type(bits) is int and dtype.is_floating_point and (by_channel or (math.isfinite(step) and step > 0))
+    fits = fits and ("step" not in options and form.bits == bits if by_channel and form is not None else "step" in options)
     if not fits or block.dtype != "U8" or block.size != packed_bytes(size, bits):
         got = f"{block.size} bytes"
         raise ArtifactError("load: packed codes are not what the header says.", at=name, expected=f"{shape} of {bits} bits", got=got)
@@ -172,5 +186,5 @@ def _decode_packed(name: str, dtype: torch.dtype, shape: tuple[int, ...], option
     least = -largest_code(bits)
     if size and int(codes.min()) < least:
         raise ArtifactError("load: a code outside the symmetric range.", at=name, expected=f"at least {least}", got=int(codes.min()))
-    wide = _grid_dtype(dtype)
-    return (torch.from_numpy(codes).to(wide) * torch.tensor(step, dtype=wide)).to(dtype).reshape(shape)
+    wide = torch.from_numpy(codes).to(_grid_dtype(dtype)).reshape(shape)
+    return (wide * (form.steps(wide) if by_channel and form is not None else torch.tensor(step, dtype=wide.dtype))).to(dtype)

@@ -36,8 +36,9 @@ def export_onnx(
 ) -> Path:
     """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
 
-    Weights of 2 to 4 bits are INT4 in the file, of 5 to 8 INT8, of 9 to 16 INT16; a batch norm after a convolution is part of its scales.
-    Quantized inputs of up to 8 bits are uint8, exactly as they were learned, so OpenVINO computes those layers in integers, and
+    Weights of 2 to 4 bits are INT4 in the file, of 5 to 8 INT8, of 9 to 16 INT16; a batch norm after a convolution is part of its scales,
+    and a step a channel is a scale a channel. Quantized inputs of up to 8 bits, with a sign or without, are uint8, exactly as they were
+    learned, so OpenVINO computes those layers in integers, and
     ONNX Runtime the linear ones; wider ones, and those with an exponent other than 1, are exact too, and such a layer runs in
     float32. What is not quantized is float32.
 

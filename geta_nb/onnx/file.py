@@ -8,9 +8,10 @@ DequantizeLinear around uint8 on inputs; codes as initializers of the narrowest 
     5 .. 8        INT8
     9 .. 16       INT16
 
-An input of b bits is quantized to uint8 around 128 (around 0 where nothing is negative) and clipped as integers to 2**(b-1) - 1 on
-either side, which is exact for every b. Wider inputs are rounded in float32 (Div, Round, Clip, Mul): no kernel takes 16-bit inputs, and
-OpenVINO's QuantizeLinear is off by a code at that width now and then.
+A weight with a step a channel has as many scales along that axis. An input of b bits is quantized to uint8 around 128 and clipped as
+integers to 2**(b-1) - 1 on either side; where nothing is negative, or its codes have no sign, around 0. That is exact for every b. Wider
+inputs are rounded in float32 (Div, Round, Clip, Mul): no kernel takes 16-bit inputs, and OpenVINO's QuantizeLinear is off by a code at
+that width now and then.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ _TYPES = {"F": ["tensor(float)"], "C": ["tensor(int8)", "tensor(int16)"], "I": [
 # operator -> (inputs, whether the last may be absent, integer attributes, float attributes)
 _OPERATORS: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...], tuple[str, ...]]] = {
     "quantize_input": (("x",), False, ("levels", "nonnegative"), ("step",)),
-    "bend_input": (("x",), False, (), ("step", "clip", "exponent")),
+    "bend_input": (("x",), False, ("signed",), ("step", "clip", "exponent")),
     "dequantize": (("codes", "scale"), False, ("axis",), ("bound",)),
-    "matmul": (("x", "codes", "scale", "bias"), True, ("turned",), ("bound",)),
+    "matmul": (("x", "codes", "scale", "bias"), True, ("turned", "axis"), ("bound",)),
     "rows": (("codes", "scale", "indices"), False, (), ("bound",)),
 }
 
@@ -236,7 +237,7 @@ def _write_quantize(writer: _Writer, node: NodeProto, values: dict[str, Any]) ->
         around = [scale, writer.constant(zero, np.uint8)]
         steps: list[Any] = [("QuantizeLinear", around, {}), ("Clip", ends, {}), ("DequantizeLinear", around, {})]
     else:
-        ends = [writer.constant(end, np.float32) for end in (-levels, levels)]
+        ends = [writer.constant(end, np.float32) for end in (0 if nonnegative else -levels, levels)]
         steps = [("Div", [scale], {}), ("Round", [], {}), ("Clip", ends, {}), ("Mul", [scale], {})]
     yield from _chain(node, steps, node.input[0])
 
@@ -244,10 +245,13 @@ def _write_quantize(writer: _Writer, node: NodeProto, values: dict[str, Any]) ->
 def _write_bend(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
     x, sign = node.input[0], f"{node.output[0]}_sign"
     step, clip, exponent = (writer.constant(values[key], np.float32) for key in ("step", "clip", "exponent"))
-    yield helper.make_node("Sign", [x], [sign], name=f"{node.name}_sign")
     bend: list[Any] = [("Pow", [exponent], {})] if values["exponent"] != 1 else []
-    steps = [("Abs", [], {}), ("Min", [clip], {}), *bend, ("Div", [step], {}), ("Round", [], {}), ("Mul", [step], {}), ("Mul", [sign], {})]
-    yield from _chain(node, steps, x)
+    middle = [("Min", [clip], {}), *bend, ("Div", [step], {}), ("Round", [], {}), ("Mul", [step], {})]
+    if values["signed"]:
+        yield helper.make_node("Sign", [x], [sign], name=f"{node.name}_sign")
+        yield from _chain(node, [("Abs", [], {}), *middle, ("Mul", [sign], {})], x)
+    else:
+        yield from _chain(node, [("Relu", [], {}), *middle], x)
 
 
 def _weight_steps(writer: _Writer, codes: str, scale: str, bound: float, axis: int = 0) -> list[Any]:
@@ -270,7 +274,7 @@ def _write_matmul(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> I
     x, codes, scale, *bias = node.input
     weight = NodeProto(name=f"{node.name}_weight", output=[f"{node.output[0]}_weight"])
     turn: list[Any] = [("Transpose", [], {"perm": [1, 0]})] if values["turned"] else []
-    yield from _chain(weight, [*turn, *_weight_steps(writer, codes, scale, values["bound"])], codes)
+    yield from _chain(weight, [*turn, *_weight_steps(writer, codes, scale, values["bound"], values["axis"])], codes)
     added: list[Any] = [("Add", bias, {})] if bias else []
     # a product of two axes with an Add becomes a Gemm, and that a QGemm with a rounded bias; with a Sub it stays what it is
     if bias and node.output[0] in writer.planes and (negated := writer.negated(bias[0])) is not None:

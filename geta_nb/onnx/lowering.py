@@ -17,24 +17,17 @@ from torch import Tensor, fx, nn
 
 from geta_nb.errors import ArtifactError, CalibrationError
 from geta_nb.files import MAX_BITS, weight_codes
-from geta_nb.graph import operator_name, overload_name
+from geta_nb.graph import nonnegative_nodes, operator_name, overload_name
 from geta_nb.onnx import operators as _onnx_ops  # noqa: F401 - defines torch.ops.geta_nb
 from geta_nb.onnx.processor import LARGEST_PAIR
 from geta_nb.quantizers import ActivationQuantizer
 from geta_nb.subnet import GraphNet, WeightFormat, copy_graph, find_module
 
 aten, ours = torch.ops.aten, torch.ops.geta_nb
-LARGEST_LEVELS = 32767
+LARGEST_LEVELS = {True: 32767, False: 65535}
+"""Signed or not -> codes of inputs up to 16 bits, which are rounded without bending."""
 _NORM = "_native_batch_norm_legit_no_training"
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
-# what gives out nothing negative; and what does whenever nothing negative goes in
-_POSITIVE = frozenset({"relu", "relu6", "sigmoid", "softmax", "_softmax", "abs", "exp", "hardsigmoid"})
-_PASSING = frozenset({
-    "view", "reshape", "flatten", "permute", "transpose", "clone", "slice", "select", "unsqueeze", "squeeze", "expand", "max_pool2d",
-    "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "avg_pool2d", "avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d",
-    "adaptive_avg_pool1d", "mean", "sum", "dropout", "cat", "getitem", "add", "mul", "split", "unbind", "contiguous", "alias",
-    "split_with_sizes",
-})  # fmt: skip
 
 
 def lower_for_onnx(
@@ -168,6 +161,7 @@ def _move_biases(module: fx.GraphModule) -> None:
 
 
 def _lower_inputs(module: fx.GraphModule) -> None:
+    never_negative = nonnegative_nodes(module.graph)
     for node in [node for node in module.graph.nodes if node.op == "call_module"]:
         quantizer: Any = module.get_submodule(str(node.target))
         assert isinstance(quantizer, ActivationQuantizer)
@@ -180,10 +174,11 @@ def _lower_inputs(module: fx.GraphModule) -> None:
         source: Any = node.args[0]
         levels = int(quantizer.codes(quantizer.clip_max.detach()))
         with module.graph.inserting_before(node):
-            if exponent == 1 and levels <= LARGEST_LEVELS:
-                new = module.graph.call_function(ours.quantize_input.default, (source, step, levels, _is_nonnegative(source)))
+            if exponent == 1 and levels <= LARGEST_LEVELS[quantizer.signed]:
+                nonnegative = source in never_negative or not quantizer.signed
+                new = module.graph.call_function(ours.quantize_input.default, (source, step, levels, nonnegative))
             else:
-                new = module.graph.call_function(ours.bend_input.default, (source, step, clip, exponent))
+                new = module.graph.call_function(ours.bend_input.default, (source, step, clip, exponent, quantizer.signed))
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
@@ -192,24 +187,6 @@ def _lower_inputs(module: fx.GraphModule) -> None:
 def is_byte(levels: int, nonnegative: bool) -> bool:
     """Whether the codes of an input, at most ``levels`` in magnitude, fit into uint8 with a zero point."""
     return levels <= (255 if nonnegative else 127)
-
-
-def _is_nonnegative(node: Any, depth: int = 24) -> bool:
-    """Whether no value of a node can be below 0; a number counts too."""
-    if isinstance(node, int | float):
-        return node >= 0
-    if isinstance(node, list | tuple):
-        return all(_is_nonnegative(item, depth) for item in node)
-    if not isinstance(node, fx.Node) or node.op != "call_function" or depth == 0:
-        return False
-    name = operator_name(node)
-    if name in _POSITIVE:
-        return True
-    low: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
-    if name in ("hardtanh", "clamp", "clamp_min"):
-        return isinstance(low, int | float) and low >= 0
-    operands = node.args[:2] if name in ("add", "mul") else node.args[:1]
-    return name in _PASSING and all(_is_nonnegative(item, depth - 1) for item in operands)
 
 
 # Weights
@@ -224,7 +201,8 @@ def _lower_weights(
         path, _, name = str(node.target).rpartition(".")
         form = by_tensor.get(id(getattr(module.get_submodule(path), name, None)))
         value = _tensor(module, node)
-        if form is None or value is None or form.bits > MAX_BITS or not node.users:
+        across = form is not None and form.axis not in (None, 0) and any(user in folds for user in node.users)
+        if form is None or value is None or form.bits > MAX_BITS or not node.users or across:
             _scale_plain(module, node, value, folds)
             continue
         codes = weight_codes(value, form, name=str(node.target))
@@ -266,13 +244,19 @@ class _Weight:
 
     @property
     def scale(self) -> Tensor:
-        """The step, 0-dim, float32."""
+        """The step, 0-dim, or the steps of all channels, [C], float32."""
         return torch.tensor(self.form.step_size, dtype=torch.float32)
+
+    @property
+    def axis(self) -> int:
+        """The axis of the channels; 0 where there is one step."""
+        return self.form.axis or 0
 
     @property
     def bound(self) -> float:
         """Largest magnitude of a weight, nudged up so that a clip to it changes nothing."""
-        return float(self.codes.abs().max()) * self.form.step_size * (1 + 2**-20) if self.codes.numel() else 0.0
+        values = self.codes.abs().double()
+        return float((values * self.form.steps(values)).max()) * (1 + 2**-20) if self.codes.numel() else 0.0
 
     def bound_beside(self, x: Any, *, channel_axis: int, integers_only: bool) -> float:
         """Return what the file must clip to beside an operand ``x``: 0 where a runtime may, and may rightly, compute in integers.
@@ -305,14 +289,17 @@ def _lower_use(
         x, bias, turned = found
         codes = weight.codes.t() if turned and weight.lone else weight.codes
         bound = weight.bound_beside(x, channel_axis=0 if turned else 1, integers_only=False)
-        user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone)
+        axis = 1 - weight.axis if turned else weight.axis
+        if axis == 0 and weight.form.axis is not None:
+            bound = weight.bound  # no kernel takes a step for each term of a sum
+        user_args = (x, *buffers(codes, weight.scale), bias, bound, turned and not weight.lone, axis)
         user.target, user.args, user.kwargs = ours.matmul.default, user_args, {}
-    elif name == "embedding" and user.args[0] is node:
+    elif name == "embedding" and user.args[0] is node and weight.form.axis is None:
         indices: Any = user.args[1]
         user.target, user.kwargs = ours.rows.default, {}
         user.args = (*buffers(weight.codes, weight.scale), indices, weight.bound)
     elif factor is not None:
-        signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.form.step_size
+        signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.scale.double()
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny).float()  # a factor of 0: codes of 0, any scale
         read = buffers(weight.codes * signs.to(weight.codes.dtype), scale, f"_{user.name}")
         bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) * float(factor.abs().max())
@@ -320,7 +307,7 @@ def _lower_use(
     else:
         convolution = name in _CONVOLUTIONS
         bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) if convolution else weight.bound
-        plain = module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, weight.scale), 0, bound))
+        plain = module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, weight.scale), weight.axis, bound))
         user.replace_input_with(node, plain)
 
 

@@ -1,8 +1,8 @@
 """Quantizer branches in a trace, found by structure: no class name is asked. Between the trace and the QADG.
 
 A branch is a run of element-wise nodes around a rounding, in one module's scope, with one tensor going in and one of the same shape coming
-out. Everything else it reads is one number: a quantizer parameter or a constant; it reads one before the rounding and one after it, so a
-bare ``round`` is no branch. An *attached* branch starts at a parameter, an *inserted* one at an activation.
+out. Everything else it reads is one number, or one a channel: a quantizer parameter or a constant; it reads one before the rounding and
+one after it, so a bare ``round`` is no branch. An *attached* branch starts at a parameter, an *inserted* one at an activation.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Region:
 
 
 class _Finder:
-    """A graph with what is asked of it again and again: order, one-element values, and values made of parameters alone."""
+    """A graph with what is asked of it again and again: order, numbers (one, or one a channel), and values made of parameters alone."""
 
     def __init__(self, graph: fx.Graph) -> None:
         self.order = {node: position for position, node in enumerate(graph.nodes)}
@@ -81,11 +81,11 @@ class _Finder:
             inputs = node.all_input_nodes
             if node.op == "get_attr" or (node.op == "call_function" and inputs and all(item in self.static for item in inputs)):
                 self.static.add(node)
-            if _size(node) == 1 and (node.op == "get_attr" or (node.op == "call_function" and all(map(self._is_number, inputs)))):
+            if _is_small(node) and (node.op == "get_attr" or (node.op == "call_function" and all(map(self._is_number, inputs)))):
                 self.numbers.add(node)
 
     def _is_number(self, node: fx.Node) -> bool:
-        """Whether a value is one element made of parameters, buffers and constants, or a size."""
+        """Whether a value is one element, or one a channel, made of parameters, buffers and constants, or a size."""
         return node in self.numbers or (shape_of(node) is None and not isinstance(node.meta.get("val"), (list, tuple)))
 
     def tensors(self, node: fx.Node) -> list[fx.Node]:
@@ -94,7 +94,10 @@ class _Finder:
 
     def _serves_as_number(self, item: fx.Node, reader: fx.Node) -> bool:
         """Whether an input is a number to its reader; a matrix of one element is none to what works on it element by element."""
-        return item in self.numbers and not (len(shape_of(item) or ()) > 1 and shape_of(item) == shape_of(reader))
+        shape = shape_of(item) or ()
+        if item not in self.numbers or (len(shape) > 1 and shape == shape_of(reader)):
+            return False
+        return _size(item) == 1 or len(shape) == len(shape_of(reader) or ())
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """Return the parameters and buffers behind the numbers that a node reads."""
@@ -201,6 +204,12 @@ def readers(node: fx.Node) -> list[fx.Node]:
     for user in node.users:
         result += readers(user) if operator_name(user) in _LAYOUT and user.op == "call_function" else [user]
     return result
+
+
+def _is_small(node: fx.Node) -> bool:
+    """Whether a value has one element, or one for each index of a single axis of several, as steps of channels have."""
+    shape = shape_of(node)
+    return _size(node) == 1 or (shape is not None and len(shape) > 1 and sum(size != 1 for size in shape) == 1)
 
 
 def _size(node: fx.Node) -> int | None:

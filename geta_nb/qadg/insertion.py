@@ -185,7 +185,9 @@ def _write_program(
             elif item.op == "call_function":
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
-                twin.meta = {**meta, "val": like(x, value.dtype, () if not value.dim() else x.shape)}
+                # a number that is cast keeps its shape, which is not 0-dim where there is one a channel
+                shape = x.shape if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
+                twin.meta = {**meta, "val": like(x, value.dtype, shape)}
                 nodes.append(twin)
     return nodes
 

@@ -47,7 +47,10 @@ def price(
             continue
         seen.add(id(tensor))
         labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
-        parameters.append(ParameterCost(name, _extent(labels, table), layer_of.get(name), tensor.element_size() * 8))
+        layer, bits = layer_of.get(name), tensor.element_size() * 8
+        steps = tensor if layer is None else quantizers.weights[layer].step_size
+        channels = None if layer is None else _channels_of(steps, labels, table)
+        parameters.append(ParameterCost(name, _extent(labels, table), layer, bits, channels, steps.element_size() * 8))
     return CostModel(operators, parameters, table.n_groups, dense=dense)
 
 
@@ -68,6 +71,19 @@ def _extent(labels: Labels, table: GroupTable) -> Extent:
     covered = {axis for array in labels.arrays for axis in array.cover}
     const = int(np.prod([size for axis, size in enumerate(labels.shape) if axis not in covered], dtype=np.int64))
     return table.extent(const, [array.labels for array in labels.arrays])
+
+
+def _channels_of(steps: Tensor, labels: Labels, table: GroupTable) -> Extent | None:
+    """Return the channels of a parameter that have a step each; None: one step for all."""
+    axis = next((at for at, size in enumerate(steps.shape) if size > 1), None)
+    if axis is None:
+        return None
+    array = labels.covering(axis)
+    if array is None:
+        return Extent(labels.shape[axis])
+    # where the label of an element is a matter of several axes, one of an index's labels stands for it
+    others = tuple(at for at in range(len(labels.shape)) if at != axis)
+    return table.extent(1, [array.labels.max(axis=others)])
 
 
 def _operator_cost(

@@ -10,9 +10,14 @@ from collections.abc import Mapping
 
 from torch import fx
 
-from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, nonnegative_nodes, operator_name
+from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, nonnegative_nodes, operator_name, shape_of
 from geta_nb.qadg.branches import COMPUTE, readers
 from geta_nb.quantizers import CANDIDATE, WEIGHT, Asked, mark_of
+
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_TURNED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+_PRODUCTS = ("mm", "matmul", "addmm")
+"""Operators whose last two operands are multiplied."""
 
 
 def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
@@ -30,13 +35,34 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
         at_parameter = kind == WEIGHT and marked_value(node).op == "get_attr"  # its quantizer is found by the parameter's name
         if at_parameter or (kind == CANDIDATE and layer not in inputs):
             drop_mark(node)
-    weights = {
-        names[str(node.target)]
-        for node in module.graph.nodes
-        if node.op == "get_attr" and str(node.target) in names and _feeds_matrix_operator(node)
-    }
-    return Asked(frozenset(weights), frozenset(inputs), frozenset(inputs - signed))
+    own = [node for node in module.graph.nodes if node.op == "get_attr" and str(node.target) in names]
+    weights = {names[str(node.target)] for node in own if _feeds_matrix_operator(node)}
+    axes: dict[str, set[int | None]] = {}
+    for node in own:
+        axes.setdefault(names[str(node.target)], set()).update(_channel_axes(node))
+    found = {name: None if None in several else min(at for at in several if at is not None) for name, several in axes.items() if several}
+    return Asked(frozenset(weights), frozenset(inputs), frozenset(inputs - signed), found)
 
 
 def _feeds_matrix_operator(node: fx.Node) -> bool:
     return any(operator_name(user) in COMPUTE for user in readers(node))
+
+
+def _channel_axes(node: fx.Node) -> set[int | None]:
+    """Return the axes of a matrix along which the operators that read it have their output channels; None: one reads single rows."""
+    found: set[int | None] = set()
+    for user in node.users:
+        name, args = operator_name(user), user.args
+        if name in ("linear", *_CONVOLUTIONS) and args[1] is node:
+            found.add(0)
+        elif name in _TURNED and args[1] is node:
+            groups = args[6] if len(args) > 6 else user.kwargs.get("groups", 1)
+            found.add(1 if groups == 1 else None)
+        elif name in ("embedding", "embedding_bag"):
+            found.add(None)
+        elif len(shape_of(node) or ()) == 2 and name in _PRODUCTS:
+            left, right = args[-2:]
+            found |= ({1} if right is node else set()) | ({0} if left is node else set())
+        elif len(shape_of(node) or ()) == 2 and name in ("t", "transpose", "permute") and shape_of(user) == (shape_of(node) or ())[::-1]:
+            found |= {at if at is None else 1 - at for at in _channel_axes(user)}
+    return found

@@ -60,7 +60,7 @@ def fake_quantize_aten(x: Tensor, step: Tensor, clip: Tensor, exponent: Tensor, 
     dtype = compute_dtype(x)
     value, step, clip, exponent = (cast_to(tensor, dtype) for tensor in (x, step, clip, exponent))
     if not kind.signed:
-        bent = torch.pow(torch.minimum(torch.relu(value), clip), exponent)
+        bent = torch.pow(torch.minimum(torch.clamp(value, min=0.0), clip), exponent)
         return cast_to(torch.round(bent / step) * step, x.dtype)
     if kind.narrow_range:
         bent = torch.pow(torch.minimum(torch.abs(value), clip), exponent)

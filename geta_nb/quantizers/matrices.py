@@ -5,6 +5,7 @@ In: a module, quantized already or not. Out: the places of every Parameter with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -55,15 +56,32 @@ def layer_name(site: Site) -> str:
     return site.path if site.path and alone else site.parameter
 
 
-def channel_axis(sites: list[Site]) -> int | None:
-    """Return the axis of the output channels of a parameter; None where one range has to do: a table, of which rows are read one by one."""
+def channel_axis(sites: list[Site], axes: Mapping[str, int | None] | None = None) -> int | None:
+    """Return the axis of the output channels of a parameter; None where one range has to do.
+
+    That is a table, of which rows are read one by one, and a matrix of one channel or of one element a channel, which a step each would
+    not make smaller.
+
+    Args:
+        sites: the places where it stands.
+        axes: what a graph knows, own name -> axis or None; else the class of the module tells.
+    """
     if any(isinstance(site.module, nn.Embedding | nn.EmbeddingBag) for site in sites):
         return None
-    turned = isinstance(sites[0].module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    if turned and getattr(sites[0].module, "groups", 1) > 1:
+    known = [axes[site.parameter] for site in sites if axes is not None and site.parameter in axes]
+    if None in known:
+        return None
+    # where two operators differ, the first axis serves one of them
+    axis = min((at for at in known if at is not None), default=_axis_by_class(sites[0].module))
+    shape = own_parameters(sites[0].module)[sites[0].name].shape
+    return None if axis is None or shape[axis] in (1, shape.numel()) else axis
+
+
+def _axis_by_class(module: nn.Module) -> int | None:
+    turned = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    if turned and getattr(module, "groups", 1) != 1:
         return None  # an output channel is a place on axis 1 and a group on axis 0
-    by_input = turned or type(sites[0].module).__name__ == "Conv1D"
-    return 1 if by_input else 0
+    return int(turned or type(module).__name__ == "Conv1D")
 
 
 def held_aside(model: nn.Module) -> set[int]:

@@ -50,6 +50,10 @@ class Quantizers(Shown):
         self._sites: dict[str, list[Site]] = {}
         self._owners: dict[str, Site] = {}
 
+    def is_fresh(self, layer: str) -> bool:
+        """Whether the weight quantizer of a layer is this call's own, whatever stood on its input before."""
+        return layer in self.weights and all(site.new for site in self._sites[layer])
+
     def detach_weight(self, layer: str) -> None:
         """Take the quantizer off this layer's parameter, under all its names.
 
@@ -102,14 +106,14 @@ class Quantizers(Shown):
         if not self._sites.get(layer, [None]):
             del self._sites[layer], self.weights[layer]
 
-    def _add_weight(self, sites: list[Site], config: QuantConfig) -> None:
+    def _add_weight(self, sites: list[Site], config: QuantConfig, asked: Asked | None) -> None:
         """Let all names of one parameter share one quantizer, the one that is there already or a new one."""
         layer = layer_name(sites[0])
         there = [weight_quantizer(site.module, site.name) for site in sites]
         quantizer = next((q for q in there if q is not None), None)
         if quantizer is None:
             weight = own_parameters(sites[0].module)[sites[0].name]
-            axis = channel_axis(sites) if config.granularity == "channel" else None
+            axis = channel_axis(sites, asked.axes if asked is not None else None) if config.granularity == "channel" else None
             quantizer = WeightQuantizer.for_weight(
                 weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis,
                 narrow_range=config.narrow_range,
@@ -201,7 +205,7 @@ def _attach_weight(quantizers: Quantizers, candidate: Candidate, config: QuantCo
             quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), IDLE))
             return None
     try:
-        quantizers._add_weight(candidate.sites, config)
+        quantizers._add_weight(candidate.sites, config, asked)
     except NonFiniteError:
         raise
     except Exception as error:

@@ -6,9 +6,9 @@ made, the plain model, with a mark before each input that could be quantized and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -33,11 +33,14 @@ class Asked:
         weights: own names of parameters that a matrix operator reads.
         inputs: layers, by the name of their quantizer, whose input a matrix operator reads.
         never_negative: those of them whose input is never below zero.
+        axes: own name of a parameter -> axis of the output channels of the operators that read it, None where they read it by rows;
+            not known where it is not among them.
     """
 
     weights: frozenset[str]
     inputs: frozenset[str]
     never_negative: frozenset[str] = frozenset()
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ In: a trained model, its analysis, and the groups that live. Out: the model's ow
 """
 
 from geta_nb.subnet import build
-from geta_nb.subnet.build import SubnetInfo, WeightFormat, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
+from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
+from geta_nb.subnet.formats import WeightFormat, nearly_whole
 from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph, find_module, list_entries
 
 __all__ = [

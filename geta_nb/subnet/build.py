@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,32 +22,25 @@ from geta_nb.errors import SubnetError
 from geta_nb.graph import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of
 from geta_nb.groups import BoolArray, GroupTable
 from geta_nb.qadg import Analysis
-from geta_nb.quantizers import Quantizer, Quantizers, WeightQuantizer, computed, foreign_parameters, parameter_tensors, unregister
+from geta_nb.quantizers import (
+    Quantizer,
+    Quantizers,
+    WeightQuantizer,
+    computed,
+    fake_quantize,
+    foreign_parameters,
+    parameter_tensors,
+    unregister,
+)
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
+from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
 from geta_nb.subnet.graph_net import GraphNet
 from geta_nb.subnet.native import cut_native
 from geta_nb.subnet.rescaling import rescale_norms
 from geta_nb.subnet.rewrite import Cut, cut_graph
 from geta_nb.subnet.values import Values
 from geta_nb.views import Shown
-
-
-@dataclass(frozen=True)
-class WeightFormat(Shown):
-    """How the values of one tensor are coded: value = step_size * integer, ``bits`` wide with its sign.
-
-    Attributes:
-        bits: bit width, sign included.
-        step_size: d.
-        clip_max: q_m.
-        exponent: t.
-    """
-
-    bits: int
-    step_size: float
-    clip_max: float
-    exponent: float
 
 
 @dataclass(frozen=True)
@@ -97,34 +89,17 @@ class SubnetInfo(Shown):
     facts: CutFacts | None = None
 
 
-def weight_format(quantizer: Quantizer) -> WeightFormat:
-    """Return the format of what a quantizer gives out; a bit width between integers is rounded up."""
-    bits = nearly_whole(float(quantizer.bit_width()))
-    numbers = (quantizer.step_size, quantizer.clip_max, quantizer.exponent)
-    return WeightFormat(math.ceil(bits), *(float(number.detach()) for number in numbers))
-
-
-def nearly_whole(bits: float) -> int | float:
-    """Return bits within rounding error of a whole number as that number: float32 knows log2(q_m**t / d + 1) to about 1e-6."""
-    return round(bits) if math.isfinite(bits) and abs(bits - round(bits)) < 1e-3 else bits
-
-
-@torch.no_grad()
-def set_format(quantizer: Quantizer, form: WeightFormat) -> None:
-    """Give a quantizer the numbers of a format."""
-    quantizer.set_range(form.clip_max)
-    quantizer.exponent.fill_(form.exponent)
-    quantizer.step_size.fill_(form.step_size)
-
-
 def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
-    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges, and train."""
+    """Let the quantizers of a subnet that is compressed again start from the codes it has, not from fresh 16-bit ranges, and train.
+
+    Where a quantizer has one range and the codes have one a channel, it keeps its fresh range.
+    """
     info = getattr(model, "geta_info", None)
     if not isinstance(info, SubnetInfo):
         return
     for name, form in info.formats.items():
         layer = quantizers.parameter_layer.get(name)
-        if layer is not None and layer not in quantizers.taken_over:
+        if layer is not None and quantizers.is_fresh(layer):
             set_format(quantizers.weights[layer], form)
     for quantizer in quantizers.activations.values():
         quantizer.step_size.requires_grad_(True)
@@ -176,7 +151,8 @@ def build_subnet(
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     cut = Cut(analysis.state, analysis.table, alive).filled()
     buffers = dict(model.named_buffers(remove_duplicate=False))
-    values = Values({**parameters, **foreign_parameters(model)}, buffers, partial(_quantized, quantizers))
+    own = {**parameters, **foreign_parameters(model)}
+    values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
     fold_constants(cut, analysis.trace.module, analysis.names, values, {**parameters, **buffers}, (args, kwargs))
     rescale_norms(cut, analysis.names, values)
     twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
@@ -205,9 +181,14 @@ def build_subnet(
             module.requires_grad_(False)
     removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
+    first = {id(tensor): name for name, tensor in reversed(own.items())}  # of tied names the first one has the labels
     result.geta_info = SubnetInfo(  # type: ignore[assignment]
         kind="graph" if native is None else "native",
-        formats={name: weight_format(weights[layer]) for name, layer in layer_of.items()},
+        formats={
+            name: weight_format(weights[layer], partial(cut.slice, first[id(own[name])]))
+            for name, layer in layer_of.items()
+            if not values.changed(name)
+        },
         activation_formats={layer: weight_format(quantizer) for layer, quantizer in inputs.items()},
         graph=None if native is None else share_tensors(graph, native),
         dense=analysis.cost.dense,
@@ -216,10 +197,17 @@ def build_subnet(
     return result
 
 
-def _quantized(quantizers: Quantizers | None, name: str, value: Tensor) -> Tensor:
-    """Return x^Q of a parameter, or of a part of one; what has no quantizer as it is."""
+def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:
+    """Return x^Q of a parameter, or of the part of it that a cut leaves; what has no quantizer as it is."""
     layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
-    return value if quantizers is None or layer is None else quantizers.weights[layer](value)
+    if quantizers is None or layer is None:
+        return value
+    quantizer = quantizers.weights[layer]
+    if cut is None or quantizer.step_size.ndim == 0:
+        found: Tensor = quantizer(value)
+        return found
+    step, clip = (cut.slice(name, number.detach()) for number in (quantizer.step_size, quantizer.clip_max))
+    return fake_quantize(value, step, clip, quantizer.exponent.detach(), signed=quantizer.signed)
 
 
 def _agree_exactly(

@@ -28,9 +28,14 @@ def check_finite(parameters: Mapping[str, Tensor], quantizers: Mapping[str, Quan
         if not math.isfinite(float(quantizer.bit_width())):
             raise NonFiniteError(
                 "construct_subnet: a quantizer has no bit width.", at=layer, expected="step size and clip value > 0",
-                got=f"step_size={float(quantizer.step_size.detach()):.3g}, clip_max={float(quantizer.clip_max.detach()):.3g}",
+                got=f"step_size={_least(quantizer.step_size):.3g}, clip_max={_least(quantizer.clip_max):.3g}",
                 hint="train with geta.qasso(...), which keeps them positive",
             )
+
+
+def _least(number: Tensor) -> float:
+    """Smallest entry of several channels, NaN where one is."""
+    return float(number.detach().amin())
 
 
 def _is_finite(tensor: Tensor) -> bool:

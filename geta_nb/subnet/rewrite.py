@@ -76,12 +76,17 @@ class Cut:
         return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
 
     def slice(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do."""
+        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do.
+
+        Args:
+            name: own name of the parameter or buffer.
+            tensor: it, or one that broadcasts against it, such as a step a channel: of that, axes of size 1 stay.
+        """
         labels = self.state.tensors.get(name)
         for axis in range(tensor.dim()) if labels is not None else ():
             assert labels is not None
             kept = self.kept(labels, axis)
-            if not kept.all():
+            if not kept.all() and tensor.shape[axis] == len(kept):
                 tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
         return tensor
 

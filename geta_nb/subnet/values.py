@@ -17,14 +17,19 @@ class Values(Mapping[str, Tensor]):
     Args:
         parameters: own name -> parameter of the model.
         buffers: own name -> buffer of the model.
-        quantize: (name, value) -> value as the network uses it, a new tensor or the same.
+        quantize: (name, whole value) -> value as the network uses it, a new tensor or the same.
+        quantize_part: the same of what the cut leaves of a value.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], buffers: Mapping[str, Tensor], quantize: Callable[[str, Tensor], Tensor]
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        buffers: Mapping[str, Tensor],
+        quantize: Callable[[str, Tensor], Tensor],
+        quantize_part: Callable[[str, Tensor], Tensor],
     ) -> None:
         self._live: dict[str, Tensor] = {**parameters, **buffers}
-        self._quantize = quantize
+        self._quantize, self._quantize_part = quantize, quantize_part
         self._made: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -41,6 +46,10 @@ class Values(Mapping[str, Tensor]):
             self._made[id(live)] = nn.Parameter(value, live.requires_grad) if isinstance(live, nn.Parameter) else value
         return self._made[id(live)]
 
+    def changed(self, name: str) -> bool:
+        """Whether a copy was made, to be changed: its values need not lie on the steps of its quantizer any more."""
+        return id(self._live[name]) in self._made
+
     @property
     def sources(self) -> dict[str, Tensor]:
         """Own name -> the copy that was made, else the model's own tensor; tied names give one object."""
@@ -49,4 +58,4 @@ class Values(Mapping[str, Tensor]):
     @torch.no_grad()
     def finish(self, name: str, value: Tensor) -> Tensor:
         """Return a slice of :attr:`sources` as the network uses it."""
-        return value if id(self._live[name]) in self._made else self._quantize(name, value)
+        return value if self.changed(name) else self._quantize_part(name, value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -44,6 +46,23 @@ def test_pruned_and_quantized_network_costs_what_is_written_on_paper():
     assert [row.channels for row in costs.layers] == [3, 4, 10]
     assert [(row.weight_bits, row.input_bits) for row in costs.layers] == [(8, 8), (4, 8), (6, 4)]
     assert costs.dense.bops == 1024 * 20796
+
+
+def test_a_channel_with_a_range_of_its_own_costs_two_numbers_as_long_as_it_lives():
+    facts = three_layers()
+    channels = {"conv1.weight": (Extent(1, (CONV1,)), 32), "conv2.weight": (Extent(1, (CONV2,)), 64), "fc.weight": (Extent(10), 32)}
+    numbers = {name: dict(zip(("channels", "number_bits"), found, strict=True)) for name, found in channels.items()}
+    model = CostModel(facts.operators, [replace(p, **numbers.get(p.name, {})) for p in facts.parameters], 10)
+    alive = alive_without(0, 5, 9)
+    plain, costs = facts.evaluate(alive, W_BITS, A_BITS), model.evaluate(alive, W_BITS, A_BITS)
+    # 3 channels of conv1 and the 10 of fc at 2 * 4 bytes, 4 of conv2 in float64 at 16
+    extra = {"conv1": 24, "conv2": 64, "fc": 80}
+    assert {a.layer: a.size_bytes - b.size_bytes for a, b in zip(costs.layers, plain.layers, strict=True)} == extra
+    assert costs.size_bytes == 233 + 24 + 64 + 80 == model.size_bytes(alive, W_BITS) == model.measure("size_bytes", W_BITS, {})(alive)
+    assert replace(costs, size_bytes=0, layers=(), dense=plain.dense) == replace(plain, size_bytes=0, layers=())
+    # without quantizers there are no ranges; nor are there any in the dense network
+    assert model.size_bytes(alive, {"conv1": 8}) == facts.size_bytes(alive, {"conv1": 8}) + 24
+    assert model.dense.size_bytes == facts.dense.size_bytes == model.evaluate().size_bytes == 1616
 
 
 def test_an_operand_without_quantizer_counts_32_bits():

@@ -11,6 +11,7 @@ from geta_nb.display import config, cost, groups, optimizer, qadg, quantizers, r
 from geta_nb.display.page import standalone_page
 from geta_nb.display.training import rows_by_module, training_picture
 from geta_nb.qasso.schedule import Schedule
+from geta_nb.subnet import WeightFormat
 from tests.display import dummies
 from tests.display.checks import check_inert, check_svg, parse, svg_texts, svg_titles
 
@@ -109,6 +110,26 @@ def test_quantizer_parameters_are_shown() -> None:
     page = parse(quantizers.quantizer_html(dummies.quantizer(3, 1.5, 1.0)))
     assert ["step size d", "0.5"] in page.cells
     assert ["bit width", "3"] in page.cells
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_an_unsigned_staircase_begins_at_zero_and_has_a_level_for_each_code(bits: int) -> None:
+    quantizer = dummies.quantizer(bits, signed=False)
+    root = check_svg(quantizers.quantizer_svg(quantizer))
+    lines = {p.get("class"): p.get("points", "").split() for p in root.iter("{http://www.w3.org/2000/svg}polyline")}
+    points = [tuple(map(float, point.split(","))) for point in lines["gv-l0"]]
+    assert len({y for _, y in points}) == 2**bits
+    assert points[0] == (min(x for x, _ in points), max(y for _, y in points)), "from the lower left corner"
+    assert "unsigned" in quantizers.quantizer_text(quantizer)
+    assert ["codes", "unsigned"] in parse(quantizers.quantizer_html(quantizer)).cells
+
+
+def test_steps_of_channels_are_shown_from_the_smallest_to_the_largest() -> None:
+    quantizer = dummies.quantizer(3, 1.5, channels=4)
+    assert "per channel (4), d=0.5–2, q_m=1.5–6" in quantizers.quantizer_text(quantizer)
+    form = WeightFormat(3, (0.5, 2.0, 1.0), (1.5, 6.0, 3.0), 1.0, axis=0)
+    assert subnet.format_text(form) == "WeightFormat(3 bits, per channel (3), d=0.5–2, q_m=1.5–6, t=1)"
+    assert subnet.format_text(WeightFormat(3, 0.5, 3.5, 1.0, signed=False)) == "WeightFormat(3 bits, unsigned, d=0.5, q_m=3.5, t=1)"
 
 
 def test_an_uncalibrated_quantizer_says_so() -> None:

@@ -38,6 +38,12 @@ VIEWS: dict[str, Made] = {
     "qadg of an encoder": (dummies.transformer_graph(3), qadg.qadg_text, qadg.qadg_html, qadg.qadg_svg),
     "quantizer": (dummies.quantizer(3, 1.5, 0.8), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
     "fresh quantizer": (dummies.quantizer(float("nan")), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
+    "unsigned quantizer": (
+        dummies.quantizer(3, signed=False), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg,
+    ),
+    "quantizer of channels": (
+        dummies.quantizer(3, channels=5), quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg,
+    ),
     "quantizers": (QUANTIZERS, quantizers.quantizers_text, quantizers.quantizers_html, None),
     "vertex": (dummies.vgg7_graph().vertices[1], qadg.vertex_text, lambda _: fragment("none"), None),
     "branch": (dummies.vgg7_graph().branches[0], qadg.branch_text, lambda _: fragment("none"), None),

@@ -15,8 +15,13 @@ from geta_nb.subnet.build import SubnetInfo, WeightFormat
 from geta_nb.subnet.graph_net import GraphNet, list_entries
 
 
-def quantize(model: nn.Module, bits: int | Mapping[str, int] = 4, keep: tuple[str, ...] = ()) -> dict[str, WeightFormat]:
-    """Put every floating matrix of ``model`` on a grid in place and return the formats by parameter name, one per tied tensor."""
+def quantize(
+    model: nn.Module, bits: int | Mapping[str, int] = 4, keep: tuple[str, ...] = (), *, axis: int | None = None
+) -> dict[str, WeightFormat]:
+    """Put every floating matrix of ``model`` on a grid in place and return the formats by parameter name, one per tied tensor.
+
+    With an ``axis`` each of its indices has a step of its own.
+    """
     formats = {}
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2 or name in keep or not parameter.is_floating_point():
@@ -24,18 +29,26 @@ def quantize(model: nn.Module, bits: int | Mapping[str, int] = 4, keep: tuple[st
         width = bits if isinstance(bits, int) else bits.get(name, 4)
         levels = 2 ** (width - 1) - 1
         wide = parameter.detach().to(torch.float64 if parameter.dtype is torch.float64 else torch.float32)
-        step = wide.abs().max() / levels
+        others = [at for at in range(wide.ndim) if at != axis]
+        clip = wide.abs().amax() if axis is None else wide.abs().amax(others, keepdim=True).clamp(min=0.01)
+        step = clip / levels
         with torch.no_grad():
             parameter.copy_(torch.round(wide / step).clamp(-levels, levels) * step)
-        formats[name] = WeightFormat(bits=width, step_size=float(step), clip_max=float(wide.abs().max()), exponent=1.0)
+        numbers = (float(step), float(clip)) if axis is None else (tuple(step.flatten().tolist()), tuple(clip.flatten().tolist()))
+        formats[name] = WeightFormat(width, *numbers, exponent=1.0, axis=axis)
     return formats
 
 
 def graph_subnet(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, bits: int | Mapping[str, int] = 4
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+    bits: int | Mapping[str, int] = 4,
+    *,
+    axis: int | None = None,
 ) -> GraphNet:
     """Return ``model`` quantized and traced: a subnet of kind "graph"."""
-    formats = quantize(model, bits)
+    formats = quantize(model, bits, axis=axis)
     net = GraphNet.of(trace_model(model, args, kwargs).module)
     net.geta_info = SubnetInfo(kind="graph", formats=formats, activation_formats={}, graph=None)
     return net
@@ -49,18 +62,18 @@ def native_subnet(model: nn.Module, args: tuple[Any, ...], bits: int = 4) -> nn.
     return model
 
 
-def add_activation_quantizers(net: GraphNet, bits: int = 8) -> None:
+def add_activation_quantizers(net: GraphNet, bits: int = 8, *, signed: bool = True) -> None:
     """Quantize the input of every linear layer: call_module nodes to ``<layer>.input_quantizer``, as a cut network has them."""
     for node in list(net.graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten.linear.default:
             layer = node.args[1].target.rpartition(".")[0]
-            quantizer = ActivationQuantizer(torch.zeros(()), initial_bits=bits, layer=layer)
+            quantizer = ActivationQuantizer(torch.zeros(()), initial_bits=bits, layer=layer, signed=signed)
             quantizer.set_range(2.0, bits)
             net.add_submodule(f"{layer}.input_quantizer", quantizer)
             with net.graph.inserting_before(node):
                 node.update_arg(0, net.graph.call_module(f"{layer}.input_quantizer", (node.args[0],)))
             step = float(quantizer.step_size.detach())
-            net.geta_info.activation_formats[layer] = WeightFormat(bits=bits, step_size=step, clip_max=2.0, exponent=1.0)
+            net.geta_info.activation_formats[layer] = WeightFormat(bits, step, clip_max=2.0, exponent=1.0, signed=signed)
     net.recompile()
 
 

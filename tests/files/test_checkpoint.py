@@ -54,6 +54,29 @@ def test_a_resumed_run_is_the_run_that_was_not_killed(route: str, tmp_path: Path
     assert (resumed.group_mask == optimizer.group_mask).all() and resumed.stage == "cool-down"
 
 
+def test_a_checkpoint_that_knows_no_sign_has_signed_inputs(tmp_path: Path) -> None:
+    geta, _ = started()
+    geta.save_checkpoint(tmp_path / "run")
+    state = checkpoint.read(tmp_path / "run")
+    state["model"] = {name: value for name, value in state["model"].items() if not name.endswith("has_sign")}
+    del state["quantize"]["signed"], state["quantize"]["granularity"]
+    checkpoint.write(tmp_path / "old", state)
+    other = gt.GETA.resume(tmp_path / "old", cnn(), IMAGES)
+    assert other.quantizers is not None and all(quantizer.signed for quantizer in other.quantizers.activations.values())
+
+
+def test_a_run_with_channels_and_unsigned_inputs_goes_on(tmp_path: Path) -> None:
+    config = gt.QuantConfig(activations=True, granularity="channel")
+    torch.manual_seed(0)
+    geta = gt.GETA(cnn(), IMAGES, quantize=config)
+    geta.calibrate([IMAGES])
+    geta.save_checkpoint(tmp_path / "run")
+    other = gt.GETA.resume(tmp_path / "run", cnn(), IMAGES)
+    assert other.config == config and other.quantizers is not None
+    assert [q.signed for q in other.quantizers.activations.values()] == [True, False, False]
+    assert_same(evaluate(other.model, IMAGES), evaluate(geta.model, IMAGES))
+
+
 def test_a_checkpoint_before_training_holds_the_model_and_its_options(tmp_path: Path) -> None:
     geta = gt.GETA(cnn(), IMAGES, quantize=gt.QuantConfig(initial_bits=8, skip=("8",)), protect="0")
     geta.save_checkpoint(tmp_path / "a")

@@ -6,6 +6,7 @@ import base64
 import json
 import random
 import re
+import struct
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -18,12 +19,9 @@ import geta_nb
 from geta_nb.errors import ArtifactError
 from geta_nb.files import container
 from geta_nb.files import save_load as export
-from geta_nb.files.save_load import load
+from geta_nb.files.save_load import load, save
 from geta_nb.subnet.graph_net import GraphNet
-from tests.files.nets import (
-    assert_same_tensors,
-    image,
-)
+from tests.files.nets import add_activation_quantizers, assert_same_tensors, conv_net, graph_subnet, image
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
@@ -123,9 +121,19 @@ def test_a_resealed_file_loads_so_the_forgeries_below_reach_their_check(saved: P
 
 
 def test_another_version_says_so(saved: Path) -> None:
-    reseal(saved, metadata={"version": "2"})
-    with pytest.raises(ArtifactError, match=r"(?s)version '1'.*version '2'.*pip install -U"):
+    reseal(saved, metadata={"version": "3"})
+    with pytest.raises(ArtifactError, match=r"(?s)version '1' or '2'.*version '3'.*pip install -U"):
         load(saved)
+
+
+def test_a_file_of_the_first_version_still_loads(saved: Path, subnet: GraphNet) -> None:
+    def change(header: dict[str, Any]) -> None:
+        header["quantizers"] = {path: values[:2] for path, values in header["quantizers"].items()}  # it said nothing of a sign
+
+    add_activation_quantizers(subnet)
+    save(subnet, saved)
+    reseal(saved, network=change, metadata={"version": "1"})
+    assert_same_tensors(subnet, load(saved))
 
 
 def test_an_unknown_operator_is_named(saved: Path) -> None:
@@ -218,6 +226,96 @@ def test_a_forged_table_is_an_artifact_error(change: Any, saved: Path) -> None:
         load(saved)
 
 
+@pytest.fixture
+def by_channel(tmp_path: Path) -> Path:
+    """The file of a small net with a step a channel and an unsigned input."""
+    net = graph_subnet(conv_net(), (image(),), axis=0)
+    add_activation_quantizers(net, signed=False)
+    return save(net, tmp_path / "channels.safetensors")
+
+
+def _number(path: Path, position: int, value: float) -> None:
+    """Overwrite one of the numbers of channels, and seal the file again."""
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    begin, _ = json.loads(content[8:start])[".numbers"]["data_offsets"]
+    content[start + begin + 4 * position : start + begin + 4 * position + 4] = struct.pack("<f", value)
+    path.write_bytes(content)
+    reseal(path)
+
+
+@pytest.mark.parametrize("position", [0, 12, -1])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_step_or_clip_value_that_makes_no_sense_is_refused(value: float, position: int, by_channel: Path) -> None:
+    count = sum(2 * form.channels for form in load(by_channel).geta_info.formats.values())
+    _number(by_channel, position % count, value)
+    with pytest.raises(ArtifactError, match="makes no sense"):
+        load(by_channel)
+
+
+def test_another_step_is_another_weight_so_the_checks_above_reach_theirs(by_channel: Path) -> None:
+    before = load(by_channel)
+    _number(by_channel, 0, 0.5)
+    after = load(by_channel)
+    first, second = (net.get_parameter("stem.weight").detach() for net in (before, after))
+    assert after.geta_info.formats["stem.weight"].step_size[0] == 0.5
+    assert not torch.equal(first[0], second[0]) and torch.equal(first[1:], second[1:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["formats"]["stem.weight"].__setitem__(1, -1),
+        lambda header: header["formats"]["stem.weight"].__setitem__(1, 10**9),
+        lambda header: header["formats"]["stem.weight"].__setitem__(1, 0.0),
+        lambda header: header["formats"]["stem.weight"].__setitem__(1, True),
+        lambda header: header["formats"]["stem.weight"].__setitem__(1, "0x1p+0"),
+        lambda header: header["formats"]["stem.weight"].__setitem__(2, 7),
+        lambda header: header["formats"]["stem.weight"].__setitem__(2, 9),
+        lambda header: header["formats"]["stem.weight"].__setitem__(2, 0),
+        lambda header: header["formats"]["stem.weight"].__setitem__(2, 2**70),
+        lambda header: header["formats"]["stem.weight"].__setitem__(2, None),
+        lambda header: header["formats"]["stem.weight"].__setitem__(3, "nan"),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 1}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 4}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": -4}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": "0"}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "signed": 2}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "scale": 2}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, [0]),
+        lambda header: header["formats"]["stem.weight"].pop(),
+        lambda header: header["formats"]["stem.weight"].append({}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(0, 5),
+        lambda header: header["formats"].pop("stem.weight"),
+        lambda header: header["formats"].pop("head.weight"),
+        lambda header: header["formats"].update({"head.weight": [4, "0x1p+0", "0x1p+0", "0x1p+0"]}),
+        lambda header: row(header, "stem.weight")[4].update(step="0x1p+0"),
+        lambda header: row(header, "stem.weight")[4].update(format="ghost"),
+        lambda header: row(header, "stem.weight")[4].update(format=["stem.weight"]),
+        lambda header: row(header, "stem.weight")[4].update(format="head.weight"),
+        lambda header: row(header, "stem.weight")[4].update(bits=3),
+        lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(2, 2),
+        lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(2, "0"),
+        lambda header: header["quantizers"]["head.input_quantizer"].append(0),
+    ],
+)
+def test_forged_channels_are_an_artifact_error(change: Any, by_channel: Path) -> None:
+    reseal(by_channel, network=change)
+    with pytest.raises(ArtifactError):
+        load(by_channel)
+
+
+@pytest.mark.parametrize("dtype", ["U8", "I32", "F64"])
+def test_numbers_of_channels_of_another_type_are_refused(dtype: str, by_channel: Path) -> None:
+    def change(rows: dict[str, Any]) -> None:
+        begin, end = rows[".numbers"]["data_offsets"]
+        rows[".numbers"].update(dtype=dtype, shape=[(end - begin) // container.ITEM_BYTES[dtype]])
+
+    reseal(by_channel, table=change)
+    with pytest.raises(ArtifactError):
+        load(by_channel)
+
+
 @pytest.mark.parametrize("text", ["", "?", "AAAA", squeezed(b"[1]"), squeezed(b"{"), squeezed(b"{}")[:-4]])
 def test_a_header_that_is_no_compressed_json_is_an_artifact_error(text: str, saved: Path) -> None:
     reseal(saved, text=text)
@@ -237,7 +335,7 @@ def test_a_decompression_bomb_is_refused_at_the_limit(saved: Path, monkeypatch: 
 
 def test_nothing_of_a_file_is_ever_unpickled() -> None:
     folder = Path(geta_nb.__file__).parent
-    own = [f"files/{name}" for name in ("save_load", "tensor_table", "container", "packing")]
+    own = [f"files/{name}" for name in ("save_load", "formats", "tensor_table", "container", "packing")]
     for name in (*own, "graph/program", "graph/records", "subnet/graph_net"):
         source = (folder / f"{name}.py").read_text()
         unsafe = r"^\s*(import|from) (pickle|dill|marshal|shelve)|torch\.load\(|(?<![.\w])(eval|exec)\("

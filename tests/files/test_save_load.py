@@ -38,10 +38,13 @@ from tests.zoo.catalogue import ZOO
 SOON, LATER = ["resnet_basic", "tied_linear", "many_inputs", "llama_sdpa"], ["mobilenet_v2", "lstm", "bert_sdpa", "gpt2_sdpa", "t5_eager"]
 
 
-@pytest.mark.parametrize("name", [*SOON, *(pytest.param(name, marks=pytest.mark.slow) for name in LATER)])
-def test_a_loaded_net_is_the_saved_one_bit_for_bit(name: str, tmp_path: Path) -> None:
+CASES = [*((name, None) for name in SOON), ("resnet_basic", 0), ("many_inputs", 1), ("tied_linear", 0)]
+
+
+@pytest.mark.parametrize(("name", "axis"), [*CASES, *(pytest.param(name, None, marks=pytest.mark.slow) for name in LATER)])
+def test_a_loaded_net_is_the_saved_one_bit_for_bit(name: str, axis: int | None, tmp_path: Path) -> None:
     entry = ZOO[name]
-    net = graph_subnet(entry.build(), entry.inputs(2), entry.kwargs(2), bits=4)
+    net = graph_subnet(entry.build(), entry.inputs(2), entry.kwargs(2), bits=4, axis=axis)
     again = load(save(net, tmp_path / "net"))
     assert_same_tensors(net, again)
     for batch in (1, 4):
@@ -52,12 +55,13 @@ def test_a_loaded_net_is_the_saved_one_bit_for_bit(name: str, tmp_path: Path) ->
     assert save(again, tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
 
 
+@pytest.mark.parametrize("axis", [None, 0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_float_types_come_back_exactly(dtype: torch.dtype, tmp_path: Path) -> None:
-    net = graph_subnet(conv_net().to(dtype), (image().to(dtype),), bits=5)
+def test_other_float_types_come_back_exactly(dtype: torch.dtype, axis: int | None, tmp_path: Path) -> None:
+    net = graph_subnet(conv_net().to(dtype), (image().to(dtype),), bits=5, axis=axis)
     again = load(save(net, tmp_path / "net"))
     assert_same_tensors(net, again)
-    assert again.state_dict()["stem.weight"].dtype is dtype
+    assert again.state_dict()["stem.weight"].dtype is dtype and again.geta_info.formats == net.geta_info.formats
 
 
 def test_every_kind_of_tensor_comes_back(tmp_path: Path) -> None:
@@ -107,21 +111,35 @@ def test_tied_weights_are_stored_once_and_come_back_tied(tmp_path: Path) -> None
 def test_formats_come_back_bit_for_bit(tmp_path: Path) -> None:
     net = graph_subnet(conv_net(), (image(),), bits={"stem.weight": 3, "head.weight": 7})
     third = WeightFormat(bits=5, step_size=1 / 3, clip_max=0.1, exponent=1.0000000000000002)
-    net.geta_info.activation_formats["head"] = third
+    bare = WeightFormat(bits=1, step_size=1 / 3, clip_max=1 / 3, exponent=1.0, signed=False)
+    net.geta_info.activation_formats |= {"head": third, "stem": bare}
     again = load(save(net, tmp_path / "net"))
     assert again.geta_info.formats == net.geta_info.formats
-    assert again.geta_info.activation_formats == {"head": third}
+    assert again.geta_info.activation_formats == {"head": third, "stem": bare}
 
 
-def test_activation_quantizers_come_back(subnet: GraphNet, tmp_path: Path) -> None:
+def test_steps_of_channels_are_numbers_of_the_file_and_wide_weights_have_them_too(tmp_path: Path) -> None:
+    net = graph_subnet(conv_net(), (image(),), bits={"stem.weight": 3, "head.weight": 24}, axis=0)
+    again = load(save(net, tmp_path / "net"))
+    assert again.geta_info.formats == net.geta_info.formats
+    with safetensors.safe_open(str(tmp_path / "net"), "numpy") as file:
+        numbers = file.get_tensor(".numbers")
+    channels = [net.geta_info.formats[name] for name in ("stem.weight", "body.0.weight", "head.weight")]
+    assert numbers.tolist() == [number for form in channels for number in (*form.step_size, *form.clip_max)]
+    assert numbers.dtype == np.float32, "of a float32 network: nothing is lost"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_activation_quantizers_come_back(signed: bool, subnet: GraphNet, tmp_path: Path) -> None:
     plain = subnet(image())
-    add_activation_quantizers(subnet, bits=3)
+    add_activation_quantizers(subnet, bits=3, signed=signed)
     assert not torch.equal(subnet(image()), plain)
     again = load(save(subnet, tmp_path / "net"))
     assert_same_outputs(subnet, again, image(4))
     assert_same_tensors(subnet, again)
     assert again.geta_info.activation_formats == subnet.geta_info.activation_formats != {}
-    assert again.get_submodule("head.input_quantizer").layer == "head"
+    quantizer = again.get_submodule("head.input_quantizer")
+    assert quantizer.layer == "head" and quantizer.signed is signed is bool(quantizer.has_sign)
     assert save(again, tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
     assert_same_outputs(subnet, copy.deepcopy(again), image(4))
 
@@ -163,8 +181,9 @@ def test_a_path_may_be_text(subnet: GraphNet, tmp_path: Path) -> None:
     assert_same_outputs(subnet, load(str(path)), image())
 
 
+@pytest.mark.parametrize("axis", [None, 0])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8, 16])
-def test_file_takes_the_bits_of_its_weights_and_a_small_header(bits: int, tmp_path: Path) -> None:
+def test_file_takes_the_bits_of_its_weights_and_a_small_header(bits: int, axis: int | None, tmp_path: Path) -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -173,10 +192,11 @@ def test_file_takes_the_bits_of_its_weights_and_a_small_header(bits: int, tmp_pa
         def forward(self, x: Tensor) -> Tensor:
             return self.second(torch.relu(self.first(x)))
 
-    net = graph_subnet(Wide(), (torch.randn(2, 300),), bits=bits)
+    net = graph_subnet(Wide(), (torch.randn(2, 300),), bits=bits, axis=axis)
     path = save(net, tmp_path / "net")
     header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
-    ideal = sum(p.numel() for p in net.parameters()) * bits / 8
+    channels = 0 if axis is None else sum(len(p) for p in net.parameters())
+    ideal = sum(p.numel() for p in net.parameters()) * bits / 8 + 8 * channels  # a step and a clip value each
     # each tensor is rounded up to whole bytes, and nothing else is added
     assert 0 <= path.stat().st_size - header - ideal < 2
     assert header < 2000

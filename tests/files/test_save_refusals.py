@@ -12,9 +12,7 @@ from geta_nb.files import container
 from geta_nb.files.save_load import save
 from geta_nb.subnet.build import WeightFormat
 from geta_nb.subnet.graph_net import GraphNet
-from tests.files.nets import (
-    conv_net,
-)
+from tests.files.nets import conv_net, graph_subnet, image
 
 
 def test_a_weight_that_moved_off_its_grid_is_named(subnet: GraphNet, saved: Path) -> None:
@@ -69,3 +67,19 @@ def test_a_save_that_breaks_leaves_the_old_file(subnet: GraphNet, saved: Path, m
         save(subnet, saved)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize(("axis", "channels"), [(0, 7), (0, 9), (1, 8), (4, 8), (-1, 3)])
+def test_another_number_of_steps_than_channels_is_refused(axis: int, channels: int, subnet: GraphNet, tmp_path: Path) -> None:
+    subnet.geta_info.formats["stem.weight"] = WeightFormat(4, (0.5,) * channels, (3.5,) * channels, 1.0, axis=axis)
+    with pytest.raises(ArtifactError, match=rf"(?s)another number of steps.*stem\.weight.*{channels} steps on axis {axis}"):
+        save(subnet, tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_off_the_step_of_its_channel_is_named(tmp_path: Path) -> None:
+    net = graph_subnet(conv_net(), (image(),), axis=0)
+    with torch.no_grad():
+        net.get_parameter("stem.weight")[5, 0, 0, 0] += 1e-7
+    with pytest.raises(ArtifactError, match=r"(?s)not on its grid.*stem\.weight.*step of its channel \(axis 0\).*1 of 216"):
+        save(net, tmp_path / "net")

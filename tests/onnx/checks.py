@@ -21,19 +21,62 @@ from tests.zoo.catalogue import ZOO
 
 OPENERS = {"ONNX Runtime": open_onnxruntime, "OpenVINO": open_openvino}
 WIDTHS = (2, 3, 4, 5, 6, 7, 8, 12)
+# sums in another order: n eps of the largest output, here 500 summands at most, and a margin of ten
+CLOSE = 1e-5
 
 
-def half_cut(name: str, *, inputs: bool) -> nn.Module:
+def half_cut(name: str, *, inputs: bool, granularity: str = "tensor") -> nn.Module:
     """Return a net of the zoo with every second group gone: weights of 2 to 12 bits, or weights and inputs of 8."""
     entry = ZOO[name]
     args, kwargs = entry.inputs(2), entry.kwargs(2)
-    geta = gt.GETA(entry.build(), args, example_kwargs=kwargs, quantize=gt.QuantConfig(activations=inputs, initial_bits=8))
+    config = gt.QuantConfig(activations=inputs, initial_bits=8, granularity=granularity)
+    geta = gt.GETA(entry.build(), args, example_kwargs=kwargs, quantize=config)
     if inputs:
         geta.calibrate([args])
     elif geta.quantizers is not None:
         set_widths(geta.quantizers.weights)
     geta.mask(range(0, len(geta.groups), 2))
     return geta.construct_subnet()
+
+
+def compressed(
+    model: nn.Module,
+    *args: Any,
+    inputs: float | None = None,
+    widths: tuple[int, ...] = (8,),
+    exponent: float = 1.0,
+    unsigned: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """Quantize a net, without training: weights of these widths in turn, inputs of so many bits; ``unsigned``: whatever they are."""
+    geta = gt.GETA(model.eval(), args, quantize=gt.QuantConfig(activations=inputs is not None, initial_bits=8, **options))
+    assert geta.quantizers is not None
+    set_widths(geta.quantizers.weights, widths)
+    if inputs is not None:
+        geta.calibrate([args])
+        with torch.no_grad():
+            for quantizer in geta.quantizers.activations.values():
+                quantizer.set_signed(quantizer.signed and not unsigned)
+                quantizer.exponent.fill_(exponent)
+                quantizer.step_size.copy_(step_size(inputs, quantizer.clip_max, quantizer.exponent, signed=quantizer.signed))
+    return geta.construct_subnet()
+
+
+def errors(subnet: nn.Module, path: Path, *args: Any) -> dict[str, float]:
+    """Return the relative error of each runtime on some inputs."""
+    expected, feed = reference(subnet, args, {}), feed_of(path, args, {})
+    return {name: relative_error(opener(path)(feed), expected) for name, opener in OPENERS.items()}
+
+
+def both_close(subnet: nn.Module, path: Path, *args: Any, limit: float = CLOSE) -> None:
+    """Assert that both runtimes compute what the subnet computes."""
+    found = errors(subnet, path, *args)
+    assert max(found.values()) <= limit, found
+
+
+def kinds(path: Path) -> list[str]:
+    """Return the operators of a file."""
+    return [node.op_type for node in onnx.load(path).graph.node]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from tests.small_nets import IMAGES, ROWS, Literal, Residual, assert_same, cnn, 
 from tests.zoo import laws
 
 BOTH = gt.QuantConfig(activations=True)
+CHANNEL = gt.QuantConfig(activations=True, granularity="channel")
 
 
 class Gated(nn.Module):
@@ -148,7 +149,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("config", [gt.QuantConfig(), BOTH], ids=["weights", "weights and inputs"])
+@pytest.mark.parametrize("config", [gt.QuantConfig(), BOTH, CHANNEL], ids=["weights", "weights and inputs", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_folding_the_quantized_models_own_trace_gives_the_same_graph(name: str, config: gt.QuantConfig) -> None:
     build, inputs = NETS[name]
@@ -157,6 +158,52 @@ def test_folding_the_quantized_models_own_trace_gives_the_same_graph(name: str, 
     again = gt.GETA(geta.model, inputs, quantize=config)
     laws.check_same_graph(again)
     assert again.qadg.summary() == geta.qadg.summary() and set(again.quantizers.taken_over) == set(geta.bit_widths())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_branches_of_channels_and_of_unsigned_inputs_are_found_and_noted_with_their_shapes(dtype: torch.dtype) -> None:
+    """In half precision the numbers stay float32, and the tensor is cast to them and back."""
+    geta = gt.GETA(Residual().to(dtype), IMAGES.to(dtype), quantize=CHANNEL)
+    assert geta.quantizers is not None
+    assert [q.signed for q in geta.quantizers.activations.values()] == [True, False, False]
+    assert all(q.step_size.shape == (8 if layer != "head" else 2, 1, 1, 1) for layer, q in geta.quantizers.weights.items())
+    if dtype is torch.float32:  # by structure alone, casts around a branch are not part of it
+        laws.check_same_graph(geta)
+    geta.calibrate([IMAGES.to(dtype)])
+    check_trace(geta)
+    for node in geta.trace.module.graph.nodes:  # shapes as torch's own trace has them
+        if node.op == "get_attr" and str(node.target).endswith("0.step_size"):
+            assert node.meta["val"].shape == (8 if "head" not in str(node.target) else 2, 1, 1, 1)
+    seen = geta.trace_quantized()
+    assert all(branch.keeps_zero for branch in seen.branches) and len(seen.branches) == len(geta.qadg.branches) == 6
+
+
+class Ways(nn.Module):
+    """One matrix for each way in which a graph multiplies with one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, shape in (("linear", (5, 6)), ("mm", (5, 7)), ("turned", (4, 7)), ("both", (4, 4)), ("left", (3, 4)), ("column", (4, 1))):
+            setattr(self, name, nn.Parameter(torch.randn(shape)))
+        self.table, self.up = nn.Parameter(torch.randn(9, 4)), nn.ConvTranspose1d(1, 2, 3)
+        self.grouped = nn.ConvTranspose1d(2, 4, 3, groups=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(F.linear(x, self.linear)) @ self.mm @ self.turned.t()
+        x = x @ self.both + F.linear(x, self.both) + F.embedding(torch.zeros(1, dtype=torch.long), self.table)
+        x = (self.left @ x.t()).t() @ self.left @ self.column
+        return self.grouped(self.up(x.unsqueeze(1)))
+
+
+def test_the_axis_of_the_output_channels_is_what_the_graph_multiplies_along() -> None:
+    geta = gt.GETA(Ways(), ROWS, quantize=gt.QuantConfig(granularity="channel"))
+    assert geta.quantizers is not None
+    shapes = {layer: tuple(q.step_size.shape) for layer, q in geta.quantizers.weights.items()}
+    assert shapes == {
+        "linear": (5, 1), "mm": (1, 7), "turned": (4, 1), "both": (4, 1), "left": (3, 1), "column": (), "table": (),
+        "up": (1, 2, 1), "grouped": (),
+    }  # fmt: skip
+    laws.check_same_graph(geta)
 
 
 def test_a_parameter_that_is_an_input_gets_an_input_quantizer_alone() -> None:

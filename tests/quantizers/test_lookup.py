@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from geta_nb.config import QuantConfig
-from geta_nb.quantizers import fake_quant
+from geta_nb.quantizers import WeightQuantizer, fake_quant
+from geta_nb.quantizers.parametrized import register
 from geta_nb.quantizers.prepare import attach_quantizers
 
 IDS = torch.tensor([[1, 0, 7], [7, 3, 1]])
@@ -67,3 +68,10 @@ def test_giving_the_quantizer_up_gives_the_forward_back():
     attach_quantizers(table, QuantConfig()).undo()
     assert type(table) is nn.Embedding
     assert torch.equal(table(IDS), table.weight[IDS])
+
+
+def test_a_table_whose_rows_have_ranges_of_their_own_is_quantized_whole():
+    """``attach_quantizers`` gives tables one range; a quantizer that a user shares with one may have more."""
+    table = nn.Embedding(40, 5, dtype=torch.float64)
+    register(table, "weight", WeightQuantizer.for_weight(table.weight, initial_bits=4, axis=0))
+    assert torch.equal(table(IDS), nn.Embedding.forward(table, IDS))

@@ -46,6 +46,11 @@ class Case:
         """With quantized weights and inputs."""
         return self._geta("both")
 
+    @cached_property
+    def channel(self) -> gt.GETA:
+        """With quantized weights, a step for each of their channels, and quantized inputs."""
+        return self._geta("channel")
+
 
 @lru_cache(maxsize=1)
 def case_of(name: str) -> Case:

@@ -28,6 +28,7 @@ RTOL = 1e-9
 # them by a whole code, 2**-15 of its range, and some of these add up
 RTOL_FLOAT32, RTOL_CODES = 1e-4, 1e-3
 MODES: dict[str, gt.QuantConfig | None] = {"plain": None, "weights": gt.QuantConfig(), "both": gt.QuantConfig(activations=True)}
+MODES["channel"] = gt.QuantConfig(activations=True, granularity="channel")
 
 
 def geta_of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None, mode: str = "plain") -> gt.GETA:
