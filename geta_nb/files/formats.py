@@ -23,6 +23,7 @@ NUMBERS = ".numbers"
 """Name of the block; no tensor of a network has a name that begins with a dot."""
 Formats = Mapping[str, WeightFormat]
 Floats = npt.NDArray[np.float64]
+Ranges = dict[tuple[int, int], tuple[tuple[float, ...], tuple[float, ...]]]
 
 
 def encode_formats(*tables: Formats) -> tuple[list[dict[str, Any]], dict[str, Block]]:
@@ -60,10 +61,8 @@ def decode_formats(blocks: Mapping[str, Block], *tables: Mapping[str, Any]) -> l
         ArtifactError: a bit width or a step that makes no sense, or numbers that are not in the file.
     """
     numbers = _read_numbers(blocks.get(NUMBERS))
-    found = [{name: _decode(name, row, numbers) for name, row in table.items()} for table in tables]
-    if len(numbers) != _used(row for table in tables for row in table.values()):
-        raise ArtifactError("load: the formats do not name the numbers of the file.", got=f"{len(numbers)} numbers of channels")
-    return found
+    ranges = _ranges(numbers, (row for table in tables for row in table.values()))
+    return [{name: _decode(name, row, ranges) for name, row in table.items()} for table in tables]
 
 
 def _read_numbers(block: Block | None) -> Floats:
@@ -77,12 +76,28 @@ def _read_numbers(block: Block | None) -> Floats:
     return numbers
 
 
-def _used(rows: Iterable[list[Any]]) -> int:
-    """Return where the last of the numbers ends that rows name."""
-    return max((row[1] + 2 * row[2] for row in rows if type(row[1]) is int), default=0)
+def _ranges(numbers: Floats, rows: Iterable[list[Any]]) -> Ranges:
+    """Return the steps and clip values that rows name, each range once: no header makes more of a file's numbers than there are.
+
+    Raises:
+        ArtifactError: ranges overlap, leave something out, or go past the end.
+    """
+    named = sorted({(row[1], row[2]) for row in rows if type(row[1]) is int and type(row[2]) is int})
+    end = 0
+    for start, channels in named:
+        if start != end or channels < 1 or start + 2 * channels > len(numbers):
+            break
+        end += 2 * channels
+    if end != len(numbers) or (named and end != named[-1][0] + 2 * named[-1][1]):
+        raise ArtifactError("load: the formats do not name the numbers of the file.", got=f"{len(numbers)} numbers of channels")
+    values = numbers.tolist()
+    return {
+        (start, channels): (tuple(values[start : start + channels]), tuple(values[start + channels : start + 2 * channels]))
+        for start, channels in named
+    }
 
 
-def _decode(name: str, row: list[Any], numbers: Floats) -> WeightFormat:
+def _decode(name: str, row: list[Any], ranges: Ranges) -> WeightFormat:
     bits, first, second, exponent, *rest = row
     unusual: dict[str, Any] = rest[0] if rest else {}
     if type(bits) is not int or not 1 <= bits <= 64:
@@ -93,8 +108,6 @@ def _decode(name: str, row: list[Any], numbers: Floats) -> WeightFormat:
     bend = float.fromhex(exponent)
     if axis is None:
         return WeightFormat(bits, float.fromhex(first), float.fromhex(second), bend, signed=bool(signed))
-    whole = all(type(item) is int and item >= 0 for item in (axis, first, second))
-    if not whole or second < 1 or first + 2 * second > len(numbers) or not math.isfinite(bend):
+    if type(axis) is not int or axis < 0 or (first, second) not in ranges or not math.isfinite(bend):
         raise ArtifactError("load: a format names numbers that are not there.", at=name, got=reprlib.repr(row))
-    step, clip = (tuple(numbers[start : start + second].tolist()) for start in (first, first + second))
-    return WeightFormat(bits, step, clip, bend, axis, bool(signed))
+    return WeightFormat(bits, *ranges[first, second], bend, axis, bool(signed))

@@ -305,6 +305,16 @@ def test_forged_channels_are_an_artifact_error(change: Any, by_channel: Path) ->
         load(by_channel)
 
 
+def test_a_header_cannot_make_more_numbers_than_a_file_has(by_channel: Path) -> None:
+    def change(header: dict[str, Any]) -> None:
+        bits, _, _, exponent, axis = header["formats"]["stem.weight"]
+        header["activations"] = {f"a{i}": [bits, i, 8, exponent, axis] for i in range(20)}
+
+    reseal(by_channel, network=change)
+    with pytest.raises(ArtifactError, match="do not name the numbers"):
+        load(by_channel)
+
+
 @pytest.mark.parametrize("dtype", ["U8", "I32", "F64"])
 def test_numbers_of_channels_of_another_type_are_refused(dtype: str, by_channel: Path) -> None:
     def change(rows: dict[str, Any]) -> None:
