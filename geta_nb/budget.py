@@ -17,6 +17,7 @@ from geta_nb.errors import BudgetError
 from geta_nb.views import Shown
 
 DEFAULT_SPARSITY = 0.5
+ALLOCATIONS = ("joint", "uniform")
 
 
 def paths_of(name: str) -> Iterator[str]:
@@ -84,6 +85,8 @@ class Budget(Shown):
         exceptions: pattern of whole layer or module paths -> :class:`LayerBudget`; later patterns win, field by field.
         relative_bops: target instead of ``group_sparsity``: BOPs (paper's counting) over those of the dense fp32 model, 0 .. 1.
         size_bytes: target instead of ``group_sparsity``: weights of the finished network, in bytes.
+        allocation: how a cost target is split between bits: ``"joint"``: a layer that costs little keeps more bits than the low end of its
+            range, one for each factor of four that it is cheaper than the dearest one; ``"uniform"``: all layers may fall to the low end.
 
     Raises:
         BudgetError: two targets, a value out of range, an exception that is no ``LayerBudget``.
@@ -100,9 +103,13 @@ class Budget(Shown):
     exceptions: Mapping[str, LayerBudget] = field(default_factory=dict, hash=False)
     relative_bops: float | None = field(default=None, kw_only=True)
     size_bytes: float | None = field(default=None, kw_only=True)
+    allocation: str = field(default="joint", kw_only=True)
 
     def __post_init__(self) -> None:
         self._check_targets()
+        if self.allocation not in ALLOCATIONS:
+            expected = " or ".join(map(repr, ALLOCATIONS))
+            raise BudgetError("Budget: no such allocation.", expected=expected, got=repr(self.allocation), hint='allocation="uniform"')
         for name in ("bit_range", "activation_bit_range"):
             object.__setattr__(self, name, check_bit_range(name, getattr(self, name)))
         if not isinstance(self.round_to, int) or isinstance(self.round_to, bool) or self.round_to < 1:

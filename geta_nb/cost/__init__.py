@@ -4,6 +4,7 @@ In: operators and parameters as products of group extents, and a budget. Out: a 
 and the :class:`Report` of a subnet.
 """
 
+from geta_nb.cost.allocation import lowest_bits
 from geta_nb.cost.model import CostModel
 from geta_nb.cost.preview import Preview, preview
 from geta_nb.cost.report import Report, build_report
@@ -21,5 +22,6 @@ __all__ = [
     "Totals",
     "build_report",
     "compare_layers",
+    "lowest_bits",
     "preview",
 ]

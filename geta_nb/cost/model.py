@@ -68,6 +68,11 @@ class CostModel:
         """sum(numel * bits) / 8 and the numbers of channels, in bytes; activation bits make no difference; fast."""
         return self.measure("size_bytes", weight_bits, activation_bits or {})(alive)
 
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the multiply-accumulates of each operator and the elements of each parameter while all groups live."""
+        everything = np.ones(self.n_groups, dtype=bool)
+        return self._macs.counts(everything), self._numel.counts(everything)
+
     def measure(self, name: str, weight_bits: Bits, activation_bits: Bits) -> Callable[[BoolArray], float]:
         """Return one figure as a function of the living groups, with everything but them worked out beforehand.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geta_nb.cost.allocation import lowest_bits
 from geta_nb.cost.model import Bits, CostModel
 from geta_nb.cost.totals import Costs, compare_layers
 from geta_nb.errors import BudgetError
@@ -69,18 +70,20 @@ def preview(
         budget: what is asked for.
         groups: exactly these groups are removed (indices or groups); not together with ``alive``.
         alive: exactly these groups live, bool [G]; None and no ``groups``: chosen evenly, as the budget says.
-        weight_bits: layer -> bits; None: the low end of each layer's range.
-        activation_bits: layer -> bits of its input quantizer; None: the low end of each layer's range.
+        weight_bits: layer -> bits; None: the fewest that each layer may come to, see ``allocation``.
+        activation_bits: layer -> bits of its input quantizer; None: the same.
 
     Raises:
         BudgetError: the budget asks for more than may be removed, or an exception matches no layer.
         ConfigError: ``groups`` are none of this network.
     """
     _check_exceptions(cost, table, budget)
-    w_low, a_low = expected_bits(cost, budget)
+    w_low, a_low = lowest_bits(cost, budget)
     w_bits, a_bits = _floats(weight_bits, w_low), _floats(activation_bits, a_low)
     given = {"weight bits": weight_bits, "input bits": activation_bits}
-    sources = [f"{name} {'at the low end of their range' if bits is None else 'as given'}" for name, bits in given.items()]
+    uniform = budget.allocation == "uniform" or budget.target is None
+    low = "at the low end of their range" if uniform else "at their lowest, which is more where a layer costs little"
+    sources = [f"{name} {low if bits is None else 'as given'}" for name, bits in given.items()]
     if groups is not None:
         alive = ~group_flags(groups, cost.n_groups, "preview")
     if alive is None:
@@ -113,15 +116,6 @@ def _check_exceptions(cost: CostModel, table: GroupTable, budget: Budget) -> Non
     names = [axis_map.parameter for axis_map in table.axis_maps] + [p.name for p in cost.parameters]
     names += [name for op in cost.operators for name in (op.layer, op.module_path, op.weight, op.activation) if name]
     budget.check_names(names)
-
-
-def expected_bits(cost: CostModel, budget: Budget) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the fewest bits that the budget allows each weight quantizer and each input quantizer: layer -> bits."""
-    weights = [op.weight for op in cost.operators if not op.attention] + [p.layer for p in cost.parameters]
-    inputs = [op.activation for op in cost.operators] + [op.weight for op in cost.operators if op.attention]
-    w_bits = {layer: float(budget.weight_bits(layer)[0]) for layer in dict.fromkeys(weights) if layer is not None}
-    a_bits = {layer: float(budget.activation_bits(layer)[0]) for layer in dict.fromkeys(inputs) if layer is not None}
-    return w_bits, a_bits
 
 
 def expected_alive(

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from geta_nb.budget import Budget
+from geta_nb.cost import lowest_bits
 from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
 from geta_nb.files import check_qasso_part, first_difference
 from geta_nb.qasso.bundle import Bundle
@@ -93,6 +94,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         ranges = [budget.weight_bits(layer) for layer in weights] + [budget.activation_bits(layer) for layer in activations]
         named = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if layer in weights}
         self.bank = QuantizerBank(weights, activations, ranges, tensors=named if self.rules.refit else None)
+        if cost is not None:
+            self.bank.hold_above(*lowest_bits(cost, budget))
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)

@@ -78,6 +78,7 @@ class QuantizerBank:
 
     Attributes:
         keys: ("weight" | "activation", layer) of each quantizer.
+        allowed: the fewest bits of the ranges, [L integers].
         lower, upper: the bit ranges, lists of L integers; ``lower`` may be raised on the way to a cost target.
         bound: the upper bound reached so far, [L integers].
         frozen: the final bits, [L integers], or None while they still move.
@@ -97,7 +98,8 @@ class QuantizerBank:
         self.step_sizes = [q.step_size for q in quantizers]
         self.clip_maxes = [q.clip_max for q in quantizers]
         self.exponents = [q.exponent for q in quantizers]
-        self.lower = [low for low, _ in ranges]
+        self.allowed = [low for low, _ in ranges]
+        self.lower = list(self.allowed)
         self.upper = [high for _, high in ranges]
         self.bound = list(self.upper)
         self.frozen: list[int] | None = None
@@ -110,6 +112,12 @@ class QuantizerBank:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def hold_above(self, weights: Mapping[str, float], activations: Mapping[str, float]) -> None:
+        """Raise the lower bounds to these bits, by layer."""
+        tables = {"weight": weights, "activation": activations}
+        found = {(kind, layer): bits for kind, table in tables.items() for layer, bits in table.items()}
+        self.lower = [max(low, int(found.get(key, low))) for key, low in zip(self.keys, self.allowed, strict=True)]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All d, q_m and t that train."""

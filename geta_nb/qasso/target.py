@@ -43,7 +43,7 @@ class CostTarget:
         if cost is None:
             raise ConfigError(f"QASSO: {self.name} needs a cost model.", expected="cost=CostModel(...)", got="None")
         self._model, self._limits, self._bank = cost, limits, bank
-        self._lowest = list(bank.lower)
+        self._lowest = list(bank.allowed)
         self._reduction = schedule.projection_periods * schedule.bit_reduction
         least = self._cost(self._lowest)(limits.fewest_alive())
         if least > self.goal:
