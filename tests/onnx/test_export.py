@@ -149,8 +149,11 @@ class Products(nn.Module):
 def test_steps_of_channels_are_scales_along_their_axis(inputs, tmp_path):
     torch.manual_seed(1)
     args = torch.randn(4, 6), torch.randint(0, 9, (4,))
-    subnet = compressed(Products(), *args, inputs=inputs, widths=(8, 4, 12, 3), granularity="channel")
-    assert {form.axis for form in subnet.geta_info.formats.values()} == {0, 1}
+    # OpenVINO 2026 does not open a 16-bit table, whose rows are looked up, beside a layer in integers, with one range either
+    widths = (8, 4, 12, 3) if inputs is None else (8, 4, 8, 3)
+    subnet = compressed(Products(), *args, inputs=inputs, widths=widths, granularity="channel")
+    axes = {name: form.axis for name, form in subnet.geta_info.formats.items()}
+    assert axes == {"first.weight": 0, "plain": 1, "shared": 0, "table": None, "stack": 0, "up.weight": 1}
     path = gt.export_onnx(subnet, tmp_path / "net", args)
     graph = onnx.load(path).graph
     shapes = {item.name: tuple(item.dims) for item in graph.initializer}
