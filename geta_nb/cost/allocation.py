@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from geta_nb.cost.model import CostModel
+from geta_nb.groups import BoolArray
 
 if TYPE_CHECKING:
     from geta_nb.budget import Budget
@@ -26,16 +27,21 @@ ENOUGH = 8
 """Bits above which no layer is held: rounding to eight costs nothing that could be measured."""
 
 
-def lowest_bits(cost: CostModel, budget: Budget) -> tuple[dict[str, float], dict[str, float]]:
+def lowest_bits(cost: CostModel, budget: Budget, fewest: BoolArray) -> tuple[dict[str, float], dict[str, float]]:
     """Return the fewest bits of each weight quantizer and each input quantizer, layer -> bits: what is counted on before training.
 
-    A layer whose range an exception of the budget gives has the lower end of that.
+    A layer whose range an exception of the budget gives has the lower end of that. A target that is out of reach with these bits takes
+    them back, one by one everywhere, until it is not.
+
+    Args:
+        fewest: groups that live when all go that may, bool [G].
     """
     weights = [op.weight for op in cost.operators if not op.attention] + [p.layer for p in cost.parameters]
     inputs = [op.activation for op in cost.operators] + [op.weight for op in cost.operators if op.attention]
     w_bits = {layer: float(budget.weight_bits(layer)[0]) for layer in dict.fromkeys(weights) if layer is not None}
     a_bits = {layer: float(budget.activation_bits(layer)[0]) for layer in dict.fromkeys(inputs) if layer is not None}
     if budget.allocation == "joint" and budget.target is not None:
+        (measure, goal), least = budget.target, (dict(w_bits), dict(a_bits))
         of_weights, of_inputs = _costs(cost, by_bytes=budget.size_bytes is not None)
         for layer, more in _more_bits(of_weights).items():
             if budget.layer(layer).bit_range is None:
@@ -43,6 +49,10 @@ def lowest_bits(cost: CostModel, budget: Budget) -> tuple[dict[str, float], dict
         for layer, more in _more_bits(of_inputs).items():
             if budget.layer(layer).activation_bit_range is None:
                 a_bits[layer] = _raised(*budget.activation_bit_range, more)
+        while cost.measure(measure, w_bits, a_bits)(fewest) > goal and (w_bits, a_bits) != least:
+            w_bits, a_bits = (
+                {layer: max(b - 1, low[layer]) for layer, b in bits.items()} for bits, low in zip((w_bits, a_bits), least, strict=True)
+            )
     return w_bits, a_bits
 
 

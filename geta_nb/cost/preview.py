@@ -78,7 +78,9 @@ def preview(
         ConfigError: ``groups`` are none of this network.
     """
     _check_exceptions(cost, table, budget)
-    w_low, a_low = lowest_bits(cost, budget)
+    fewest = np.ones(cost.n_groups, dtype=bool)
+    fewest[removal_order(table, budget)] = False
+    w_low, a_low = lowest_bits(cost, budget, fewest)
     w_bits, a_bits = _floats(weight_bits, w_low), _floats(activation_bits, a_low)
     given = {"weight bits": weight_bits, "input bits": activation_bits}
     uniform = budget.allocation == "uniform" or budget.target is None

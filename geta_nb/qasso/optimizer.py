@@ -26,6 +26,7 @@ from geta_nb.qasso.bundle import Bundle
 from geta_nb.qasso.closures import calls_once, first_known
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse
 from geta_nb.qasso.members import Products
+from geta_nb.qasso.plan import find_limits
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
@@ -95,7 +96,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         named = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if layer in weights}
         self.bank = QuantizerBank(weights, activations, ranges, tensors=named if self.rules.refit else None)
         if cost is not None:
-            self.bank.hold_above(*lowest_bits(cost, budget))
+            self.bank.hold_above(*lowest_bits(cost, budget, find_limits(table, budget).fewest_alive()))
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)

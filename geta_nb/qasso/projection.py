@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WATCHED, FADING = 4096, 0.9
 """Elements of a batch's input that are counted, and what of a count is left when the next begins."""
-SIGNS = torch.tensor([1.0, -1.0])
+SIGNS = torch.tensor([1.0, -1.0], device="cpu")
 """Turns [largest, smallest] into two numbers of which the larger counts."""
 CLIP_FLOOR = 1e-6
 EXPONENT_RANGE = (0.1, 10.0)
@@ -37,7 +37,7 @@ EXPONENT_RANGE = (0.1, 10.0)
 
 def levels(bits: Sequence[int] | Tensor, like: Tensor, signs: Sequence[int] | Tensor | int = 1) -> Tensor:
     """Return 2**(b-s) - 1, the largest code of ``b`` bits of which ``s``, 0 or 1, is the sign's, [L]; dtype and device of ``like``."""
-    wide = torch.as_tensor(bits, dtype=torch.float64) - torch.as_tensor(signs)
+    wide = torch.as_tensor(bits, dtype=torch.float64, device="cpu") - torch.as_tensor(signs, device="cpu")
     return (torch.exp2(wide) - 1).to(like.device, like.dtype)
 
 
@@ -65,6 +65,17 @@ class Vectors(NamedTuple):
     step: Tensor
     clip: Tensor
     exponent: Tensor
+
+
+class _Indices(NamedTuple):
+    """Where ranges belong, made once a device: the quantizer of each, [E]; whether it is one of several, [E]; quantizers whose t trains;
+    how many ranges each quantizer has, [L].
+    """
+
+    owners: Tensor
+    is_channel: Tensor
+    trained: Tensor
+    sizes: Tensor
 
 
 class QuantizerBank:
@@ -108,6 +119,7 @@ class QuantizerBank:
         if tensors is not None:
             self.histograms = [Histogram(q.step_size.device, most=WATCHED) for q in activations.values()]
         self._sizes = [p.numel() for p in self.step_sizes]
+        self._placed: dict[torch.device, _Indices] = {}
         self._levels: tuple[object, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
@@ -141,14 +153,20 @@ class QuantizerBank:
 
     def _owners(self, device: torch.device) -> Tensor:
         """Return the quantizer of each range, [E]."""
-        return torch.repeat_interleave(torch.tensor(self._sizes, device=device))
+        return self._indices(device).owners
 
-    def _is_channel(self, device: torch.device) -> Tensor:
-        return torch.tensor([size > 1 for size in self._sizes], device=device)[self._owners(device)]
+    def _indices(self, device: torch.device) -> _Indices:
+        if device not in self._placed:
+            sizes = torch.tensor(self._sizes, device="cpu")
+            owners = torch.repeat_interleave(sizes)
+            trained = torch.tensor([i for i, t in enumerate(self.exponents) if t.requires_grad], dtype=torch.int64, device="cpu")
+            found = owners, (sizes > 1)[owners], trained, sizes
+            self._placed[device] = _Indices(*(tensor.to(device) for tensor in found))
+        return self._placed[device]
 
     def _spread(self, values: Tensor) -> Tensor:
         """Return one number a quantizer, [L], as one a range, [E]."""
-        return values if len(values) == sum(self._sizes) else values.repeat_interleave(torch.tensor(self._sizes, device=values.device))
+        return values if len(values) == sum(self._sizes) else values[self._owners(values.device)]
 
     def settle(self, flat: Tensor, *, anywhere: bool = False) -> None:
         """Do :meth:`keep_positive` and :meth:`constrain` in place on one vector that holds all of :meth:`parameters`, in their order."""
@@ -196,7 +214,7 @@ class QuantizerBank:
         top = v.clip**v.exponent
         ratio = torch.log(top / step)  # of equal ratios the mean is that ratio: what is at a bound stays there
         sums = ratio.new_zeros(len(self)).index_add_(0, index, ratio)
-        mean = (sums / ratio.new_tensor(self._sizes))[index]
+        mean = (sums / self._indices(step.device).sizes)[index]
         return torch.minimum(torch.maximum(top * torch.exp(-mean), top / many), top / few)
 
     def tie(self, flat: torch.nn.Parameter | None) -> None:
@@ -230,7 +248,7 @@ class QuantizerBank:
         if self.frozen is None:
             _, many = self.range_levels(v.step)
             tied = v.step * many <= v.clip**v.exponent * (1 + 1e-5)
-            given = torch.where(tied | self._is_channel(step.device), step, 0)
+            given = torch.where(tied | self._indices(step.device).is_channel, step, 0)
             step.masked_fill_(tied, 0)
         else:
             given = step.clone()
@@ -241,7 +259,7 @@ class QuantizerBank:
             sums = given * v.clip.log()
             if len(sums) > len(self):
                 sums = sums.new_zeros(len(self)).index_add_(0, self._owners(sums.device), sums)
-            trained = [i for i, t in enumerate(self.exponents) if t.requires_grad]
+            trained = self._indices(sums.device).trained
             exponent.add_(sums if len(trained) == len(sums) else sums[trained])
 
     def reduce_bound(self, reduction: int) -> list[int]:
@@ -280,7 +298,7 @@ class QuantizerBank:
         """Return the present bit widths, in bits; waits for the device. One without a range (not yet calibrated) counts its upper bound."""
         if not self.keys:
             return []
-        signs = self._spread(torch.tensor([float(q.signed) for q in self.quantizers], dtype=torch.float64))
+        signs = self._spread(torch.tensor([float(q.signed) for q in self.quantizers], dtype=torch.float64, device="cpu"))
         v = self.vectors()
         widths = bit_width(*(x.double() for x in v), signed=signs.to(v.step.device)).cpu().split(self._sizes)
         return [float(high if math.isnan(b) else b) for b, high in zip([float(w.mean()) for w in widths], self.upper, strict=True)]

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geta_nb.budget import Budget, LayerBudget
+from geta_nb.cost.allocation import lowest_bits
 from geta_nb.cost.model import CostModel
-from geta_nb.cost.preview import expected_bits, preview
+from geta_nb.cost.preview import preview
 from geta_nb.errors import BudgetError
 from geta_nb.groups.removal import family_limits, removal_order, round_up
 from tests.cost.nets import EVERY, alive_without, three_layers, three_layers_table
@@ -65,7 +66,7 @@ def test_the_preview_says_what_it_assumes():
 
 @pytest.mark.parametrize(("name", "value"), [("relative_bops", 0.004), ("relative_bops", 0.0018), ("size_bytes", 130), ("size_bytes", 71)])
 def test_a_target_is_met_with_the_fewest_groups(name, value):
-    shown = show(Budget(**{name: value}))
+    shown = show(Budget(**{name: value}, allocation="uniform"))  # the bits that a sparsity has
     assert getattr(shown, name) <= value
     removed = round(shown.group_sparsity * 10)
     one_less = show(Budget((removed - 1) / 10))
@@ -114,7 +115,7 @@ def test_layers_without_quantizers_expect_no_bits():
     model = three_layers()
     plain = [op.__class__(op.layer, op.module_path, op.operator, op.macs) for op in model.operators]
     bare = CostModel(plain, [p.__class__(p.name, p.numel) for p in model.parameters], 10)
-    assert expected_bits(bare, Budget()) == ({}, {})
+    assert lowest_bits(bare, Budget(), EVERY) == ({}, {})
     assert preview(bare, three_layers_table(), Budget(0.0)).relative_bops == 1.0
 
 

@@ -16,6 +16,7 @@ from geta_nb.qasso.projection import QuantizerBank
 from tests.small_nets import IMAGES, cnn, train
 
 SCHEDULE = gt.Schedule(2, 4, 2, 8, 2)
+FALLS = (3, 5)  # steps at whose end the bound of the bits falls
 
 
 class Waits(TorchDispatchMode):
@@ -47,9 +48,10 @@ def test_nothing_is_gathered_for_progress_while_nobody_asks(monkeypatch: pytest.
         with Waits() as mode:
             optimizer.step()
         waits.append(mode.count)
-        assert len(asked) == before or step == 13  # the bits are read once, to be fixed
+        # the bits are read where their bound falls, to fit the ranges of those that are above it, and once to be fixed
+        assert len(asked) == before or step in (*FALLS, 13)
     # the joint stage is steps 6 .. 13, in periods of four: where one begins groups are chosen, where one ends masks are made
-    assert [step for step, count in enumerate(waits) if count] == [6, 9, 10, 13]
+    assert [step for step, count in enumerate(waits) if count] == sorted({*FALLS, 6, 9, 10, 13})
 
 
 class _Nothing:
