@@ -20,6 +20,7 @@ from geta_nb.bench.geta_run import schedule_down_to
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import BudgetError
+from geta_nb.qasso import Schedule
 
 COLUMNS = ((0.083, False), (0.032, False), (0.016, False), (0.008, True))
 """(relative BOPs, whether inputs are quantized too) of each column."""
@@ -93,5 +94,5 @@ def geta_run(
         return compressed_run(seed, relative_bops, activations=activations, epochs=epochs)
     bits = (lowest_bits, 16)
     budget = Budget(relative_bops=relative_bops, bit_range=bits, activation_bit_range=bits)
-    schedule = schedule_down_to(lowest_bits, epochs * load_digits().steps_per_epoch)
+    schedule = schedule_down_to(lowest_bits, Schedule.for_steps(epochs * load_digits().steps_per_epoch))
     return compress_digits(seed, budget, epochs=epochs, quantize=QuantConfig(activations=activations), schedule=schedule)

@@ -77,6 +77,14 @@ FEWER_BITS = {"ranges": "error", "bits": 6}
 """Of the rounding after pruning: what it then costs less is spent on groups."""
 
 
+ABLATED_AT = 3
+"""Bits at which each of GETA's defaults is changed alone."""
+CHANGES: tuple[Mapping[str, Any], ...] = (
+    {"refit": False}, {"tie": "never"}, {"signed": True}, {"narrow_range": True}, {"granularity": "channel"}, {"learn_exponent": False},
+    {"allocation": "uniform"}, {"lr_quant": 1e-4}, {"stages": "late"}, {"sparing": 0.0},
+)  # fmt: skip
+
+
 def _tried(options: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """Return the options with each change alone."""
     return tuple({**options, **change} for change in changes)
@@ -88,6 +96,11 @@ def _narrow(bits: int) -> Row:
     return Row(f"narrower networks, {bits} bits from the start", NARROW, "narrow", options, tried)
 
 
+def _geta(bits: int) -> Row:
+    options = {"bits": bits}
+    return Row(f"GETA, no fewer than {bits} bits", GETA, "geta", options, _tried(options, CHANGES if bits == ABLATED_AT else ()))
+
+
 def _other(label: str, method: str, options: Mapping[str, Any], *changes: Mapping[str, Any]) -> Row:
     return Row(label, OTHER, method, options, _tried(options, changes))
 
@@ -96,7 +109,7 @@ ROWS: Mapping[str, Row] = {
     "dense": Row("dense network", DENSE_FP32, "narrow", {"bits": 32}),
     "narrow32": Row("narrower networks, fp32", NARROW_FP32, "narrow", {"bits": 32}),
     **{f"narrow{b}": _narrow(b) for b in (2, 3, 4)},
-    **{f"geta{b}": Row(f"GETA, {b} bits everywhere", GETA, "geta", {"bits": b}) for b in (2, 3, 4, 6)},
+    **{f"geta{b}": _geta(b) for b in (2, 3, 4, 6)},
     "geta": Row("GETA, this package's defaults", GETA, "geta"),
     "paper": Row("GETA, the paper's rules and settings", GETA, "geta", {"paper": True}),
     "lsq": _other(

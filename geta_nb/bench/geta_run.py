@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from geta_nb.baselines.space import OVER_BUDGET
 from geta_nb.baselines.task import Task, fit
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.errors import BudgetError
+from geta_nb.errors import BudgetError, ConfigError
 from geta_nb.geta import GETA
 from geta_nb.qasso import Rules, Schedule
 
@@ -53,9 +53,19 @@ def official_schedule(total_steps: int) -> Schedule:
     return Schedule(0, projection, 5, joint, 5, 2)
 
 
-def schedule_down_to(lowest_bits: int, total_steps: int) -> Schedule:
-    """Return the default schedule with larger falls, so that the upper bound of the bits ends at ``lowest_bits``."""
-    usual = Schedule.for_steps(total_steps)
+def _late(total_steps: int) -> Schedule:
+    """Return the stages that were the default before: projection until 20 %, pruning from 10 to 50 % of the run in five portions."""
+    warmup, begin, end = (max(1, round(share * total_steps)) for share in (0.01, 0.1, 0.5))
+    projection_end = max(warmup + 6, round(0.2 * total_steps))
+    return Schedule(warmup, projection_end - warmup, 6, max(end, projection_end + 5) - begin, 5, 2, joint_start=begin)
+
+
+STAGES: Mapping[str, Callable[[int], Schedule]] = {"official": official_schedule, "late": _late}
+"""Other stages than the default's: length of the run -> schedule."""
+
+
+def schedule_down_to(lowest_bits: int, usual: Schedule) -> Schedule:
+    """Return a schedule with larger falls, so that the upper bound of the bits ends at ``lowest_bits``."""
     values = usual.to_dict() | {"bit_reduction": -(-(HIGHEST - lowest_bits) // usual.projection_periods)}
     return Schedule(**values)
 
@@ -109,16 +119,19 @@ def compress(
 
 
 def compress_task(
-    task: Task, relative_bops: float, *, seed: int, activations: bool = False, bits: int | None = None, paper: bool = False
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, bits: int | None = None, paper: bool = False, **changed: Any
 ) -> dict[str, Any]:
     """Compress a task's network with GETA; facts as those of ``baselines.task.Result``.
 
     Args:
-        bits: every layer ends with so many, weights and (with ``activations``) inputs; None: the package's defaults.
+        bits: no layer may end with fewer, weights and (with ``activations``) inputs; None: the package's default.
         paper: the paper's rules and the official run's settings instead of the defaults.
+        changed: options in place of the defaults, by name: of ``QuantConfig``, ``Rules``, ``Budget`` or ``geta.qasso``; ``stages``: a
+            name of :data:`STAGES`.
 
     Raises:
         BudgetError: out of reach, or, a defect, over the budget.
+        ConfigError: no such option.
     """
     torch.manual_seed(seed)
     total = task.epochs * task.steps_per_epoch
@@ -130,10 +143,14 @@ def compress_task(
         evaluate=task.evaluate,
         inner={"lr": task.learning_rate, "weight_decay": task.weight_decay},
     )
+    stages = changed.pop("stages", "official" if paper else None)
     ranges: dict[str, Any] = {} if bits is None else dict.fromkeys(("bit_range", "activation_bit_range"), (bits, HIGHEST))
-    schedule = official_schedule(total) if paper else None if bits is None else schedule_down_to(bits, total)
-    budget = Budget(relative_bops=relative_bops, **ranges)
-    quantize, rules = quantizers(paper=paper, activations=activations), PAPER_RULES if paper else None
+    of_budget, of_quantizers, of_optimizer = _sorted_options(changed)
+    schedule = STAGES[stages](total) if stages else Schedule.for_steps(total)
+    schedule = schedule if bits is None else schedule_down_to(bits, schedule)
+    budget = Budget(relative_bops=relative_bops, **ranges, **of_budget)
+    quantize = replace(quantizers(paper=paper, activations=activations), **of_quantizers)
+    rules = {**(PAPER_RULES if paper else {}), **of_optimizer}
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
     if facts["relative_bops"] > relative_bops:
         got = f"{facts['relative_bops']:.6g} after {total} steps"
@@ -147,3 +164,13 @@ def compress_task(
         "activation_bits": facts["activation_bit_widths"],
         "notes": {"group_sparsity": facts["group_sparsity"], "max_abs_difference": facts["max_abs_difference"]},
     }
+
+
+def _sorted_options(changed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the options of the budget, of the quantizers and of the optimizer."""
+    tables = [{field.name for field in fields(owner)} for owner in (Budget, QuantConfig, Rules)]
+    names: list[set[str]] = [tables[0], tables[1], tables[2] | {"lr_quant"}]
+    if unknown := changed.keys() - set().union(*names):
+        raise ConfigError("GETA: no such option.", got=", ".join(sorted(unknown)), hint="granularity, refit, allocation, lr_quant ...")
+    budget, quantize, optimizer = ({name: value for name, value in changed.items() if name in known} for known in names)
+    return budget, quantize, optimizer

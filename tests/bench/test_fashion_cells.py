@@ -69,7 +69,7 @@ def test_the_verdict_follows_the_figures_and_their_errors(other, words):
     runs += [kept(row, "w1.6", seed, other) for row in ("narrow3", "djpq", "geta3") for seed in range(3)]
     runs += [kept("narrow4", "w1.6", seed, 0.99) for seed in range(3)]  # ahead by test images: no reason to be compared
     lines = fashion_cells.verdict(fashion_cells.cells_of(runs), {"w1.6": ["narrow3", "djpq", "hesso", "geta3"]})
-    names = ("narrower networks, 3 bits from the start", "DJPQ", "GETA, 3 bits everywhere")
+    names = ("narrower networks, 3 bits from the start", "DJPQ", "GETA, no fewer than 3 bits")
     assert lines == [f"1.6 %, weights: GETA's defaults 92.00, {name} {100 * other:.2f}: {words}" for name in names]
 
 
