@@ -151,7 +151,7 @@ class GETA(Shown):
         *,
         budget: Budget,
         schedule: Schedule,
-        lr_quant: float = 1e-4,
+        lr_quant: float = 1e-3,
         rules: Rules | str = "default",
         saliency: str | None = None,
         forgetting: str | None = None,

@@ -79,7 +79,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         cost: CostModel | None = None,
         budget: Budget,
         schedule: Schedule,
-        lr_quant: float = 1e-4,
+        lr_quant: float = 1e-3,
         rules: Rules | str = "default",
         saliency: str | None = None,
         forgetting: str | None = None,

@@ -55,10 +55,23 @@ def test_the_default_split_visits_every_stage_and_reaches_four_bits(total):
     assert schedule.upper_bound(schedule.projection_end, (4, 16)) == 4
 
 
-def test_the_default_split_is_the_one_that_measured_best():
-    schedule = Schedule.for_steps(1000)
-    assert (schedule.projection_end, schedule.joint_begin, schedule.joint_end) == (200, 100, 500)
-    assert (schedule.projection_periods, schedule.joint_periods, schedule.bit_reduction) == (6, 5, 2)
+@pytest.mark.parametrize(
+    ("steps", "projection_end", "pruning", "portions"),
+    [(300, 60, (30, 150), 5), (690, 138, (69, 345), 7), (3752, 562, (75, 775), 20), (10_000, 1500, (200, 2000), 20)],
+)
+def test_the_default_split_is_the_one_that_measured_best(steps, projection_end, pruning, portions):
+    schedule = Schedule.for_steps(steps)
+    assert (schedule.projection_end, (schedule.joint_begin, schedule.joint_end)) == (projection_end, pruning)
+    assert (schedule.projection_periods, schedule.joint_periods, schedule.bit_reduction) == (6, portions, 2)
+
+
+@given(st.integers(8, 1_000_000))
+def test_the_default_split_leaves_half_of_any_run_but_the_tiniest_to_cool_down(steps):
+    schedule = Schedule.for_steps(steps)
+    assert schedule.projection_end <= schedule.joint_end <= max(3, steps / 2 + 1)
+    assert schedule.upper_bound(schedule.projection_end, (4, 16)) == 4
+    if steps >= 300:
+        assert schedule.joint_steps // schedule.joint_periods >= 24
 
 
 def test_overlapping_stages_report_the_joint_one():
