@@ -186,7 +186,8 @@ class Products(nn.Module):
 def test_steps_of_channels_are_scales_along_their_axis(inputs, tmp_path):
     torch.manual_seed(1)
     args = torch.randn(4, 6), torch.randint(0, 9, (4,))
-    subnet = compressed(Products(), *args, inputs=inputs, widths=(8, 4, 12, 3, 8, 8), granularity="channel")
+    # not a table of 12 bits: OpenVINO does not open this network then, whatever the codes
+    subnet = compressed(Products(), *args, inputs=inputs, widths=(8, 4, 8, 12, 3, 4), granularity="channel")
     assert {name for name, form in subnet.geta_info.formats.items() if form.axis is None} == {"table"}
     assert {form.axis for form in subnet.geta_info.formats.values()} == {0, 1, None}
     path = gt.export_onnx(subnet, tmp_path / "net", args)
