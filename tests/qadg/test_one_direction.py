@@ -179,20 +179,20 @@ def test_branches_of_channels_and_of_unsigned_inputs_are_found_and_noted_with_th
     assert all(branch.keeps_zero for branch in seen.branches) and len(seen.branches) == len(geta.qadg.branches) == 6
 
 
-def test_an_input_of_one_number_is_a_vertex_although_only_a_quantizer_reads_it() -> None:
+def test_a_row_of_parameters_is_a_vertex_although_only_a_quantizer_reads_it() -> None:
     """Arithmetic on numbers folds away with the branch that it serves; what the branch quantizes does not, however small it is."""
 
-    class Sum(nn.Module):
+    class Query(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Linear(1, 8)
+            self.query, self.layer = nn.Parameter(torch.randn(1, 6)), nn.Linear(6, 6)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.layer(x.sum(1, keepdim=True))
+            return self.layer(self.query + 1) + x
 
-    geta = gt.GETA(Sum(), ROWS[:1], quantize=CHANNEL)
+    geta = gt.GETA(Query(), ROWS, quantize=CHANNEL)
     laws.check_same_graph(geta)
-    assert [vertex.operator for vertex in geta.qadg.vertices] == ["placeholder", "sum", "linear", "output"]
+    assert [vertex.operator for vertex in geta.qadg.vertices] == ["placeholder", "add", "linear", "add", "output"]
 
 
 class Ways(nn.Module):
