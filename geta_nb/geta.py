@@ -82,6 +82,7 @@ class GETA(Shown):
         quantizers = self._analysis.quantizers
         try:
             restore_formats(model, quantizers)
+            self._analysis.match_codes()
         except BaseException:
             quantizers.undo()
             raise
@@ -142,7 +143,7 @@ class GETA(Shown):
         if self.quantizers is None or not self.quantizers.activations:
             return ()
         left_out = calibrate(self.model, self.quantizers, batches, self.example_kwargs)
-        self._analysis.match_signs()
+        self._analysis.match_codes()
         return left_out
 
     def qasso(
@@ -242,7 +243,7 @@ class GETA(Shown):
             NonFiniteError: a weight is NaN or infinite.
         """
         checks.check_round_to(round_to)
-        self._analysis.match_signs()
+        self._analysis.match_codes()
         table = self._analysis.table
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
@@ -345,7 +346,8 @@ class GETA(Shown):
             CheckpointError: the file is not a checkpoint, is damaged, or is one of another model, which is then as it was.
         """
         state = checkpoint.read(path)
-        config = QuantConfig(**state["quantize"]) if state["quantize"] is not None else None
+        # checkpoints from before there was a choice have symmetric codes
+        config = QuantConfig(**{"narrow_range": True, **state["quantize"]}) if state["quantize"] is not None else None
         options: dict[str, Any] = {"protect": tuple(state["protect"]), "approximate_norms": bool(state.get("approximate_norms", False))}
         try:
             geta = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, **options)
@@ -357,7 +359,7 @@ class GETA(Shown):
             if geta.quantizers is not None:
                 geta.quantizers.undo()
             raise
-        geta._analysis.match_signs()
+        geta._analysis.match_codes()
         geta._pending = state["optimizer"]
         geta._saved = {"random": state["random"], "extra": state["extra"]}
         return geta

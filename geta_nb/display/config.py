@@ -26,7 +26,7 @@ def _on(switch: bool) -> str:
 def quant_text(config: QuantConfig) -> str:
     """Return the options as the call that makes them."""
     keys = ("weights", "activations", "initial_bits", "learn_exponent", "learn_activation_exponent", "skip", "compile")
-    return _call(config, ((key, getattr(config, key)) for key in (*keys, "granularity", "signed")))
+    return _call(config, ((key, getattr(config, key)) for key in (*keys, "granularity", "signed", "narrow_range")))
 
 
 def quant_html(config: QuantConfig) -> str:
@@ -36,6 +36,7 @@ def quant_html(config: QuantConfig) -> str:
         ("activations quantized", _on(config.activations)),
         ("steps of weights", f"one per {config.granularity}"),
         ("codes of inputs", "signed" if config.signed is True else "unsigned where nothing is below zero"),
+        ("codes with a sign", "symmetric about zero" if config.narrow_range else "one more below zero than above"),
         ("bits at the start", number(config.initial_bits)),
         ("exponent t learns", f"weights {_on(config.learn_exponent)}, activations {_on(config.learn_activation_exponent)}"),
         ("left out", Prose(", ".join(clean(pattern) for pattern in config.skip) or "nothing")),

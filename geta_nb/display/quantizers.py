@@ -22,8 +22,12 @@ def _values(quantizer: Any) -> tuple[Numbers, Numbers, float]:
 def _words(quantizer: Any) -> list[str]:
     """Return what is unusual about a quantizer's codes."""
     channels = quantizer.step_size.numel()
-    by_channel = [f"per channel ({count(channels)})"] if channels > 1 else []
-    return by_channel if quantizer.signed else [*by_channel, "unsigned"]
+    return [*([f"per channel ({count(channels)})"] if channels > 1 else []), *code_words(quantizer)]
+
+
+def code_words(kind: Any) -> list[str]:
+    """Return what is unusual about codes that have a sign or none, and are symmetric or not."""
+    return ["symmetric"] * kind.narrow_range if kind.signed else ["unsigned"]
 
 
 def _bits(quantizer: Any) -> float:
@@ -51,7 +55,7 @@ def quantizer_html(quantizer: Any) -> str:
 
 
 def quantizer_svg(quantizer: Any) -> str:
-    """Return the staircase of x^Q over x, from -1.25 q_m to 1.25 q_m, or from 0 on where codes have no sign; of the widest channel."""
+    """Return the staircase of x^Q over x, to 1.25 q_m or past the lowest code's end, on either side or from 0 on; of the widest channel."""
     steps, clips, t = _values(quantizer)
     q_m, d = max(zip(clips, steps, strict=True))
     low = -1.0 if quantizer.signed else 0.0
@@ -59,8 +63,10 @@ def quantizer_svg(quantizer: Any) -> str:
     usable = all(map(math.isfinite, (d, q_m, t))) and d > 0 and q_m > 0
     if not usable:
         return picture(200, 40, [text(8, 24, "not calibrated yet", kind="gv-dim")], label=quantizer_text(quantizer))
-    reach = 1.25 * q_m
-    height = max(1.25 * q_m**t, d)
+    below = quantizer.signed and not quantizer.narrow_range
+    end = q_m**t + d * below  # of the lowest code
+    reach = max(1.25 * q_m, 1.1 * end ** (1 / t))
+    height = max(1.25 * q_m**t, 1.1 * end, d)
 
     def spot(x: float, y: float) -> tuple[float, float]:
         return left + side * (x / reach - low) / (1 - low), top + side * (1 - y / height) / (1 - low)
@@ -69,7 +75,7 @@ def quantizer_svg(quantizer: Any) -> str:
         return float(min(max(y, low * height), height))
 
     plain = [spot(x, clamp(math.copysign(abs(x) ** t, x))) for x in (reach * (k / 32 - 1) for k in range(65)) if x >= low * reach]
-    stairs = [spot(x, clamp(y)) for x, y in _staircase(d, q_m, t, reach) if x >= low * reach]
+    stairs = [spot(x, clamp(y)) for x, y in _staircase(d, q_m, t, reach, below=below) if x >= low * reach]
     stairs = stairs if quantizer.signed else [spot(0, 0), *stairs]
     axes = [line([spot(low * reach, 0), spot(reach, 0)], kind="gv-edge"), line([spot(0, low * height), spot(0, height)], kind="gv-edge")]
     ends = [text(left + side, top + side + 14, f"q_m {number(q_m)}", kind="gv-dim", anchor="end")]
@@ -85,15 +91,20 @@ def quantizer_svg(quantizer: Any) -> str:
     )
 
 
-def _staircase(d: float, q_m: float, t: float, reach: float) -> list[tuple[float, float]]:
-    """Corners of sgn(x) d round(min(|x|, q_m)^t / d); so many levels that they would touch are sampled instead."""
+def _staircase(d: float, q_m: float, t: float, reach: float, *, below: bool) -> list[tuple[float, float]]:
+    """Corners of sgn(x) d round(min(|x|, q_m)^t / d), with one level more ``below``; levels that would touch are sampled instead."""
     top = round(q_m**t / d)
     if 2 * top + 1 > _MAX_STAIRS:
-        xs = [reach * (k / 100 - 1) for k in range(201)]
-        return [(x, math.copysign(d * round(min(abs(x), q_m) ** t / d), x)) for x in xs]
+        xs, ends = [reach * (k / 100 - 1) for k in range(201)], (-(q_m**t + d * below), q_m**t)
+        return [(x, d * round(min(max(math.copysign(abs(x) ** t, x), ends[0]), ends[1]) / d)) for x in xs]
+    left, right = _stairs(d, t, top + below, reach), _stairs(d, t, top, reach)
+    return [(-x, -y) for x, y in reversed(left)] + right
+
+
+def _stairs(d: float, t: float, top: int, reach: float) -> list[tuple[float, float]]:
+    """Corners of so many levels above zero."""
     edges = [math.pow((k - 0.5) * d, 1 / t) for k in range(1, top + 1)]
-    right = [(x, y) for k, x in enumerate(edges, 1) for y in ((k - 1) * d, k * d)] + [(reach, top * d)]
-    return [(-x, -y) for x, y in reversed(right)] + right
+    return [(x, y) for k, x in enumerate(edges, 1) for y in ((k - 1) * d, k * d)] + [(reach, top * d)]
 
 
 def quantizers_text(quantizers: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geta_nb.display.markup import Cell, Number, details, fragment, name, note, table
+from geta_nb.display.quantizers import code_words
 from geta_nb.display.wording import bits, clean, count, number, plural, spread
 
 
@@ -22,7 +23,7 @@ def format_text(weight_format: Any) -> str:
 def _words(weight_format: Any) -> list[str]:
     """Return what is unusual about a format."""
     by_channel = [f"per channel ({count(weight_format.channels)})"] if weight_format.axis is not None else []
-    return by_channel if weight_format.signed else [*by_channel, "unsigned"]
+    return [*by_channel, *code_words(weight_format)]
 
 
 def subnet_text(info: Any) -> str:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from geta_nb.errors import ArtifactError
 
-FORMAT, VERSION = "geta-nb", "2"
-READABLE = ("1", VERSION)
-"""Version 1 has no unsigned inputs and no steps of channels."""
+FORMAT, VERSION = "geta-nb", "3"
+READABLE = ("1", "2", VERSION)
+"""Version 1 has no unsigned inputs and no steps of channels; in both, signed codes are symmetric."""
 # bytes an element takes, by the name of its type in a safetensors file
 ITEM_BYTES = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 ITEM_BYTES |= {"I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}

@@ -1,8 +1,9 @@
 """The formats of a network's numbers as rows of a file's header and one block for those of channels, and back.
 
 Comes in: name -> :class:`WeightFormat`. Goes out: name -> [bits, step, clip, exponent], floats as hexadecimal text: exact; a fifth
-entry says what is unusual: ``{"signed": 0}``. With steps of channels a row is [bits, offset, channels, exponent, {"axis": axis}]: from
-that element of the block on stand the steps, and after them the clip values. Part of stage 7, used by :mod:`geta_nb.files.save_load`.
+entry says what differs from a symmetric code with a sign: ``{"signed": 0}``, ``{"narrow": 0}``. With steps of channels a row is [bits,
+offset, channels, exponent, {"axis": axis}]: from that element of the block on stand the steps, and after them the clip values. Part of
+stage 7, used by :mod:`geta_nb.files.save_load`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def encode_formats(*tables: Formats) -> tuple[list[dict[str, Any]], dict[str, Bl
 
 
 def _encode(form: WeightFormat, places: dict[tuple[Any, Any], int], numbers: list[float]) -> list[Any]:
-    unusual: dict[str, int] = {} if form.signed else {"signed": 0}
+    unusual = {key: 0 for key, usual in (("signed", form.signed), ("narrow", form.narrow_range)) if not usual}
     exponent = float(form.exponent).hex()
     if isinstance(form.step_size, tuple) and isinstance(form.clip_max, tuple) and form.axis is not None:
         key = form.step_size, form.clip_max
@@ -102,12 +103,12 @@ def _decode(name: str, row: list[Any], ranges: Ranges) -> WeightFormat:
     unusual: dict[str, Any] = rest[0] if rest else {}
     if type(bits) is not int or not 1 <= bits <= 64:
         raise ArtifactError("load: a bit width that makes no sense.", at=name, got=reprlib.repr(bits))
-    signed, axis = unusual.get("signed", 1), unusual.get("axis")
-    if signed not in (0, 1) or len(rest) > 1 or unusual.keys() - {"signed", "axis"}:
+    kind, axis = [unusual.get(key, 1) for key in ("signed", "narrow")], unusual.get("axis")
+    if not all(type(usual) is int and usual in (0, 1) for usual in kind) or len(rest) > 1 or unusual.keys() - {"signed", "narrow", "axis"}:
         raise ArtifactError("load: a format is malformed.", at=name, got=reprlib.repr(row))
-    bend = float.fromhex(exponent)
+    bend, codes = float.fromhex(exponent), map(bool, kind)
     if axis is None:
-        return WeightFormat(bits, float.fromhex(first), float.fromhex(second), bend, signed=bool(signed))
+        return WeightFormat(bits, float.fromhex(first), float.fromhex(second), bend, None, *codes)
     if type(axis) is not int or axis < 0 or (first, second) not in ranges or not math.isfinite(bend):
         raise ArtifactError("load: a format names numbers that are not there.", at=name, got=reprlib.repr(row))
-    return WeightFormat(bits, *ranges[first, second], bend, axis, bool(signed))
+    return WeightFormat(bits, *ranges[first, second], bend, axis, *codes)

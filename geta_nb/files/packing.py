@@ -21,7 +21,7 @@ _BLOCK = 1 << 18
 
 
 def largest_code(bits: int) -> int:
-    """Return the largest magnitude of a symmetric signed code of ``bits`` bits, sign included.
+    """Return the largest signed code of ``bits`` bits, sign included; the lowest is minus that, or one lower.
 
     Raises:
         BitWidthError: ``bits`` is outside 1..16.

@@ -54,7 +54,7 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     (weights, inputs), numbers = encode_formats(info.formats, info.activation_formats)
     header = {
         "program": encode_program(net.graph),
-        "quantizers": {path: [float(q.initial_bits).hex(), q.layer, int(q.signed)] for path, q in quantizers.items()},
+        "quantizers": {path: [float(q.initial_bits).hex(), q.layer, *map(int, q.kind)] for path, q in quantizers.items()},
         "tensors": table,
         "formats": weights,
         "activations": inputs,
@@ -118,6 +118,8 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
     if not isinstance(into, nn.Module):
         raise ConfigError("load: into is no module.", expected="a torch.nn.Module", got=type(into).__name__, hint="gt.load(path)")
     _fill(into, entries)
+    for path, quantizer in quantizers.items():  # no state dict says which codes there are
+        setattr(into.get_submodule(path), "narrow_range", quantizer.narrow_range)  # noqa: B010
     setattr(into, "geta_info", replace(info, kind="native", graph=net))  # noqa: B010
     return into
 
@@ -129,13 +131,14 @@ def _quantizers(net: GraphNet) -> dict[str, ActivationQuantizer]:
 def _decode_quantizers(rows: dict[str, Any], entries: list[Entry]) -> dict[str, ActivationQuantizer]:
     tensors = {entry.name: entry.tensor for entry in entries}
     quantizers = {}
-    for path, (bits, layer, *sign) in rows.items():
+    for path, (bits, layer, *given) in rows.items():
         values = {key: tensors[f"{path}.{key}"] for key in ("step_size", "clip_max", "exponent")}
-        plain = isinstance(layer, str) and sign in ([], [0], [1])
+        plain = isinstance(layer, str) and len(given) <= 2 and all(type(usual) is int and usual in (0, 1) for usual in given)
         if not plain or any(value.ndim or value.dtype not in (torch.float32, torch.float64) for value in values.values()):
             raise ArtifactError("load: an activation quantizer is malformed.", at=path)
-        signed = sign != [0]  # files of the first version say nothing: codes had a sign
-        quantizer = ActivationQuantizer(values["clip_max"].detach(), initial_bits=float.fromhex(bits), layer=layer, signed=signed)
+        # files of the first version say nothing, those of the second whether there is a sign: signed codes were symmetric
+        kind = dict(zip(("signed", "narrow_range"), map(bool, [*given, *[1, 1][len(given) :]]), strict=True))
+        quantizer = ActivationQuantizer(values["clip_max"].detach(), initial_bits=float.fromhex(bits), layer=layer, **kind)
         quantizer.load_state_dict({**values, "has_sign": quantizer.has_sign})
         for key, parameter in quantizer.named_parameters():
             parameter.requires_grad_(values[key].requires_grad)

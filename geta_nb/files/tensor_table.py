@@ -37,7 +37,7 @@ def weight_codes(weight: Tensor, form: WeightFormat, *, name: str = "weight") ->
 
     Args:
         weight: any floating tensor.
-        form: its bits, 1..16, and step_size, one or one for each index of an axis.
+        form: its bits, 1..16, its step_size, one or one for each index of an axis, and whether its codes are symmetric.
         name: what messages call it.
 
     Returns:
@@ -57,10 +57,18 @@ def weight_codes(weight: Tensor, form: WeightFormat, *, name: str = "weight") ->
         steps = f"{form.step_size:g}" if isinstance(form.step_size, float) else f"the step of its channel (axis {form.axis})"
         grid, got = f"{steps} * integer", f"{int(off.sum())} of {off.numel()} values elsewhere"
         raise ArtifactError("save: a quantized weight is not on its grid.", at=name, expected=grid, got=got, hint=hint)
-    largest, most = float(codes.abs().amax()) if codes.numel() else 0.0, largest_code(form.bits)
-    if largest > most:
-        raise ArtifactError("save: a code is too large.", at=name, expected=f"at most {most} for {form.bits} bits", got=f"{largest:.0f}")
+    low, high = _code_range(form.bits, form)
+    ends = (float(codes.min()), float(codes.max())) if codes.numel() else (0.0, 0.0)
+    if not low <= ends[0] <= ends[1] <= high:
+        expected, got = f"{low} to {high} for {form.bits} bits", f"{ends[0]:.0f} to {ends[1]:.0f}"
+        raise ArtifactError("save: a code is too large.", at=name, expected=expected, got=got)
     return codes.to(torch.int32)
+
+
+def _code_range(bits: int, form: WeightFormat | None) -> tuple[int, int]:
+    """Return the lowest and the largest code of so many bits."""
+    most = largest_code(bits)
+    return -most - int(form is not None and not form.narrow_range), most
 
 
 def _check_axis(form: WeightFormat, shape: tuple[int, ...], who: str, name: str) -> None:
@@ -78,7 +86,8 @@ def _grid_dtype(dtype: torch.dtype) -> torch.dtype:
 def encode_tensors(entries: list[Entry], formats: Mapping[str, WeightFormat]) -> tuple[dict[str, Block], list[Any]]:
     """Return the blocks of a file and the table of names: [name, kind, dtype, shape, options], or [name, kind, name of the tied tensor].
 
-    Options of packed codes are their ``bits`` and ``step``; or ``bits`` and the name of the ``format`` that holds the steps of channels.
+    Options of packed codes are their ``bits`` and ``step``, or ``bits`` and the name of the ``format`` that holds the steps of channels;
+    that name stands there, too, where codes are not symmetric and the format is that of another of tied tensors.
     """
     names: dict[object, list[str]] = {}
     for entry in entries:
@@ -94,7 +103,7 @@ def encode_tensors(entries: list[Entry], formats: Mapping[str, WeightFormat]) ->
             continue
         coded = [other for other in tied if other in formats]
         forms = [formats[other] for other in coded]
-        if any((form.bits, form.step_size, form.axis) != (forms[0].bits, forms[0].step_size, forms[0].axis) for form in forms):
+        if len({(form.bits, form.step_size, form.axis, form.narrow_range) for form in forms}) > 1:
             raise ArtifactError("save: tied weights have different formats.", at=", ".join(tied), got=forms)
         options: dict[str, Any] = {"grad": 1} if tensor.requires_grad else {}
         order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
@@ -103,7 +112,9 @@ def encode_tensors(entries: list[Entry], formats: Mapping[str, WeightFormat]) ->
         blocks[name] = _raw_block(tensor, name)
         if forms and forms[0].bits <= MAX_BITS:
             step = forms[0].step_size
-            options |= {"bits": forms[0].bits} | ({"format": coded[0]} if isinstance(step, tuple) else {"step": float(step).hex()})
+            options |= {"bits": forms[0].bits} | ({} if isinstance(step, tuple) else {"step": float(step).hex()})
+            if isinstance(step, tuple) or not (forms[0].narrow_range or coded[0] == name):
+                options["format"] = coded[0]
             blocks[name] = _packed_block(pack(weight_codes(tensor, forms[0], name=name).numpy(), forms[0].bits))
         table.append([name, kind, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), options])
     return blocks, table
@@ -183,7 +194,7 @@ def _decode_packed(
         got = f"{block.size} bytes"
         raise ArtifactError("load: packed codes are not what the header says.", at=name, expected=f"{shape} of {bits} bits", got=got)
     codes = unpack(block.data(), bits, size)
-    least = -largest_code(bits)
+    least, _ = _code_range(bits, form)
     if size and int(codes.min()) < least:
         raise ArtifactError("load: a code outside the symmetric range.", at=name, expected=f"at least {least}", got=int(codes.min()))
     wide = torch.from_numpy(codes).to(_grid_dtype(dtype)).reshape(shape)

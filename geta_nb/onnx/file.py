@@ -9,7 +9,7 @@ DequantizeLinear around uint8 on inputs; codes as initializers of the narrowest 
     9 .. 16       INT16
 
 A weight with a step a channel has as many scales along that axis. An input of b bits is quantized to uint8 around 128 and clipped as
-integers to 2**(b-1) - 1 on either side; where nothing is negative, or its codes have no sign, around 0. That is exact for every b. Wider
+integers to its lowest and largest code; where nothing is negative, or its codes have no sign, around 0. That is exact for every b. Wider
 inputs are rounded in float32 (Div, Round, Clip, Mul): no kernel takes 16-bit inputs, and OpenVINO's QuantizeLinear is off by a code at
 that width now and then.
 """
@@ -41,8 +41,8 @@ _LARGEST_FILE = 2**31 - 1  # what one protobuf message can hold
 _TYPES = {"F": ["tensor(float)"], "C": ["tensor(int8)", "tensor(int16)"], "I": ["tensor(int32)", "tensor(int64)"]}
 # operator -> (inputs, whether the last may be absent, integer attributes, float attributes)
 _OPERATORS: dict[str, tuple[tuple[str, ...], bool, tuple[str, ...], tuple[str, ...]]] = {
-    "quantize_input": (("x",), False, ("levels", "nonnegative"), ("step",)),
-    "bend_input": (("x",), False, ("signed",), ("step", "clip", "exponent")),
+    "quantize_input": (("x",), False, ("lowest", "levels"), ("step",)),
+    "bend_input": (("x",), False, (), ("step", "exponent", "low", "high")),
     "dequantize": (("codes", "scale"), False, ("axis",), ("bound",)),
     "matmul": (("x", "codes", "scale", "bias"), True, ("turned", "axis"), ("bound",)),
     "rows": (("codes", "scale", "indices"), False, (), ("bound",)),
@@ -229,29 +229,28 @@ def _chain(node: NodeProto, steps: list[tuple[str, list[str], dict[str, Any]]], 
 
 
 def _write_quantize(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
-    step, levels, nonnegative = values["step"], values["levels"], bool(values["nonnegative"])
-    scale = writer.constant(step, np.float32)
-    if is_byte(levels, nonnegative):
-        zero = 0 if nonnegative else 128
-        ends = [writer.constant(zero + end, np.uint8) for end in (0 if nonnegative else -levels, levels)]
+    codes, scale = (values["lowest"], values["levels"]), writer.constant(values["step"], np.float32)
+    if is_byte(*codes):
+        zero = 128 if codes[0] < 0 else 0
+        ends = [writer.constant(zero + end, np.uint8) for end in codes]
         around = [scale, writer.constant(zero, np.uint8)]
         steps: list[Any] = [("QuantizeLinear", around, {}), ("Clip", ends, {}), ("DequantizeLinear", around, {})]
     else:
-        ends = [writer.constant(end, np.float32) for end in (0 if nonnegative else -levels, levels)]
+        ends = [writer.constant(end, np.float32) for end in codes]
         steps = [("Div", [scale], {}), ("Round", [], {}), ("Clip", ends, {}), ("Mul", [scale], {})]
     yield from _chain(node, steps, node.input[0])
 
 
 def _write_bend(writer: _Writer, node: NodeProto, values: dict[str, Any]) -> Iterator[NodeProto]:
     x, sign = node.input[0], f"{node.output[0]}_sign"
-    step, clip, exponent = (writer.constant(values[key], np.float32) for key in ("step", "clip", "exponent"))
-    bend: list[Any] = [("Pow", [exponent], {})] if values["exponent"] != 1 else []
-    middle = [("Min", [clip], {}), *bend, ("Div", [step], {}), ("Round", [], {}), ("Mul", [step], {})]
-    if values["signed"]:
+    step, exponent, low, high = (writer.constant(values[key], np.float32) for key in ("step", "exponent", "low", "high"))
+    steps: list[Any] = [("Clip", [low, high], {}), ("Div", [step], {}), ("Round", [], {}), ("Mul", [step], {})]
+    if values["exponent"] != 1 and values["low"] < 0:
         yield helper.make_node("Sign", [x], [sign], name=f"{node.name}_sign")
-        yield from _chain(node, [("Abs", [], {}), *middle, ("Mul", [sign], {})], x)
-    else:
-        yield from _chain(node, [("Relu", [], {}), *middle], x)
+        steps = [("Abs", [], {}), ("Pow", [exponent], {}), ("Mul", [sign], {}), *steps]
+    elif values["exponent"] != 1:
+        steps = [("Relu", [], {}), ("Pow", [exponent], {}), *steps]
+    yield from _chain(node, steps, x)
 
 
 def _weight_steps(writer: _Writer, codes: str, scale: str, bound: float, axis: int = 0) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 def lower_for_onnx(
     net: GraphNet, formats: Mapping[str, WeightFormat], *, integer_biases: bool = False, any_processor: bool = False
 ) -> tuple[fx.GraphModule, dict[str, int]]:
-    """Return the lowered network and the bits of each of its code buffers.
+    """Return the lowered network and the bits that the codes in each of its code buffers need.
 
     Args:
         net: the cut graph with its values, float32, on any device.
@@ -170,23 +170,37 @@ def _lower_inputs(module: fx.GraphModule) -> None:
                 "export_onnx: an input quantizer has no range.", at=quantizer.layer, expected="a calibrated subnet", got="clip_max = 0",
                 hint="geta.calibrate(batches)",
             )
-        step, clip, exponent = (float(number.detach()) for number in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
+        step, exponent = float(quantizer.step_size.detach()), float(quantizer.exponent.detach())
         source: Any = node.args[0]
-        levels = int(quantizer.codes(quantizer.clip_max.detach()))
+        lowest, levels = _code_ends(quantizer)
         with module.graph.inserting_before(node):
             if exponent == 1 and levels <= LARGEST_LEVELS[quantizer.signed]:
-                nonnegative = source in never_negative or not quantizer.signed
-                new = module.graph.call_function(ours.quantize_input.default, (source, step, levels, nonnegative))
+                lowest = 0 if source in never_negative else lowest
+                new = module.graph.call_function(ours.quantize_input.default, (source, step, lowest, levels))
             else:
-                new = module.graph.call_function(ours.bend_input.default, (source, step, clip, exponent, quantizer.signed))
+                new = module.graph.call_function(ours.bend_input.default, (source, step, exponent, *_bent_ends(quantizer)))
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         module.graph.erase_node(node)
 
 
-def is_byte(levels: int, nonnegative: bool) -> bool:
-    """Whether the codes of an input, at most ``levels`` in magnitude, fit into uint8 with a zero point."""
-    return levels <= (255 if nonnegative else 127)
+def _code_ends(quantizer: ActivationQuantizer) -> tuple[int, int]:
+    """Return the lowest and the largest code that an input quantizer gives."""
+    far = torch.full_like(quantizer.clip_max.detach(), torch.finfo(quantizer.clip_max.dtype).max)
+    return int(quantizer.codes(-far)), int(quantizer.codes(quantizer.clip_max.detach()))
+
+
+def _bent_ends(quantizer: ActivationQuantizer) -> tuple[float, float]:
+    """Return the ends of what an input quantizer rounds, sgn(x) |x|**t, as it computes them."""
+    step, clip, exponent = (number.detach() for number in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
+    top = clip.pow(exponent)
+    lowest = -top if quantizer.narrow_range else -(top + step)
+    return (float(lowest) if quantizer.signed else 0.0), float(top)
+
+
+def is_byte(lowest: int, levels: int) -> bool:
+    """Whether the codes of an input fit into uint8 with a zero point: at 0, or at 128 where some are negative."""
+    return levels <= 255 if lowest == 0 else lowest >= -128 and levels <= 127
 
 
 # Weights
@@ -266,13 +280,31 @@ class _Weight:
             channel_axis: of the output channels in the codes.
             integers_only: a runtime leaves the operator in float32 by itself where ``x`` is no input of bytes.
         """
-        if not _is_byte_input(x) or self.form.bits > 8:
+        if not _is_byte_input(x) or self.bits > 8:
             return 0.0 if integers_only else self.bound
         return self.bound if self.any_processor and not _pairs_fit(self.codes, x, channel_axis) else 0.0
 
-    def narrow(self, codes: Tensor) -> Tensor:
-        """Return codes as integers of 8 bits where they fit, else of 16."""
-        return codes.to(torch.int8 if self.form.bits <= 8 else torch.int16).contiguous()
+    @property
+    def bits(self) -> int:
+        """Bits that hold the codes: those of the format, or one more where the sign of the lowest one was turned."""
+        highest = int(self.codes.max()) if self.codes.numel() else 0
+        return self.form.bits + (highest >= 1 << (self.form.bits - 1))
+
+    def scaled(self, factor: Tensor, name: str) -> tuple[_Weight, Tensor]:
+        """Return the weight times a factor for each output channel, [C_out], and its scales, which are positive: signs go into codes.
+
+        Only where 16 bits do not hold the lowest code with its sign turned, signs go into scales; no kernel adds up such codes anyway.
+        """
+        signs = factor.sign()
+        turned = self._times(signs, name)
+        if turned.bits > MAX_BITS:
+            turned = self._times(signs.abs(), name)
+            return turned, (factor * self.scale.double()).float()
+        scale = (factor.abs() * self.scale.double()).clamp(min=torch.finfo(torch.float32).tiny).float()
+        return turned, scale  # a factor of 0: codes of 0, any scale
+
+    def _times(self, signs: Tensor, name: str) -> _Weight:
+        return replace(self, name=name, codes=self.codes * signs.to(self.codes.dtype).view(-1, *[1] * (self.codes.ndim - 1)))
 
 
 def _lower_use(
@@ -280,9 +312,10 @@ def _lower_use(
 ) -> None:
     """Let one reader of a weight read its codes instead."""
 
-    def buffers(codes: Tensor, scale: Tensor, suffix: str = "") -> tuple[fx.Node, fx.Node]:
-        bits[weight.name + suffix] = weight.form.bits
-        return _add_tensor(module, weight.name + suffix, weight.narrow(codes)), _add_tensor(module, f"{weight.name}{suffix}_scale", scale)
+    def buffers(codes: Tensor, scale: Tensor) -> tuple[fx.Node, fx.Node]:
+        bits[weight.name] = weight.bits
+        integers = codes.to(torch.int8 if weight.bits <= 8 else torch.int16).contiguous()
+        return _add_tensor(module, weight.name, integers), _add_tensor(module, f"{weight.name}_scale", scale)
 
     name = overload_name(user.target) if isinstance(user.target, torch._ops.OpOverload) else ""
     if name in ("linear", "addmm", "mm", "matmul") and (found := _PRODUCTS[name](node, user)) is not None and weight.codes.ndim == 2:
@@ -299,11 +332,9 @@ def _lower_use(
         user.target, user.kwargs = ours.rows.default, {}
         user.args = (*buffers(weight.codes, weight.scale), indices, weight.bound)
     elif factor is not None:
-        signs, scale = factor.sign().view(-1, *[1] * (weight.codes.ndim - 1)), factor.abs() * weight.scale.double()
-        scale = scale.clamp(min=torch.finfo(torch.float32).tiny).float()  # a factor of 0: codes of 0, any scale
-        read = buffers(weight.codes * signs.to(weight.codes.dtype), scale, f"_{user.name}")
+        weight, scale = weight.scaled(factor, f"{weight.name}_{user.name}")
         bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) * float(factor.abs().max())
-        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (*read, 0, bound)))
+        user.update_arg(1, module.graph.call_function(ours.dequantize.default, (*buffers(weight.codes, scale), 0, bound)))
     else:
         convolution = name in _CONVOLUTIONS
         bound = weight.bound_beside(user.args[0], channel_axis=0, integers_only=True) if convolution else weight.bound
@@ -318,8 +349,8 @@ def _is_byte_input(x: Any) -> bool:
 def _pairs_fit(codes: Tensor, x: fx.Node, channel_axis: int) -> bool:
     """Whether two products of an input's bytes and codes of one channel always add up in 16 bits, whichever two a kernel takes."""
     arguments: Any = x.args
-    levels, nonnegative = arguments[2:4]
-    byte = int(levels) if nonnegative else 128 + int(levels)
+    lowest, levels = arguments[2:4]
+    byte = int(levels) if lowest == 0 else 128 + int(levels)
     largest = codes.abs().movedim(channel_axis, 0).flatten(1).sort(dim=1, descending=True).values[:, :2].sum(1)
     return largest.numel() == 0 or int(largest.max()) * byte <= LARGEST_PAIR
 

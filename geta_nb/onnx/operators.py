@@ -3,8 +3,8 @@
 Comes in: nothing. Goes out: ``torch.ops.geta_nb.*`` with kernels, so that a lowered graph runs in torch, and traces. ``lowering``
 puts them into a graph, ``file`` writes each as standard ONNX operators. First step of stage 9.
 
-    quantize_input(x, step, levels, nonnegative)        step * clamp(round(x / step), -levels, levels), from 0 on where nonnegative
-    bend_input(x, step, clip, exponent, signed)         sgn(x) step round(min(|x|, clip)**exponent / step), from 0 on where not signed
+    quantize_input(x, step, lowest, levels)             step * clamp(round(x / step), lowest, levels)
+    bend_input(x, step, exponent, low, high)            step * round(clamp(sgn(x) |x|**exponent, low, high) / step)
     dequantize(codes, scale, axis, bound)               scale * codes, scale per tensor or along ``axis``
     matmul(x, codes, scale, bias, bound, turned, axis)  x @ (scale * codes) + bias
     rows(codes, scale, indices, bound)                  scale * codes[indices]
@@ -21,24 +21,22 @@ from torch import Tensor
 
 LIBRARY = torch.library.Library("geta_nb", "DEF")
 _SCHEMAS = (
-    "quantize_input(Tensor x, float step, int levels, bool nonnegative) -> Tensor",
-    "bend_input(Tensor x, float step, float clip, float exponent, bool signed) -> Tensor",
+    "quantize_input(Tensor x, float step, int lowest, int levels) -> Tensor",
+    "bend_input(Tensor x, float step, float exponent, float low, float high) -> Tensor",
     "dequantize(Tensor codes, Tensor scale, int axis, float bound) -> Tensor",
     "matmul(Tensor x, Tensor codes, Tensor scale, Tensor? bias, float bound, bool turned, int axis) -> Tensor",
     "rows(Tensor codes, Tensor scale, Tensor indices, float bound) -> Tensor",
 )
 
 
-def quantize_input(x: Tensor, step: float, levels: int, nonnegative: bool) -> Tensor:
-    """Return x^Q of an input with exponent 1; ``nonnegative``: what is below 0, if there is any, counts as 0."""
-    return (x / step).round().clamp(0 if nonnegative else -levels, levels) * step
+def quantize_input(x: Tensor, step: float, lowest: int, levels: int) -> Tensor:
+    """Return x^Q of an input with exponent 1, whose codes are ``lowest`` to ``levels``."""
+    return (x / step).round().clamp(lowest, levels) * step
 
 
-def bend_input(x: Tensor, step: float, clip: float, exponent: float, signed: bool) -> Tensor:
-    """Return x^Q of an input with any exponent; not ``signed``: what is below 0 counts as 0."""
-    if not signed:
-        return (x.clamp(0, clip).pow(exponent) / step).round() * step
-    return x.sign() * ((x.abs().clamp(max=clip).pow(exponent) / step).round() * step)
+def bend_input(x: Tensor, step: float, exponent: float, low: float, high: float) -> Tensor:
+    """Return x^Q of an input with any exponent; ``low`` and ``high`` are ends of what is rounded, after the power."""
+    return ((x.sign() * x.abs().pow(exponent)).clamp(low, high) / step).round() * step
 
 
 def dequantize(codes: Tensor, scale: Tensor, axis: int, bound: float) -> Tensor:

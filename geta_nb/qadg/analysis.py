@@ -20,7 +20,7 @@ from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, 
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
 from geta_nb.qadg.folded import QADG
-from geta_nb.qadg.insertion import join_branches, match_signs, put_branches
+from geta_nb.qadg.insertion import join_branches, match_codes, put_branches
 from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
@@ -49,9 +49,9 @@ class Analysis:
     quantizers: Quantizers
     cost: CostModel
 
-    def match_signs(self) -> None:
-        """Let the graph show the quantizers of inputs as they are now, signed or not."""
-        self.qadg = match_signs(self.trace.module, self.qadg, self.quantizers, self.state)
+    def match_codes(self) -> None:
+        """Let the graph show the quantizers as they are now: with a sign or without, with the lowest code or without."""
+        self.qadg = match_codes(self.trace.module, self.qadg, self.quantizers, self.state)
 
 
 def analyse(

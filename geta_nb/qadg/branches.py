@@ -81,7 +81,7 @@ class _Finder:
             inputs = node.all_input_nodes
             if node.op == "get_attr" or (node.op == "call_function" and inputs and all(item in self.static for item in inputs)):
                 self.static.add(node)
-            if _is_small(node) and (node.op == "get_attr" or (node.op == "call_function" and all(map(self._is_number, inputs)))):
+            if is_small(node) and (node.op == "get_attr" or (node.op == "call_function" and all(map(self._is_number, inputs)))):
                 self.numbers.add(node)
 
     def _is_number(self, node: fx.Node) -> bool:
@@ -97,7 +97,7 @@ class _Finder:
         shape = shape_of(item) or ()
         if item not in self.numbers or (len(shape) > 1 and shape == shape_of(reader)):
             return False
-        return _size(item) == 1 or len(shape) == len(shape_of(reader) or ())
+        return size_of(item) == 1 or len(shape) == len(shape_of(reader) or ())
 
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """Return the parameters and buffers behind the numbers that a node reads."""
@@ -206,13 +206,14 @@ def readers(node: fx.Node) -> list[fx.Node]:
     return result
 
 
-def _is_small(node: fx.Node) -> bool:
+def is_small(node: fx.Node) -> bool:
     """Whether a value has one element, or one for each index of a single axis of several, as steps of channels have."""
     shape = shape_of(node)
-    return _size(node) == 1 or (shape is not None and len(shape) > 1 and sum(size != 1 for size in shape) == 1)
+    return size_of(node) == 1 or (shape is not None and len(shape) > 1 and sum(size != 1 for size in shape) == 1)
 
 
-def _size(node: fx.Node) -> int | None:
+def size_of(node: fx.Node) -> int | None:
+    """Return how many elements a value has; None where it is no tensor."""
     shape = shape_of(node)
     return torch.Size(shape).numel() if shape is not None else None
 
@@ -282,7 +283,7 @@ def _describe(module: fx.GraphModule, finder: _Finder, region: _Region) -> Branc
 def _parameter_of(node: fx.Node, finder: _Finder) -> str:
     """Name of the largest parameter that a static value is made of."""
     found = [item for item in _ancestors(node) if item.op == "get_attr"]
-    return str(max(found, key=lambda item: _size(item) or 0).target) if found else node.name
+    return str(max(found, key=lambda item: size_of(item) or 0).target) if found else node.name
 
 
 def _ancestors(node: fx.Node) -> set[fx.Node]:

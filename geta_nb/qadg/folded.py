@@ -10,11 +10,10 @@ import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
 from torch import fx
 
 from geta_nb.graph import Trace, module_path, operator_name, shape_of
-from geta_nb.qadg.branches import Branch
+from geta_nb.qadg.branches import Branch, is_small, size_of
 from geta_nb.views import Shown
 
 
@@ -85,12 +84,11 @@ class QADG(Shown):
 
     @cached_property
     def _inside(self) -> set[str]:
-        """Names of folded nodes, and of the arithmetic on numbers that serves them alone (a scaled step size)."""
-        inside = {name for branch in self.branches for name in branch.nodes}
+        """Names of folded nodes, and of the arithmetic on numbers that serves them alone (a scaled step size), one or one a channel."""
+        inside, entries = {name for branch in self.branches for name in branch.nodes}, {branch.entry for branch in self.branches}
         for node in reversed(self.trace.module.graph.nodes):
-            shape = shape_of(node)
-            one = node.op == "call_function" and shape is not None and torch.Size(shape).numel() == 1
-            if one and node.users and all(user.name in inside for user in node.users):
+            number = node.op == "call_function" and (size_of(node) == 1 or (is_small(node) and node in self._static))
+            if number and node.users and node.name not in entries and all(user.name in inside for user in node.users):
                 inside.add(node.name)
         return inside
 

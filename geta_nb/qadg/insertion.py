@@ -83,17 +83,19 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
     return found
 
 
-def match_signs(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, state: Propagation) -> QADG:
-    """Return the QADG whose branches of inputs compute what their quantizers do now; the very one that came in where they all do.
+def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, state: Propagation) -> QADG:
+    """Return the QADG whose branches compute what their quantizers do now; the very one that came in where they all do.
 
-    A quantizer may lose its sign when it is calibrated. The folded graph stays; the raw nodes of such a branch are written anew.
+    A quantizer of an input may lose its sign when it is calibrated, and one of a weight takes over the codes that a subnet has. The folded
+    graph stays; the raw nodes of such a branch are written anew.
     """
     nodes = {node.name: node for node in module.graph.nodes}
     branches, layers, changed = [], dict(qadg.layers), False
     for branch in qadg.branches:
         layer = layers.get(branch.exit)
-        quantizer = quantizers.activations.get(layer or "")
-        if branch.kind == "attached" or quantizer is None or layer is None:
+        table = quantizers.weights if branch.kind == "attached" else quantizers.activations
+        quantizer: Quantizer | None = table.get(layer or "")
+        if quantizer is None or layer is None:
             branches.append(branch)
             continue
         old = [nodes[name] for name in branch.nodes]

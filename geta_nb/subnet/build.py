@@ -207,7 +207,7 @@ def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: 
         found: Tensor = quantizer(value)
         return found
     step, clip = (cut.slice(name, number.detach()) for number in (quantizer.step_size, quantizer.clip_max))
-    return fake_quantize(value, step, clip, quantizer.exponent.detach(), signed=quantizer.signed)
+    return fake_quantize(value, step, clip, quantizer.exponent.detach(), **quantizer.kind._asdict())
 
 
 def _agree_exactly(

@@ -27,6 +27,7 @@ class WeightFormat(Shown):
         exponent: t.
         axis: of the channels that have a step of their own; None: one step for the whole tensor.
         signed: integers may be negative.
+        narrow_range: where they may, the lowest is minus the largest; else one lower.
     """
 
     bits: int
@@ -35,6 +36,7 @@ class WeightFormat(Shown):
     exponent: float
     axis: int | None = None
     signed: bool = True
+    narrow_range: bool = True
 
     @property
     def channels(self) -> int:
@@ -58,9 +60,9 @@ def weight_format(quantizer: Quantizer, keep: Callable[[Tensor], Tensor] = lambd
     step, clip = (keep(number.detach()) for number in (quantizer.step_size, quantizer.clip_max))
     exponent = float(quantizer.exponent.detach())
     if step.numel() == 1:  # one channel is the whole tensor
-        return WeightFormat(bits, float(step), float(clip), exponent, signed=quantizer.signed)
+        return WeightFormat(bits, float(step), float(clip), exponent, None, *quantizer.kind)
     axis = next(at for at, size in enumerate(step.shape) if size > 1)
-    return WeightFormat(bits, tuple(step.flatten().tolist()), tuple(clip.flatten().tolist()), exponent, axis, quantizer.signed)
+    return WeightFormat(bits, tuple(step.flatten().tolist()), tuple(clip.flatten().tolist()), exponent, axis, *quantizer.kind)
 
 
 def nearly_whole(bits: float) -> int | float:
@@ -72,13 +74,15 @@ def nearly_whole(bits: float) -> int | float:
 def set_format(quantizer: Quantizer, form: WeightFormat) -> bool:
     """Give a quantizer the numbers of a format; return False, with nothing changed, where it has no place for them.
 
-    One number is given to all channels. Several need as many channels on the same axis.
+    One number is given to all channels. Several need as many channels on the same axis. The codes are then those of the format, the
+    lowest one too; whether they have a sign is the quantizer's own.
     """
     shape = quantizer.step_size.shape
     if form.axis is not None and [size for at, size in enumerate(shape) if at == form.axis or size != 1] != [form.channels]:
         return False
     like = quantizer.clip_max.detach()
     step, clip = (torch.tensor(numbers, dtype=like.dtype, device=like.device) for numbers in (form.step_size, form.clip_max))
+    quantizer.narrow_range = form.narrow_range
     quantizer.set_range(clip.view(shape) if form.axis is not None else clip)
     quantizer.exponent.fill_(form.exponent)
     quantizer.step_size.copy_(step.view(shape) if form.axis is not None else step)

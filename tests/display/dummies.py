@@ -188,7 +188,9 @@ def groups_of(net: Net, per_layer: int = 4) -> Groups:
     return Groups(group_of(a, b, i, number) for number, (a, b, i) in enumerate(layers))
 
 
-def quantizer(bits: float = 4, clip: float = 1.5, exponent: float = 1.0, *, signed: bool = True, channels: int = 1) -> Any:
+def quantizer(
+    bits: float = 4, clip: float = 1.5, exponent: float = 1.0, *, signed: bool = True, narrow_range: bool = False, channels: int = 1
+) -> Any:
     """Parameters of one quantizer; the clip value of channel c is c + 1 times ``clip``."""
     step = clip**exponent / (2 ** (bits - signed) - 1) if math.isfinite(bits) else math.nan
     d, q_m, t = (torch.tensor(value, dtype=torch.float64) for value in (step, clip, exponent))
@@ -196,7 +198,7 @@ def quantizer(bits: float = 4, clip: float = 1.5, exponent: float = 1.0, *, sign
         q_m = q_m * torch.arange(1.0, channels + 1).view(-1, 1)
         d = q_m**exponent / (2 ** (bits - signed) - 1)
     numbers = {"step_size": d.requires_grad_(), "clip_max": q_m.requires_grad_(), "exponent": t.requires_grad_()}
-    return SimpleNamespace(**numbers, signed=signed, bit_width=lambda: torch.tensor(bits, dtype=torch.float64))
+    return SimpleNamespace(**numbers, signed=signed, narrow_range=narrow_range, bit_width=lambda: torch.tensor(bits, dtype=torch.float64))
 
 
 def vertex(name: str, operator: str, module: str = "", shape: tuple[int, ...] = (1, 64, 8, 8), **more: Any) -> Any:
@@ -333,7 +335,7 @@ def trace_of(graph: Any) -> Any:
 
 def subnet_of(net: Net) -> Any:
     """What a subnet says of itself."""
-    formats = {f"{row['layer']}.weight": WeightFormat(row["bits"], 0.01, 0.5, 1.02) for row in net.layers}
+    formats = {f"{row['layer']}.weight": WeightFormat(row["bits"], 0.01, 0.5, 1.02, narrow_range=False) for row in net.layers}
     return SimpleNamespace(kind="native", formats=formats, activation_formats={})
 
 

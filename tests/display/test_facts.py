@@ -98,12 +98,23 @@ def test_branches_are_listed_with_their_kind() -> None:
     assert "8 attached" in qadg.qadg_text(dummies.vgg7_graph())
 
 
+@pytest.mark.parametrize("exponent", [0.7, 1.0, 1.4])
+@pytest.mark.parametrize("narrow_range", [True, False])
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_the_staircase_has_the_levels_of_its_bits(bits: int) -> None:
-    root = check_svg(quantizers.quantizer_svg(dummies.quantizer(bits)))
+def test_the_staircase_has_the_levels_of_its_bits(bits: int, narrow_range: bool, exponent: float) -> None:
+    quantizer = dummies.quantizer(bits, exponent=exponent, narrow_range=narrow_range)
+    root = check_svg(quantizers.quantizer_svg(quantizer))
     stairs = next(p for p in root.iter("{http://www.w3.org/2000/svg}polyline") if p.get("class") == "gv-l0")
     heights = {point.split(",")[1] for point in stairs.get("points", "").split()}
-    assert len(heights) == 2**bits - 1  # signed, symmetric: 2 * (2**(b-1) - 1) + 1
+    assert len(heights) == 2**bits - narrow_range  # symmetric: 2 * (2**(b-1) - 1) + 1
+    assert ("symmetric" in quantizers.quantizer_text(quantizer)) is narrow_range
+    assert (["codes", "symmetric"] in parse(quantizers.quantizer_html(quantizer)).cells) is narrow_range
+
+
+@pytest.mark.parametrize("narrow_range", [True, False])
+def test_a_staircase_of_many_levels_goes_one_step_further_down_where_codes_are_not_symmetric(narrow_range: bool) -> None:
+    points = quantizers._staircase(1.0, 127.0, 1.0, 160.0, below=not narrow_range)
+    assert (min(y for _, y in points), max(y for _, y in points)) == (-127 if narrow_range else -128, 127)
 
 
 def test_quantizer_parameters_are_shown() -> None:
@@ -127,9 +138,10 @@ def test_an_unsigned_staircase_begins_at_zero_and_has_a_level_for_each_code(bits
 def test_steps_of_channels_are_shown_from_the_smallest_to_the_largest() -> None:
     quantizer = dummies.quantizer(3, 1.5, channels=4)
     assert "per channel (4), d=0.5–2, q_m=1.5–6" in quantizers.quantizer_text(quantizer)
-    form = WeightFormat(3, (0.5, 2.0, 1.0), (1.5, 6.0, 3.0), 1.0, axis=0)
+    form = WeightFormat(3, (0.5, 2.0, 1.0), (1.5, 6.0, 3.0), 1.0, axis=0, narrow_range=False)
     assert subnet.format_text(form) == "WeightFormat(3 bits, per channel (3), d=0.5–2, q_m=1.5–6, t=1)"
     assert subnet.format_text(WeightFormat(3, 0.5, 3.5, 1.0, signed=False)) == "WeightFormat(3 bits, unsigned, d=0.5, q_m=3.5, t=1)"
+    assert subnet.format_text(WeightFormat(3, 0.5, 1.5, 1.0)) == "WeightFormat(3 bits, symmetric, d=0.5, q_m=1.5, t=1)"
 
 
 def test_an_uncalibrated_quantizer_says_so() -> None:

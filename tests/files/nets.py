@@ -16,11 +16,11 @@ from geta_nb.subnet.graph_net import GraphNet, list_entries
 
 
 def quantize(
-    model: nn.Module, bits: int | Mapping[str, int] = 4, keep: tuple[str, ...] = (), *, axis: int | None = None
+    model: nn.Module, bits: int | Mapping[str, int] = 4, keep: tuple[str, ...] = (), *, axis: int | None = None, narrow_range: bool = True
 ) -> dict[str, WeightFormat]:
     """Put every floating matrix of ``model`` on a grid in place and return the formats by parameter name, one per tied tensor.
 
-    With an ``axis`` each of its indices has a step of its own.
+    With an ``axis`` each of its indices has a step of its own. Without ``narrow_range`` all 2**b codes occur: a third is clipped.
     """
     formats = {}
     for name, parameter in model.named_parameters():
@@ -31,11 +31,11 @@ def quantize(
         wide = parameter.detach().to(torch.float64 if parameter.dtype is torch.float64 else torch.float32)
         others = [at for at in range(wide.ndim) if at != axis]
         clip = wide.abs().amax() if axis is None else wide.abs().amax(others, keepdim=True).clamp(min=0.01)
-        step = clip / levels
+        step = clip / levels if narrow_range else clip / (levels + 0.5) * 0.67
         with torch.no_grad():
-            parameter.copy_(torch.round(wide / step).clamp(-levels, levels) * step)
+            parameter.copy_(torch.round(wide / step).clamp(-levels - (not narrow_range), levels) * step)
         numbers = (float(step), float(clip)) if axis is None else (tuple(step.flatten().tolist()), tuple(clip.flatten().tolist()))
-        formats[name] = WeightFormat(width, *numbers, exponent=1.0, axis=axis)
+        formats[name] = WeightFormat(width, *numbers, exponent=1.0, axis=axis, narrow_range=narrow_range)
     return formats
 
 
@@ -46,9 +46,10 @@ def graph_subnet(
     bits: int | Mapping[str, int] = 4,
     *,
     axis: int | None = None,
+    narrow_range: bool = True,
 ) -> GraphNet:
     """Return ``model`` quantized and traced: a subnet of kind "graph"."""
-    formats = quantize(model, bits, axis=axis)
+    formats = quantize(model, bits, axis=axis, narrow_range=narrow_range)
     net = GraphNet.of(trace_model(model, args, kwargs).module)
     net.geta_info = SubnetInfo(kind="graph", formats=formats, activation_formats={}, graph=None)
     return net
@@ -62,18 +63,19 @@ def native_subnet(model: nn.Module, args: tuple[Any, ...], bits: int = 4) -> nn.
     return model
 
 
-def add_activation_quantizers(net: GraphNet, bits: int = 8, *, signed: bool = True) -> None:
+def add_activation_quantizers(net: GraphNet, bits: int = 8, *, signed: bool = True, narrow_range: bool = True) -> None:
     """Quantize the input of every linear layer: call_module nodes to ``<layer>.input_quantizer``, as a cut network has them."""
     for node in list(net.graph.nodes):
         if node.op == "call_function" and node.target is torch.ops.aten.linear.default:
             layer = node.args[1].target.rpartition(".")[0]
-            quantizer = ActivationQuantizer(torch.zeros(()), initial_bits=bits, layer=layer, signed=signed)
+            kind = {"signed": signed, "narrow_range": narrow_range}
+            quantizer = ActivationQuantizer(torch.zeros(()), initial_bits=bits, layer=layer, **kind)
             quantizer.set_range(2.0, bits)
             net.add_submodule(f"{layer}.input_quantizer", quantizer)
             with net.graph.inserting_before(node):
                 node.update_arg(0, net.graph.call_module(f"{layer}.input_quantizer", (node.args[0],)))
             step = float(quantizer.step_size.detach())
-            net.geta_info.activation_formats[layer] = WeightFormat(bits, step, clip_max=2.0, exponent=1.0, signed=signed)
+            net.geta_info.activation_formats[layer] = WeightFormat(bits, step, clip_max=2.0, exponent=1.0, **kind)
     net.recompile()
 
 

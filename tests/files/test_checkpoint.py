@@ -59,10 +59,11 @@ def test_a_checkpoint_that_knows_no_sign_has_signed_inputs(tmp_path: Path) -> No
     geta.save_checkpoint(tmp_path / "run")
     state = checkpoint.read(tmp_path / "run")
     state["model"] = {name: value for name, value in state["model"].items() if not name.endswith("has_sign")}
-    del state["quantize"]["signed"], state["quantize"]["granularity"]
+    del state["quantize"]["signed"], state["quantize"]["granularity"], state["quantize"]["narrow_range"]
     checkpoint.write(tmp_path / "old", state)
     other = gt.GETA.resume(tmp_path / "old", cnn(), IMAGES)
     assert other.quantizers is not None and all(quantizer.signed for quantizer in other.quantizers.activations.values())
+    assert all(q.narrow_range for q in (*other.quantizers.weights.values(), *other.quantizers.activations.values()))
 
 
 def test_a_run_with_channels_and_unsigned_inputs_goes_on(tmp_path: Path) -> None:

@@ -121,19 +121,24 @@ def test_a_resealed_file_loads_so_the_forgeries_below_reach_their_check(saved: P
 
 
 def test_another_version_says_so(saved: Path) -> None:
-    reseal(saved, metadata={"version": "3"})
-    with pytest.raises(ArtifactError, match=r"(?s)version '1' or '2'.*version '3'.*pip install -U"):
+    reseal(saved, metadata={"version": "4"})
+    with pytest.raises(ArtifactError, match=r"(?s)version '1' or '2' or '3'.*version '4'.*pip install -U"):
         load(saved)
 
 
-def test_a_file_of_the_first_version_still_loads(saved: Path, subnet: GraphNet) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_earlier_version_still_loads_and_its_codes_are_symmetric(version: int, saved: Path, subnet: GraphNet) -> None:
     def change(header: dict[str, Any]) -> None:
-        header["quantizers"] = {path: values[:2] for path, values in header["quantizers"].items()}  # it said nothing of a sign
+        # the first said nothing of a sign, the second nothing of the lowest code
+        header["quantizers"] = {path: values[: version + 1] for path, values in header["quantizers"].items()}
 
-    add_activation_quantizers(subnet)
+    add_activation_quantizers(subnet, signed=version == 1)
     save(subnet, saved)
-    reseal(saved, network=change, metadata={"version": "1"})
-    assert_same_tensors(subnet, load(saved))
+    reseal(saved, network=change, metadata={"version": str(version)})
+    again = load(saved)
+    assert_same_tensors(subnet, again)
+    assert again.get_submodule("head.input_quantizer").kind == (version == 1, True)
+    assert all(form.narrow_range for form in again.geta_info.formats.values())
 
 
 def test_an_unknown_operator_is_named(saved: Path) -> None:
@@ -282,6 +287,10 @@ def test_another_step_is_another_weight_so_the_checks_above_reach_theirs(by_chan
         lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": "0"}),
         lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "signed": 2}),
         lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "scale": 2}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "narrow": 2}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "narrow": None}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "narrow": False}),
+        lambda header: header["formats"]["stem.weight"].__setitem__(4, {"axis": 0, "narrow": [0]}),
         lambda header: header["formats"]["stem.weight"].__setitem__(4, [0]),
         lambda header: header["formats"]["stem.weight"].pop(),
         lambda header: header["formats"]["stem.weight"].append({}),
@@ -296,6 +305,9 @@ def test_another_step_is_another_weight_so_the_checks_above_reach_theirs(by_chan
         lambda header: row(header, "stem.weight")[4].update(bits=3),
         lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(2, 2),
         lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(2, "0"),
+        lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(3, 2),
+        lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(3, None),
+        lambda header: header["quantizers"]["head.input_quantizer"].__setitem__(3, [0]),
         lambda header: header["quantizers"]["head.input_quantizer"].append(0),
     ],
 )

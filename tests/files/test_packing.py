@@ -57,6 +57,12 @@ def test_symmetric_range_is_one_short_of_the_twos_complement() -> None:
     assert [largest_code(bits) for bits in (1, 2, 3, 8, 16)] == [0, 1, 3, 127, 32767]
 
 
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_the_lowest_code_of_each_width_is_packed_too(bits: int) -> None:
+    codes = np.array([-(2 ** (bits - 1)), 0, -(2 ** (bits - 1)), largest_code(bits), -(2 ** (bits - 1))])
+    np.testing.assert_array_equal(unpack(pack(codes, bits), bits, 5), codes)
+
+
 def test_memory_beyond_input_and_output_does_not_grow_with_the_tensor() -> None:
     def peak(count: int) -> int:
         codes = np.zeros(count, dtype=np.int16)

@@ -129,10 +129,10 @@ def test_steps_of_channels_are_numbers_of_the_file_and_wide_weights_have_them_to
     assert numbers.dtype == np.float32, "of a float32 network: nothing is lost"
 
 
-@pytest.mark.parametrize("signed", [True, False])
-def test_activation_quantizers_come_back(signed: bool, subnet: GraphNet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signed", "narrow_range"), [(True, True), (True, False), (False, True), (False, False)])
+def test_activation_quantizers_come_back(signed: bool, narrow_range: bool, subnet: GraphNet, tmp_path: Path) -> None:
     plain = subnet(image())
-    add_activation_quantizers(subnet, bits=3, signed=signed)
+    add_activation_quantizers(subnet, bits=3, signed=signed, narrow_range=narrow_range)
     assert not torch.equal(subnet(image()), plain)
     again = load(save(subnet, tmp_path / "net"))
     assert_same_outputs(subnet, again, image(4))
@@ -140,6 +140,7 @@ def test_activation_quantizers_come_back(signed: bool, subnet: GraphNet, tmp_pat
     assert again.geta_info.activation_formats == subnet.geta_info.activation_formats != {}
     quantizer = again.get_submodule("head.input_quantizer")
     assert quantizer.layer == "head" and quantizer.signed is signed is bool(quantizer.has_sign)
+    assert quantizer.kind == (signed, narrow_range)
     assert save(again, tmp_path / "again").read_bytes() == (tmp_path / "net").read_bytes()
     assert_same_outputs(subnet, copy.deepcopy(again), image(4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,18 @@ def test_a_weight_that_is_not_finite_is_named(subnet: GraphNet, tmp_path: Path, 
 def test_a_code_that_needs_more_bits_is_named(subnet: GraphNet, tmp_path: Path) -> None:
     with torch.no_grad():
         subnet.get_parameter("stem.weight")[0, 0, 0, 0] = 8 * subnet.geta_info.formats["stem.weight"].step_size
-    with pytest.raises(ArtifactError, match=r"(?s)too large.*stem\.weight.*at most 7 for 4 bits.*8"):
+    with pytest.raises(ArtifactError, match=r"(?s)too large.*stem\.weight.*-7 to 7 for 4 bits.*8"):
+        save(subnet, tmp_path / "net")
+
+
+@pytest.mark.parametrize(("narrow_range", "code"), [(True, 8), (True, -8), (False, 8), (False, -9)])
+def test_the_lowest_code_fits_only_where_codes_are_not_symmetric(narrow_range: bool, code: int, subnet: GraphNet, tmp_path: Path) -> None:
+    form = replace(subnet.geta_info.formats["stem.weight"], narrow_range=narrow_range)
+    subnet.geta_info.formats["stem.weight"] = form
+    with torch.no_grad():
+        subnet.get_parameter("stem.weight")[0, 0, 0, 0] = code * form.step_size
+    lowest = -7 if narrow_range else -8
+    with pytest.raises(ArtifactError, match=rf"(?s)too large.*stem\.weight.*{lowest} to 7 for 4 bits.*{code}"):
         save(subnet, tmp_path / "net")
 
 

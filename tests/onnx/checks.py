@@ -46,11 +46,18 @@ def compressed(
     widths: tuple[int, ...] = (8,),
     exponent: float = 1.0,
     unsigned: bool = False,
+    reach: float = 1.0,
     **options: Any,
 ) -> nn.Module:
-    """Quantize a net, without training: weights of these widths in turn, inputs of so many bits; ``unsigned``: whatever they are."""
+    """Quantize a net, without training: weights of these widths in turn, inputs of so many bits; ``unsigned``: whatever they are.
+
+    ``reach``: the part of its weights' range that a tensor keeps; below 1 some take the lowest code.
+    """
     geta = gt.GETA(model.eval(), args, quantize=gt.QuantConfig(activations=inputs is not None, initial_bits=8, **options))
     assert geta.quantizers is not None
+    with torch.no_grad():
+        for weight in geta.quantizers.weights.values():
+            weight.clip_max.mul_(reach)
     set_widths(geta.quantizers.weights, widths)
     if inputs is not None:
         geta.calibrate([args])

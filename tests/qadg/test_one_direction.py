@@ -20,6 +20,7 @@ from tests.zoo import laws
 
 BOTH = gt.QuantConfig(activations=True)
 CHANNEL = gt.QuantConfig(activations=True, granularity="channel")
+PAPER = gt.QuantConfig.paper(activations=True)
 
 
 class Gated(nn.Module):
@@ -149,7 +150,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("config", [gt.QuantConfig(), BOTH, CHANNEL], ids=["weights", "weights and inputs", "channels"])
+@pytest.mark.parametrize("config", [gt.QuantConfig(), BOTH, PAPER, CHANNEL], ids=["weights", "weights and inputs", "paper", "channels"])
 @pytest.mark.parametrize("name", NETS)
 def test_folding_the_quantized_models_own_trace_gives_the_same_graph(name: str, config: gt.QuantConfig) -> None:
     build, inputs = NETS[name]
@@ -176,6 +177,22 @@ def test_branches_of_channels_and_of_unsigned_inputs_are_found_and_noted_with_th
             assert node.meta["val"].shape == (8 if "head" not in str(node.target) else 2, 1, 1, 1)
     seen = geta.trace_quantized()
     assert all(branch.keeps_zero for branch in seen.branches) and len(seen.branches) == len(geta.qadg.branches) == 6
+
+
+def test_a_row_of_parameters_is_a_vertex_although_only_a_quantizer_reads_it() -> None:
+    """Arithmetic on numbers folds away with the branch that it serves; what the branch quantizes does not, however small it is."""
+
+    class Query(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.layer = nn.Parameter(torch.randn(1, 6)), nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.query + 1) + x
+
+    geta = gt.GETA(Query(), ROWS, quantize=CHANNEL)
+    laws.check_same_graph(geta)
+    assert [vertex.operator for vertex in geta.qadg.vertices] == ["placeholder", "add", "linear", "add", "output"]
 
 
 class Ways(nn.Module):

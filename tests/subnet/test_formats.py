@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 import torch
@@ -14,13 +15,15 @@ from torch import nn
 import geta_nb as gt
 from geta_nb.quantizers import ActivationQuantizer, WeightQuantizer
 from geta_nb.subnet.formats import WeightFormat, set_format, weight_format
-from tests.small_nets import IMAGES, ROWS, assert_same, cnn, evaluate, every_third
+from tests.small_nets import IMAGES, ROWS, assert_same, cnn, evaluate, every_third, leaves
+from tests.zoo import laws
 
 WEIGHT = torch.tensor([[1.0, -2.0, 0.5], [4.0, 0.25, -3.0]])
 FORMS = {
     "tensor": WeightFormat(4, 0.5, 3.5, 1.25),
     "channels": WeightFormat(4, (0.5, 0.25), (3.5, 1.75), 1.25, axis=0),
     "unsigned": WeightFormat(4, 0.5, 7.5, 1.0, signed=False),
+    "one code lower": WeightFormat(4, 0.5, 3.5, 1.0, narrow_range=False),
 }
 
 
@@ -30,14 +33,16 @@ def test_a_format_copies_pickles_compares_and_is_json(form: WeightFormat) -> Non
     assert json.loads(json.dumps(asdict(form)))["bits"] == 4
 
 
+@pytest.mark.parametrize("narrow_range", [True, False])
 @pytest.mark.parametrize("axis", [None, 0, 1])
-def test_a_quantizer_takes_over_the_numbers_that_it_gave(axis: int | None) -> None:
-    first, second = (WeightQuantizer.for_weight(weight, initial_bits=5, axis=axis) for weight in (WEIGHT, torch.ones(2, 3)))
+def test_a_quantizer_takes_over_the_numbers_and_codes_that_it_gave(axis: int | None, narrow_range: bool) -> None:
+    first = WeightQuantizer.for_weight(WEIGHT, initial_bits=5, axis=axis, narrow_range=narrow_range)
+    second = WeightQuantizer.for_weight(torch.ones(2, 3), initial_bits=5, axis=axis, narrow_range=not narrow_range)
     with torch.no_grad():
         first.exponent.fill_(1.25)
     form = weight_format(first)
     assert form.axis == axis and form.channels == (1 if axis is None else WEIGHT.shape[axis])
-    assert set_format(second, form)
+    assert set_format(second, form) and second.kind == first.kind == (form.signed, form.narrow_range)
     for mine, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(mine, theirs)
     assert form.steps(WEIGHT).broadcast_to(WEIGHT.shape).shape == WEIGHT.shape
@@ -72,6 +77,33 @@ def test_an_input_without_a_sign_says_so() -> None:
     quantizer = ActivationQuantizer(torch.zeros(()), signed=False)
     quantizer.set_range(1.5, 2)
     assert weight_format(quantizer) == WeightFormat(2, 0.5, 1.5, 1.0, signed=False)
+
+
+@pytest.mark.parametrize("narrow", [(True, False), (False, True), (False, False)], ids=str)
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_a_second_compression_starts_from_the_very_same_codes_whatever_it_is_asked_for(granularity: str, narrow: tuple[bool, bool]) -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"activations": True, "granularity": granularity}
+    geta = gt.GETA(cnn().eval(), IMAGES, quantize=gt.QuantConfig(initial_bits=4, narrow_range=narrow[0], **options))
+    geta.calibrate([IMAGES])
+    assert geta.quantizers is not None
+    with torch.no_grad():
+        for weight in geta.quantizers.weights.values():  # a learned range: what lies below it counts
+            weight.set_range(0.6 * weight.clip_max)
+    geta.mask(every_third(geta))
+    subnet = geta.construct_subnet()
+    values = {name: subnet.get_parameter(name).detach().clone() for name in subnet.geta_info.formats}
+    lowest = min(float((values[name] / form.steps(values[name])).min().round()) for name, form in subnet.geta_info.formats.items())
+    assert lowest == (-7 if narrow[0] else -8)
+    again = gt.GETA(subnet, IMAGES, quantize=gt.QuantConfig(narrow_range=narrow[1], **options))
+    assert again.quantizers is not None
+    for name, value in values.items():
+        quantizer = again.quantizers.weights[again.quantizers.parameter_layer[name]]
+        assert_same([quantizer(value)], [value])
+    assert all(q.narrow_range is narrow[0] for q in (*again.quantizers.weights.values(), *again.quantizers.activations.values()))
+    with torch.no_grad():  # the trace shows those codes too
+        assert_same(leaves(again.trace.module(IMAGES)), evaluate(again.model, IMAGES), atol=2e-6)
+    laws.check_same_graph(again)
 
 
 @pytest.mark.parametrize("second", ["tensor", "channel"])
