@@ -14,7 +14,7 @@ from torch import nn
 
 from geta_nb.baselines.narrow import multiply_accumulates
 from geta_nb.bench.digits import EPOCHS, IMAGE, compress_digits, digits_net, evaluate, load_digits, paper_schedule, train_dense
-from geta_nb.bench.geta_run import PAPER_RULES, quantizers
+from geta_nb.bench.geta_run import PAPER_RULES, allocation, quantizers
 from geta_nb.budget import Budget
 
 TARGETS = (0.083, 0.032, 0.016)
@@ -84,13 +84,13 @@ def compressed_run(
     epochs: int = EPOCHS,
 ) -> dict[str, Any]:
     """Compress one network; see :func:`compress_digits`. Arguments and result are plain JSON."""
-    data = load_digits()
+    data, paper = load_digits(), (rules or {}).get("rules") == "paper"
     return compress_digits(
         seed,
-        Budget(relative_bops=relative_bops),
+        Budget(relative_bops=relative_bops, allocation=allocation(paper=paper)),
         data=data,
         epochs=epochs,
-        quantize=quantizers(paper=(rules or {}).get("rules") == "paper", activations=activations),
+        quantize=quantizers(paper=paper, activations=activations),
         schedule=paper_schedule(data, epochs=epochs) if paper_stages else None,
         rules=rules,
     )

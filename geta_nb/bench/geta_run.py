@@ -75,6 +75,11 @@ def quantizers(*, paper: bool, activations: bool) -> QuantConfig:
     return QuantConfig.paper(activations=activations) if paper else QuantConfig(activations=activations)
 
 
+def allocation(*, paper: bool) -> str:
+    """Return how a cost target is split between layers: by the paper all have one range."""
+    return "uniform" if paper else "joint"
+
+
 def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
     own = {field.name for field in fields(Rules)} - {"saliency", "forgetting"}
     options = {name: value for name, value in rules.items() if name not in own}
@@ -148,7 +153,7 @@ def compress_task(
     of_budget, of_quantizers, of_optimizer = _sorted_options(changed)
     schedule = STAGES[stages](total) if stages else Schedule.for_steps(total)
     schedule = schedule if bits is None else schedule_down_to(bits, schedule)
-    budget = Budget(relative_bops=relative_bops, **ranges, **of_budget)
+    budget = Budget(relative_bops=relative_bops, **ranges, **{"allocation": allocation(paper=paper), **of_budget})
     quantize = replace(quantizers(paper=paper, activations=activations), **of_quantizers)
     rules = {**(PAPER_RULES if paper else {}), **of_optimizer}
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
