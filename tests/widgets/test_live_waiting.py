@@ -10,6 +10,9 @@ import geta_nb as gt
 from geta_nb.widgets import live_run, meter
 from tests.widgets.live_runs import Endless, Training
 
+# two images that are soon known by heart say little of which groups matter
+pytestmark = pytest.mark.filterwarnings("ignore:QASSO. a layer collapses:geta_nb.errors.CollapseWarning")
+
 
 class Clock:
     """Time that passes only while somebody waits for it."""
