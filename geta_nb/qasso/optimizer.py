@@ -161,6 +161,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         # an id belongs to one object: those of a copy are others
         twin._names = {id(memo[key]): name for key, name in self._names.items() if key in memo}
+        twin._watch(fade=False)
         return twin
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -261,16 +262,14 @@ class QASSO(Shown, torch.optim.Optimizer):
 
     def _tie(self, bundle: Bundle | None) -> None:
         """Hand the gradients of steps that cannot shrink on to what they depend on."""
-        fixed = self.bank.frozen is not None
-        if not len(self.bank) or self.rules.tie == "never" or (self.rules.tie == "frozen" and not fixed):
-            return
-        if self.schedule.stage(self.steps_done) != WARM_UP or fixed:
+        begun = self.schedule.stage(self.steps_done) != WARM_UP and self.rules.tie == "bound"
+        if len(self.bank) and self.rules.tie != "never" and (begun or self.bank.frozen is not None):
             self.bank.tie(bundle.flat if bundle is not None and len(bundle) == self.bank.n_trained else None)
 
-    def _watch(self) -> None:
+    def _watch(self, *, fade: bool = True) -> None:
         """Let inputs be counted on some of the steps until no width will fall any more."""
         if self.bank.histograms and (self.bank.frozen is None or self.bank.watching):
-            self.bank.watch(self.bank.frozen is None and self.steps_done % WATCHED_EVERY == 0)
+            self.bank.watch(self.bank.frozen is None and self.steps_done % WATCHED_EVERY == 0, fade=fade)
 
     def _evaluate(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
@@ -396,5 +395,5 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
         self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
         self.bank.load_counted(own["histograms"])
-        self._watch()
+        self._watch(fade=False)
         self.pruner.load_state_dict(own)

@@ -333,12 +333,12 @@ class QuantizerBank:
             histogram.counts.copy_(counted["counts"][i])
             histogram.extremes.copy_(counted["extremes"][i])
 
-    def watch(self, on: bool) -> None:
-        """Let the inputs of the coming step be counted, or not; what was counted before fades."""
+    def watch(self, on: bool, *, fade: bool = True) -> None:
+        """Let the inputs of the coming step be counted, or not; what was counted before fades, unless the step had begun already."""
         for quantizer, histogram in zip(self.quantizers[len(self) - len(self.histograms) :], self.histograms, strict=True):
             assert isinstance(quantizer, ActivationQuantizer)
             quantizer.watcher = histogram if on else None
-            if on:
+            if on and fade:
                 histogram.counts.mul_(FADING)
 
     @torch.no_grad()

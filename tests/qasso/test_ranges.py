@@ -112,7 +112,7 @@ def test_the_channels_of_a_layer_share_one_width_at_every_step_and_a_whole_one_i
 
 
 @pytest.mark.parametrize("config", [BOTH, CHANNELS], ids=["tensor", "channel"])
-@pytest.mark.parametrize("stop", [3, 9, 15])
+@pytest.mark.parametrize("stop", [3, 4, 8, 15])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit_with_what_its_inputs_were(config, stop):
     whole, first, second = (compress(config=config, schedule=FALLS) for _ in range(3))
     whole.train(20)
@@ -122,6 +122,23 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit_with_what_its_inputs_were(co
     second.stream.set_state(first.stream.get_state())
     second.train(20 - stop)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_a_copy_counts_its_inputs_as_the_original_does(stop):
+    run = compress(config=BOTH, schedule=FALLS)
+    run.train(stop)
+    model, optimizer = copy.deepcopy((run.model, run.optimizer))
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 3, 8, 8), torch.randint(4, (8,))) for _ in range(8)]
+    for net, steps in ((run.model, run.optimizer), (model, optimizer)):
+        for x, y in batches:
+            steps.zero_grad()
+            torch.nn.functional.cross_entropy(net(x), y).backward()
+            steps.step()
+    assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), model.state_dict().values(), strict=True))
+    for name, counts in run.optimizer.bank.counted().items():
+        assert counts.any() and torch.equal(counts, optimizer.bank.counted()[name])
 
 
 def test_inputs_are_counted_in_training_alone_and_no_longer_than_bits_fall():
