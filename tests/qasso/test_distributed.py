@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 import geta_nb as gt
 from geta_nb.errors import ConfigError
 from tests.qasso import ddp_worker
+from tests.qasso.nets import COLLAPSES
 from tests.small_nets import ROWS
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
@@ -64,11 +65,13 @@ def distance(left: dict[str, Any], right: dict[str, Any]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(COLLAPSES)
 def test_two_ranks_are_one_process(tmp_path: Path) -> None:
     check(2, tmp_path, [{"save_at": 9}, {"optimizer": "adamw", "ddp": {"gradient_as_bucket_view": True}}, {"rules": "paper"}])
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(COLLAPSES)
 def test_four_ranks_are_one_process(tmp_path: Path) -> None:
     check(4, tmp_path, [{"budget": {"relative_bops": 0.008}, "optimizer": "adamw"}, {"accumulate": 2, "ddp": {"static_graph": False}}])
 
