@@ -66,6 +66,7 @@ def budget_text(budget: Budget) -> str:
     values: list[tuple[str, object]] = [(key, getattr(budget, key)) for key in keys if getattr(budget, key) is not None]
     values += [("bit_range", budget.bit_range), ("activation_bit_range", budget.activation_bit_range)]
     values += [("round_to", budget.round_to)] if budget.round_to != 1 else []
+    values += [("allocation", budget.allocation)] if budget.allocation != "joint" else []
     exceptions = f" with {count(len(budget.exceptions))} exceptions" if budget.exceptions else ""
     return _call(budget, values) + exceptions
 
@@ -78,6 +79,9 @@ def budget_html(budget: Budget) -> str:
         ("activation bits", bit_range(budget.activation_bit_range)),
         ("kept groups are a multiple of", number(budget.round_to)),
     ]
+    if budget.target is not None:
+        joint = budget.allocation == "joint"
+        rows.append(("bits may fall", "to the low end, less far where a layer costs little" if joint else "to the low end in every layer"))
     exceptions = [(name(pattern), *_exception_cells(layer)) for pattern, layer in budget.exceptions.items()]
     head = ("layers", "protected", "weight bits", "activation bits", "sparsity at most")
     return fragment("Budget", facts(rows), table(head, exceptions, label="exceptions") if exceptions else "")

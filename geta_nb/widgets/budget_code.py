@@ -25,7 +25,7 @@ def budget_code(budget: Budget) -> str:
     """
     plain = Budget()
     values: list[str] = []
-    for name in (*MODES, "bit_range", "activation_bit_range", "round_to"):
+    for name in (*MODES, "bit_range", "activation_bit_range", "round_to", "allocation"):
         value = getattr(budget, name)
         if value is not None and (name in MODES or value != getattr(plain, name)):
             values.append(f"{name}={value!r}")
@@ -50,7 +50,7 @@ def form_of(budget: Budget) -> dict[str, Any]:
         "mode": next((name for name in MODES[1:] if getattr(budget, name) is not None), MODES[0]),
         **{name: getattr(budget, name) for name in MODES},
         "bits": list(budget.bit_range), "activation_bits": list(budget.activation_bit_range), "round_to": budget.round_to,
-        "exceptions": exceptions,
+        "allocation": budget.allocation, "exceptions": exceptions,
     }
 
 
@@ -62,6 +62,7 @@ def budget_of(form: Mapping[str, Any]) -> tuple[Budget | None, dict[str, str]]:
         "bits": {"bit_range": _pair(form.get("bits"))},
         "activation_bits": {"activation_bit_range": _pair(form.get("activation_bits"))},
         "round_to": {"round_to": form.get("round_to")},
+        "allocation": {"allocation": form.get("allocation", Budget().allocation)},
     }
     given: dict[str, Any] = {}
     if mode not in MODES or form.get(mode) is None:
