@@ -192,13 +192,15 @@ def _memory_order(x: Tensor) -> list[int] | None:
 @lru_cache(maxsize=64)
 def _compiled(uniform: bool, kind: Codes, needs: Needs) -> Callable[..., Found] | None:
     """Return the formulas as one compiled loop over vectors of any length; None, and a warning, where there is no compiler."""
-    # the compiler counts versions by code object and stops at a few: each of ours is a function of its own
-    formulas = FunctionType(_formulas.__code__.replace(co_name=f"formulas_{uniform:d}_{'_'.join(map(str, kind))}_{needs}"), globals())
-    loop: Callable[..., Found] = torch.compile(partial(formulas, uniform=uniform, kind=kind, needs=needs), dynamic=True)
-    one = torch.ones(())
+    # the compiler counts versions by code object and stops at a few: each of ours is a function of its own (a ``partial`` is not: all
+    # of them are called through one function of torch)
+    name = f"formulas_{uniform:d}_{'_'.join(map(str, (*kind, *needs)))}"
+    formulas = FunctionType(_formulas.__code__.replace(co_name=name), globals(), name)
+    formulas.__kwdefaults__ = {"uniform": uniform, "kind": kind, "needs": needs}
+    loop: Callable[..., Found] = torch.compile(formulas, dynamic=True)
     try:
-        with torch.no_grad():
-            loop(torch.ones(COMPILED_FROM), torch.ones(COMPILED_FROM), one, one, one)
+        with torch.no_grad():  # five tensors, not one five times: that would be another version
+            loop(*(torch.ones(shape) for shape in (COMPILED_FROM, COMPILED_FROM, (), (), ())))
     except Exception as error:
         warnings.warn(
             GetaWarning(
