@@ -162,8 +162,8 @@ class Schedule(Shown):
         Pruning begins after 10 % of the steps or after 75, whichever is sooner (never before 2 %), and takes 40 % of the run or 700 steps,
         whichever is less (never under 18 %), in up to 20 portions of 35 steps or more. Bits fall six times (fewer, larger falls in a tiny
         run) until 20 % of the run or step 550, whichever is sooner (never before 15 %). So a run of 700 steps prunes from 10 to 50 %, one
-        of 4000 from 2 to 20 %: what a network needs to recover from a portion is steps, not a share of the run. Measured on validation
-        images of the fashion benchmark and on digits: docs/fashion.md.
+        of 4000 from 2 to 20 %: what a network needs to recover from a portion is steps, not a share of the run. Long runs were measured
+        on validation images of the fashion benchmark (docs/fashion.md, ``stages="late"``); short ones keep what the digits had.
 
         Args:
             total_steps: optimizer steps of the whole run, >= 4: one a stage.
