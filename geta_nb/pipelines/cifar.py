@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from geta_nb._extra import load
 from geta_nb.errors import InputError
 from geta_nb.pipelines.images import ImageArrays
+from geta_nb.pipelines.stand_ins import enlarged_digits
 
 SIDE, RECORD = 32, 1 + 3 * 32 * 32
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
@@ -79,14 +78,9 @@ def digits_as_cifar10() -> ImageArrays:
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    source = load("sklearn.datasets", "bench").load_digits()
-    rows = np.arange(len(source.target))
-    train, test = load("sklearn.model_selection", "bench").train_test_split(rows, test_size=0.2, random_state=0, stratify=source.target)
-    images = torch.tensor(source.images / 16.0, dtype=torch.float32)[:, None]
-    large = F.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False).repeat(1, 3, 1, 1)
-    pixels, labels = (255 * large).round().to(torch.uint8), torch.tensor(source.target)
+    train, test = ((images.repeat(1, 3, 1, 1), labels) for images, labels in enlarged_digits(SIDE))
     with tempfile.TemporaryDirectory() as folder:
-        write_cifar10(folder, (pixels[train], labels[train]), (pixels[test], labels[test]), [str(digit) for digit in range(10)])
+        write_cifar10(folder, train, test, [str(digit) for digit in range(10)])
         return read_cifar10(folder, shift=2, mirror=False)
 
 

@@ -62,14 +62,14 @@ def image_row(run: Run, name: str, images: Tensor, titles: Sequence[str], *, mos
 
     Args:
         name: file name without its end.
-        images: [N, 3, H, W], uint8, or float in any range.
+        images: [N, 3, H, W] or [N, 1, H, W], uint8, or float in any range.
         titles: one for each.
     """
     shown = min(len(images), most)
     figure, axes = _axes(shown, (1.25 * shown, 1.5))
     for axis, image, title in zip(axes, images[:shown].float(), titles, strict=False):
         low, high = float(image.min()), float(image.max())
-        axis.imshow(((image - low) / max(high - low, 1e-6)).permute(1, 2, 0).clamp(0, 1).numpy())
+        axis.imshow(((image - low) / max(high - low, 1e-6)).permute(1, 2, 0).clamp(0, 1).numpy(), cmap="gray")  # a colour image has its own
         axis.set_title(title[:14], fontsize=8)
         axis.axis("off")
     return _saved(run, name, figure, f"{shown} images: {', '.join(list(titles)[:shown])}")
@@ -117,3 +117,27 @@ def curves(run: Run, name: str, lines: Mapping[str, Sequence[Mapping[str, Any]]]
     return _saved(run, name, figure, f"{key} over steps; at the end: {ends}")
 
 
+
+
+def dots(run: Run, name: str, values: Mapping[str, tuple[float, float]], *, quality: str, first: str = "") -> Picture:
+    """Draw one value a row, in per cent, best on top, with its standard error as a line to both sides.
+
+    Args:
+        values: what -> (share, its standard error).
+        quality: name of the horizontal axis.
+        first: the row that is drawn filled and in bold.
+    """
+    ordered = sorted(values.items(), key=lambda item: item[1][0])
+    figure, (axis,) = _axes(1, (6.5, 0.6 + 0.3 * len(ordered)))
+    for height, (label, (value, error)) in enumerate(ordered):
+        face = "#d55e00" if label == first else "white"
+        axis.errorbar(100 * value, height, xerr=100 * error, fmt="o", color="#d55e00" if label == first else "#0072b2", mfc=face, capsize=2)
+    axis.set_yticks(range(len(ordered)), [label for label, _ in ordered], fontsize=8)
+    for tick in axis.get_yticklabels():
+        tick.set_fontweight("bold" if tick.get_text() == first else "normal")
+    axis.grid(axis="x", color="#ddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_xlabel(f"{quality} (%)")
+    axis.margins(y=0.08)
+    said = ", ".join(f"{label} {100 * value:.2f} %" for label, (value, _) in reversed(ordered))
+    return _saved(run, name, figure, f"{quality}: {said}")

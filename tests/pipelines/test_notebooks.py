@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 
 from geta_nb.bench.run_notebook import describe, describe_failure, run_notebook
-from geta_nb.pipelines import cifar, hf_nets, image_folder, squad, squad_task, superres, text
+from geta_nb.pipelines import cifar, fashion, hf_nets, image_folder, squad, squad_task, superres, text
 from geta_nb.pipelines.catalogue import read_pipeline
 from geta_nb.pipelines.published import STAND_IN
+from geta_nb.pipelines.run import Run
 from tests.pipelines.notebook_runs import NOTEBOOKS, ROOT, rerun_under_nbval, run_smoke, smoke_run
 
 SECTIONS = ["Question", "Parameters", "Data", "Compress", "Measure", "Report"]
@@ -155,12 +156,19 @@ def write_phi(folder):
     hf_nets.phi("tiny", vocabulary=300).save_pretrained(folder)
 
 
+def write_fashion(folder):
+    fashion.load_fashion(Run(folder / "out", smoke=True))
+    for file in (folder / "out" / "stand_in").iterdir():
+        file.rename(folder / file.name)
+
+
 REAL = {
     "02_resnet20_cifar10": (write_cifar, None),
     "04_bert_squad": (write_questions, write_bert),
     "05_resnet50_imagenet": (write_images, None),
     "07_phi_language_model": (write_texts, write_phi),
     "08_carn_super_resolution": (write_photographs, None),
+    "13_fashion": (write_fashion, None),
 }
 
 
