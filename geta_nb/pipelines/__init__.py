@@ -12,6 +12,7 @@ __all__ = [
     "cli",
     "compress",
     "conv_nets",
+    "fashion",
     "hf_nets",
     "image_folder",
     "images",

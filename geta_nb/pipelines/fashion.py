@@ -14,11 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.baselines.task import accuracy
-from geta_nb.bench.fashion_rows import COLUMNS, FULL_COLUMN, ROWS, Planned
-from geta_nb.bench.fashion_table import Bench, with_own_options
-from geta_nb.bench.fashion_task import BATCH, EPOCHS, SIDE, SMOKE_EPOCHS, SMOKE_IMAGES, TEST, TRAIN, Fashion
-from geta_nb.bench.idx_files import write_idx
-from geta_nb.bench.small_net import CLASSES
+from geta_nb.bench.fashion import (
+    BATCH,
+    CLASSES,
+    COLUMNS,
+    EPOCHS,
+    FULL_COLUMN,
+    ROWS,
+    SIDE,
+    SMOKE_EPOCHS,
+    SMOKE_IMAGES,
+    TEST,
+    TRAIN,
+    Bench,
+    Fashion,
+    Planned,
+    with_own_options,
+    write_idx,
+)
 from geta_nb.cost import Report
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.pipelines.batches import Batches
