@@ -216,6 +216,9 @@ Where a method departs from its source, its file says so. Three departures matte
 their regulariser by training many networks; here it follows the budget within one run. CLIP-Q seeks bits and sparsity of each
 layer by Bayesian optimisation; here one pair serves all. The pruning methods end with 8-bit rounding, so that they may keep four
 times (with activations sixteen times) the multiply-accumulates. Measured with torch {torch} on one CPU thread.
+
+What each method can be given of signs and starts beyond its paper: [Fashion-MNIST](fashion.md#signs-and-starts-what-each-method-is-given).
+Of that only DJPQ's unsigned inputs are on here.
 """
 
 
