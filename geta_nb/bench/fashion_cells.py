@@ -159,21 +159,22 @@ def _difference(ours: Cell, other: Cell, label: str) -> str:
     return f"GETA's defaults {100 * ours.mean:.2f}, {label} {100 * other.mean:.2f}: {100 * gap:+.2f} ± {100 * error:.2f} points{told}"
 
 
-Options = dict[tuple[str, str], dict[str, KeptRun]]
-"""(row, its options as JSON) -> column -> validation run."""
+Options = dict[tuple[str, str], dict[str, Cell]]
+"""(row, its options as JSON) -> column -> its validation runs."""
 
 
 def validation_text(runs: Iterable[KeptRun]) -> str:
     """Return the options that were compared on the last training images, the table's own in bold, and where others are ahead of them."""
-    found: Options = {}
-    for run in runs:
-        found.setdefault((run.row, _text(run.options)), {})[run.column] = run
+    grouped: dict[tuple[str, str], dict[str, list[KeptRun]]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        grouped.setdefault((run.row, _text(run.options)), {}).setdefault(run.column, []).append(run)
+    found = {place: {column: _cell([run.figures for run in same]) for column, same in group.items()} for place, group in grouped.items()}
     columns = [name for name in TUNED_AT if any(name in group for group in found.values())]
     means = {place: mean for row in ROWS for place, mean in _means(found, row).items()}
     rows = []
     for (row, options), group in sorted(found.items(), key=lambda item: (list(ROWS).index(item[0][0]), item[0][1])):
         own = options == _text(ROWS[row].options)
-        figures = [_words(_cell([group[column].figures])) if column in group else "" for column in columns]
+        figures = [_words(group.get(column)) for column in columns]
         mean = f"{100 * means[row, options]:.2f}" if (row, options) in means else ""
         rows.append([ROWS[row].label, f"**{options}**" if own else options, *figures, mean])
     head = ["row", "options", *(f"{COLUMNS[column].words} (validation, %)" for column in columns), "mean"]
@@ -190,8 +191,8 @@ def _means(found: Options, row: str) -> dict[tuple[str, str], float]:
     A column that none of the row's options reaches is left out; where others reach it, one that does not has 0 there.
     """
     whole = {place: group for place, group in found.items() if place[0] == row and set(group) == set(TUNED_AT)}
-    reached = [column for column in TUNED_AT if any("accuracy" in group[column].figures for group in whole.values())]
-    accuracies = {place: [float(str(group[column].figures.get("accuracy", 0.0))) for column in reached] for place, group in whole.items()}
+    reached = [column for column in TUNED_AT if any(group[column].accuracies for group in whole.values())]
+    accuracies = {place: [cell.mean if (cell := group[column]).accuracies else 0.0 for column in reached] for place, group in whole.items()}
     return {place: fmean(values) for place, values in accuracies.items() if values}
 
 

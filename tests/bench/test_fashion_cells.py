@@ -112,6 +112,16 @@ def test_options_are_compared_by_their_mean_and_better_ones_are_named():
     assert not [line for line in fashion_cells.validation_text(runs[:2]).splitlines() if line.startswith("-")]
 
 
+def test_options_that_were_run_with_several_seeds_are_compared_by_their_means():
+    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    figures = [(column, seed, accuracy) for column in ("w1.6", "a0.4") for seed, accuracy in enumerate((0.7, 0.8, 0.9))]
+    runs = [dataclasses.replace(tried(own, column, accuracy), seed=seed) for column, seed, accuracy in figures]
+    runs += [tried(other, "w1.6", 0.81), tried(other, "a0.4", 0.81)]
+    text = fashion_cells.validation_text(runs)
+    assert '| DJPQ | **{"gamma": 0.3}** | 80.00 ± 10.00 (5.77, 3) | 80.00 ± 10.00 (5.77, 3) | 80.00 |' in text
+    assert "by 1.00 points" in text
+
+
 def test_options_that_cannot_reach_a_column_do_not_win_by_the_other():
     own, other = {"gamma": 0.3}, {"gamma": 1.0}
     runs = [tried(own, "w1.6", 0.8), tried(own, "a0.4", 0.7), tried(other, "w1.6", 0.85), tried(other, "a0.4", None)]

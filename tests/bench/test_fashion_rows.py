@@ -135,13 +135,14 @@ def test_every_row_has_a_method_and_every_column_a_cost():
 
 def test_every_other_method_and_narrow_row_has_options_to_choose_from_that_its_method_takes():
     for name, row in ROWS.items():
-        ablated = name == f"geta{fashion_rows.ABLATED_AT}"
+        ablated = name in [f"geta{bits}" for bits in fashion_rows.ABLATED_AT]
         assert bool(row.tried) == (row.kind in (fashion_rows.OTHER, fashion_rows.NARROW) or ablated)
         known = set(inspect.signature(fashion_run.METHODS[row.method]).parameters)
         own = {field.name for owner in (gt.Budget, gt.QuantConfig, Rules) for field in dataclasses.fields(owner)} | {"lr_quant", "stages"}
         assert all(set(options) <= known | (own if row.kind == fashion_rows.GETA else set()) for options in (row.options, *row.tried))
     runs = fashion_table.validation_runs()
-    assert all(run.validation and run.planned.seed == 0 for run in runs)
+    assert all(run.validation and (run.planned.seed == 0 or run.options in ROWS[run.planned.row].repeated) for run in runs)
+    assert {run.planned.seed for run in runs if run.options == {"bits": 3, "granularity": "channel"}} == {0, 1, 2}
     assert len({run.name for run in runs}) == len(runs)
 
 
