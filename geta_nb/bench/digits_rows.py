@@ -59,6 +59,7 @@ _ABLATED = (0.032, 0.016)
 ABLATION = {
     "sparing": Recipe("families that have lost groups are not spared", rules={"sparing": 0.0}, targets=_ABLATED),
     "saliency": Recipe("saliency as in the paper", rules={"saliency": "paper"}, targets=_ABLATED),
+    "sign": Recipe("saliency averaged with its sign", rules={"saliency": "taylor"}, targets=_ABLATED),
     "forgetting": Recipe("forget rate as in the paper", rules={"forgetting": "paper"}, targets=_ABLATED),
     "schedule": Recipe("schedule as in the official run, no overlap", paper_stages=True, targets=_ABLATED),
     "lr_quant": Recipe("lr_quant 1e-4 instead of 1e-3", rules={"lr_quant": 1e-4}, targets=_ABLATED),

@@ -21,7 +21,7 @@ from geta_nb.qasso.members import Elements, Factors, Members, Products
 from geta_nb.qasso.plan import choose_count, count_redundant, find_limits, removal_order
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.rules import Rules
-from geta_nb.qasso.saliency import paper_scores, taylor_scores
+from geta_nb.qasso.saliency import fisher_scores, paper_scores, taylor_scores
 from geta_nb.qasso.schedule import JointPeriod, Schedule
 from geta_nb.qasso.target import CostTarget
 
@@ -101,7 +101,8 @@ class Pruner:
     def before(self, step: int, products: Products | None) -> None:
         """Take the gradients of ``step`` into account, and choose groups where a period begins."""
         if products is not None:
-            self.average.lerp_(products.per_group.to(self.average.dtype), 1 - self.rules.average_decay)
+            seen = products.per_group.to(self.average.dtype)
+            self.average.lerp_(seen.square() if self.rules.saliency == "fisher" else seen, 1 - self.rules.average_decay)
         period = self.schedule.joint_period(step)
         if self.active and period and period.k == 0:
             self._choose(period)
@@ -122,8 +123,8 @@ class Pruner:
             self._factors.apply()
 
     def _observes(self, step: int) -> bool:
-        """Whether the moving average of <x, g> takes ``step`` in: from a window before the joint stage until the last choice."""
-        if self.rules.saliency != "taylor" or not self.active:
+        """Whether the moving average takes ``step`` in: from a window before the joint stage until the last choice."""
+        if self.rules.saliency == "paper" or not self.active:
             return False
         begin, steps, periods = self.schedule.joint_begin, self.schedule.joint_steps, self.schedule.joint_periods
         return begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods
@@ -135,13 +136,14 @@ class Pruner:
     def scores(self, *, shared: bool = False) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
         members = self.members
-        figures = [self.average] if self.rules.saliency == "taylor" else [*members.square_sums(), members.inner_products()]
+        averaged = {"fisher": fisher_scores, "taylor": taylor_scores}.get(self.rules.saliency)
+        figures = [self.average] if averaged else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])
         if shared:
             stacked = ranks.mean(stacked)
         values, alive = stacked.cpu(), self.alive.cpu()
-        if self.rules.saliency == "taylor":
-            return taylor_scores(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
+        if averaged:
+            return averaged(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
         return paper_scores(values[0], values[1], values[2], self._sizes, alive)
 
     def _choose(self, period: JointPeriod) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from geta_nb.errors import ConfigError
 from geta_nb.views import Shown
 
-SALIENCIES = ("taylor", "paper")
+SALIENCIES = ("fisher", "taylor", "paper")
 FORGETTINGS = ("uniform", "paper")
 TIES = ("bound", "frozen", "never")
 
@@ -18,13 +18,14 @@ class Rules(Shown):
     """How groups are scored and forgotten.
 
     Args:
-        saliency: ``"taylor"``: |<x, g>|, averaged over steps, in units of the family's mean; ``"paper"``: five scores of one batch.
+        saliency: ``"fisher"``: the root of <x, g>^2, averaged over steps, in units of the family's mean; ``"taylor"``: |<x, g>|, averaged
+            with its sign; ``"paper"``: five scores of one batch.
         forgetting: ``"uniform"``: a group fades linearly over its period; ``"paper"``: forget rate and step size from two cosines.
         sparing: how much the default saliency spares a family that has lost groups already, 0 .. 1: see ``saliency.family_share``.
         refit: fit ranges anew, by least squared error, whenever a bit width falls.
         tie: where the gradient of a step size goes that cannot become smaller: ``"bound"``: to the clip value and the exponent while the
             width stands at its upper bound; ``"frozen"``: once the width is fixed; ``"never"``: nowhere (the paper).
-        average_decay: decay of the moving average of <x, g>, per step, 0 <= decay < 1.
+        average_decay: decay of the moving average of <x, g> or its square, per step, 0 <= decay < 1.
         eta, zeta: the paper's constants of the descent law, 0 .. 1.
         shrink: the paper's beta, 0 < beta < 1.
 
@@ -35,7 +36,7 @@ class Rules(Shown):
     'paper'
     """
 
-    saliency: str = "taylor"
+    saliency: str = "fisher"
     forgetting: str = "uniform"
     sparing: float = 0.5
     refit: bool = True

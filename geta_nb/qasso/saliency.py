@@ -33,7 +33,7 @@ def family_share(values: Tensor, family_of: Tensor, alive: Tensor, n_families: i
 
 
 def taylor_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families: int, sparing: float = 0.0) -> Tensor:
-    """Return the default saliency: |average of <x, g>| in units of the family's mean, [G].
+    """Return |average of <x, g>| in units of the family's mean, [G].
 
     <x, g> is minus the first-order change of the loss when the group is set to zero; its average over steps forgets the noise of batches.
 
@@ -42,6 +42,20 @@ def taylor_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families:
         family_of, alive, n_families, sparing: as for :func:`family_share`.
     """
     return family_share(average.abs(), family_of, alive, n_families, sparing)
+
+
+def fisher_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families: int, sparing: float = 0.0) -> Tensor:
+    """Return the default saliency: the root of the average of <x, g>^2 in units of the family's mean, [G].
+
+    Where training has settled, the average of <x, g> is near zero for every group, whatever it does for the outputs, and its sign is that
+    of the last batches. The average of the square does not vanish: it is x^T F x along the group, F the empirical Fisher information of
+    batches (as in Theis et al. 2018, arXiv:1801.05787, Molchanov et al. 2019, arXiv:1906.10771), which stands for the curvature.
+
+    Args:
+        average: moving average of <x, g>^2, [G], >= 0; its scale does not matter.
+        family_of, alive, n_families, sparing: as for :func:`family_share`.
+    """
+    return family_share(average.sqrt(), family_of, alive, n_families, sparing)
 
 
 def paper_scores(xx: Tensor, gg: Tensor, xg: Tensor, size: Tensor, alive: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ def test_part_files_of_killed_writers_are_swept_and_those_of_living_ones_stay(tm
     ("change", "match"),
     [
         ({"optimizer": torch.optim.SGD, "lr": 0.1}, r"at: +optimizer\s+expected: SGD\s+got: +AdamW"),
-        ({"rules": "paper"}, r"at: +rules\.saliency\s+expected: paper\s+got: +taylor"),
+        ({"rules": "paper"}, r"at: +rules\.saliency\s+expected: paper\s+got: +fisher"),
         ({"schedule": gt.Schedule(2, 5, 4, 8, 2, 2, joint_start=5)}, r"at: +schedule\.joint_periods\s+expected: 2\s+got: +3"),
     ],
 )

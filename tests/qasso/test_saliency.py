@@ -9,9 +9,9 @@ from torch import tensor
 
 from geta_nb.errors import ConfigError
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
-from geta_nb.qasso.members import Members, Segments
+from geta_nb.qasso.members import Members, Products, Segments
 from geta_nb.qasso.rules import Rules
-from geta_nb.qasso.saliency import paper_scores, taylor_scores
+from geta_nb.qasso.saliency import fisher_scores, paper_scores, taylor_scores
 from geta_nb.quantizers.fake_quant import fake_quantize
 from tests.qasso.nets import compress, mixed_table
 
@@ -46,6 +46,26 @@ def test_a_family_of_zeros_scores_zero_and_not_nan():
 def test_the_sign_of_the_average_does_not_matter():
     average = tensor([1.0, -3.0, 2.0, -4.0])
     assert torch.equal(taylor_scores(average, FAMILIES, ALL, 2), taylor_scores(-average, FAMILIES, ALL, 2))
+
+
+def test_the_root_of_mean_squares_is_shared_out_as_the_mean_is():
+    values, alive = tensor([1.0, 3.0, 2.0, 4.0]), tensor([True, True, True, False])
+    assert torch.equal(fisher_scores(values.square(), FAMILIES, alive, 2, 0.5), taylor_scores(values, FAMILIES, alive, 2, 0.5))
+
+
+@pytest.mark.parametrize(("saliency", "first"), [("fisher", "steady"), ("taylor", "alternating")])
+def test_a_group_whose_products_alternate_in_sign_is_unimportant_only_to_the_average_with_signs(saliency, first):
+    pruner = compress("mixed", rules=Rules(saliency=saliency, sparing=0.0)).optimizer.pruner
+    alternating, steady = 0, 1  # two groups of one family
+    assert pruner.members.family_of[alternating] == pruner.members.family_of[steady]
+    begin = pruner.schedule.joint_begin
+    for step in range(begin - pruner.rules.window, begin):
+        products = torch.ones(13)
+        products[alternating], products[steady] = 4.0 * (-1) ** step, 0.5
+        pruner.before(step, Products(products, products.sum(), frozenset()))
+    scores = pruner.scores()
+    lowest = {alternating: "alternating", steady: "steady"}[min((alternating, steady), key=lambda group: float(scores[group]))]
+    assert lowest == first
 
 
 def test_the_papers_score_is_the_mean_of_five_shares():
@@ -125,7 +145,7 @@ def test_the_quantized_value_is_c_plus_d_times_r(step, clip, exponent):
 
 
 def test_rules_know_two_presets_and_refuse_other_names():
-    assert (Rules().saliency, Rules().forgetting) == ("taylor", "uniform")
+    assert (Rules().saliency, Rules().forgetting) == ("fisher", "uniform")
     assert (Rules.preset("paper").saliency, Rules.preset("paper").forgetting) == ("paper", "paper")
     assert (Rules.preset("paper").refit, Rules.preset("paper").tie) == (False, "never")
     assert Rules.of("paper", "taylor", None) == Rules(saliency="taylor", forgetting="paper", refit=False, tie="never")
