@@ -129,8 +129,8 @@ ROWS: Mapping[str, Row] = {
         "Bayesian Bits", "bayesian_bits", {"rate": 0.01}, {"rate": 0.003}, {"rate": 0.05}, {"dense_share": 0.33}, {"refit": True}
     ),
     "hesso": _other(
-        "HESSO pruning, then PTQ", "hesso", {"saliency": "taylor"}, {"saliency": "fisher"}, {"saliency": "paper"}, {"ranges": "error"}, FEWER_BITS,
-        {"ranges": "error", "bits": 4},
+        "HESSO pruning, then PTQ", "hesso", {"saliency": "taylor"}, {"saliency": "fisher"}, {"saliency": "paper"}, {"ranges": "error"},
+        FEWER_BITS, {"ranges": "error", "bits": 4},
     ),
     "clipq": _other("CLIP-Q *", "clipq", {"bits": 3}, {"bits": 2}, {"bits": 4}, {"dense_share": 0.33}),
     "minmax": _other("PTQ, no further training", "minmax", {}, {"ranges": "error"}),
