@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import hypot, sqrt
 from statistics import fmean, stdev
 
-from geta_nb.bench.fashion_rows import COLUMNS, CREDIT, DEFAULTS, FIRST, NARROW, NARROW_FP32, ROWS, SECOND, SEEDS, TUNED_AT
+from geta_nb.bench.fashion_rows import COLUMNS, COMPRESSED, CREDIT, DEFAULTS, FIRST, NARROW, NARROW_FP32, ROWS, SECOND, SEEDS, TUNED_AT
 from geta_nb.bench.kept_runs import KeptRun
 
 
@@ -72,7 +72,7 @@ def cells_text(cells: Cells) -> str:
     """Return the table, what it means, the narrower networks' widths, what is out of reach and what is not measured yet."""
     columns = (*FIRST, *SECOND)
     head = ["test accuracy (%) at relative BOPs of at most", *(column.words for column in columns)]
-    rows = [[ROWS[name].label, *(_words(cells.get((name, column.name))) for column in columns)] for name in ROWS if name != "dense"]
+    rows = [[ROWS[name].label, *(_words(cells.get((name, column.name))) for column in columns)] for name in COMPRESSED]
     dense = cells.get(("dense", "dense"))
     notes = [
         f"Dense fp32: {_words(dense) or 'not measured yet'}. Mean ± deviation over seeds (standard error of the mean, number of seeds); "

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DENSE_FP32, NARROW_FP32, NARROW, GETA, OTHER = "dense", "narrower, fp32", "narrower, quantized", "GETA", "other method"
-KINDS = (DENSE_FP32, NARROW_FP32, NARROW, GETA, OTHER)
+AGAIN = "GETA's widths, from scratch"
+"""What GETA's widths are worth without its weights: a question to validation images alone, and no rival, for it costs a run of GETA."""
+KINDS = (DENSE_FP32, NARROW_FP32, NARROW, GETA, AGAIN, OTHER)
 SEEDS = (0, 1, 2)
 BEST_OTHERS = 2
 
@@ -117,6 +119,7 @@ ROWS: Mapping[str, Row] = {
     **{f"narrow{b}": _narrow(b) for b in (2, 3, 4)},
     **{f"geta{b}": _geta(b) for b in (2, 3, 4, 6)},
     "geta": Row("GETA, this package's defaults", GETA, "geta"),
+    "again": Row("GETA's widths and bits (geta3), trained from scratch", AGAIN, "geta_again", {"bits": 3}, repeated=({"bits": 3},)),
     "paper": Row("GETA, the paper's rules and settings", GETA, "geta", {"paper": True}),
     "lsq": _other(
         "LSQ, fixed bits", "lsq", {"dense_share": 0.33}, {"dense_share": 0.0}, {"dense_share": 0.5}, {"lr_step": 3e-4}, {"lr_step": 3e-3},
@@ -141,6 +144,8 @@ ROWS: Mapping[str, Row] = {
         "EagleEye sampling, then PTQ", "eagleeye", {"least": 0.3}, {"least": 0.1}, {"least": 0.6}, {"ranges": "error"}, FEWER_BITS
     ),
 }
+COMPRESSED = tuple(name for name, row in ROWS.items() if row.kind not in (DENSE_FP32, AGAIN))
+"""Rows of the table below the dense network."""
 CREDIT = "zeros scattered over the weights are counted as free, which ordinary devices cannot skip; its weights alone are quantized"
 
 UNIFORM, DEFAULTS = ("geta2", "geta3", "geta4", "geta6"), "geta"
@@ -163,8 +168,7 @@ def choosing() -> list[Planned]:
 
 def first_wave() -> list[Planned]:
     """Return the test runs of every row in every column that all rows have, with seed 0, the hardest columns first."""
-    rows = [name for name, row in ROWS.items() if row.kind != DENSE_FP32]
-    return [Planned("dense", FULL_COLUMN.name), *(Planned(row, column.name) for column in reversed(FIRST) for row in rows)]
+    return [Planned("dense", FULL_COLUMN.name), *(Planned(row, column.name) for column in reversed(FIRST) for row in COMPRESSED)]
 
 
 def leaders(validated: Accuracies, done: Iterable[Planned]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ import torch
 from geta_nb.baselines import bayesian_bits, clipq, djpq, eagleeye, hesso, lsq, magnitude, minmax, narrow
 from geta_nb.baselines.space import OVER_BUDGET, Space
 from geta_nb.baselines.task import Task
-from geta_nb.bench import geta_run
+from geta_nb.bench import geta_again, geta_run
 from geta_nb.bench.code_of import analysis_fingerprint, code_fingerprint
 from geta_nb.bench.fashion_rows import COLUMNS
 from geta_nb.bench.fashion_task import SIDE, fashion_net, fashion_task
@@ -23,6 +23,7 @@ from geta_nb.errors import BudgetError, InputError
 
 METHODS: Mapping[str, Callable[..., Any]] = {
     "geta": geta_run.compress_task,
+    "geta_again": geta_again.compress,
     "narrow": narrow.compress,
     "lsq": lsq.compress,
     "djpq": djpq.compress,
@@ -85,7 +86,7 @@ def fashion_run(
         raise InputError("fashion_run: the package's files changed while the command ran.", at=f"{method} at {column}", hint=hint)
     task, space = _task(folder, validation, smoke)
     target, started = COLUMNS[column], time.perf_counter()
-    more: dict[str, Any] = {} if method == "geta" else {"space": space}
+    more: dict[str, Any] = {} if method in ("geta", "geta_again") else {"space": space}
     more |= {"build": fashion_net} if method == "narrow" else {}
     try:
         found = METHODS[method](task, target.relative_bops, seed=seed, activations=target.activations, **more, **options)

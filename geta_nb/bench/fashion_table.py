@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from geta_nb.bench.fashion_cells import cells_of, cells_text, facts, lead, validation_text, verdict
-from geta_nb.bench.fashion_rows import ROWS, SECOND, SEEDS, TUNED_AT, Planned, choosing, first_wave, leaders, second_wave
+from geta_nb.bench.fashion_rows import COMPRESSED, ROWS, SECOND, SEEDS, TUNED_AT, Planned, choosing, first_wave, leaders, second_wave
 from geta_nb.bench.fashion_run import fashion_run, what_decides
 from geta_nb.bench.fashion_task import EPOCHS, check_folder, usual_folder
 from geta_nb.bench.jobs import Job, finished, write_json
@@ -160,13 +160,12 @@ def with_own_options(runs: Iterable[Planned], rows: Sequence[str] = (), *, valid
 
 def smoke_runs() -> list[Planned]:
     """Return every row in every column, with seed 0."""
-    rows = [name for name in ROWS if name != "dense"]
-    return first_wave() + [Planned(row, column.name) for column in SECOND for row in rows]
+    return first_wave() + [Planned(row, column.name) for column in SECOND for row in COMPRESSED]
 
 
 def validation_runs(rows: Sequence[str] = ()) -> list[Wanted]:
     """Return each row that has options to choose between, with each of them, in the two hardest columns; seed 0 unless they are close."""
-    chosen = {name: row for name, row in ROWS.items() if row.tried and (not rows or name in rows)}
+    chosen = {name: row for name, row in ROWS.items() if (row.tried or row.repeated) and (not rows or name in rows)}
     return [
         Wanted(Planned(name, column, seed), options, validation=True)
         for column in TUNED_AT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import BudgetError, ConfigError
 from geta_nb.geta import GETA
-from geta_nb.qasso import Rules, Schedule
+from geta_nb.qasso import QASSO, Rules, Schedule
 
 PAPER_RULES: Mapping[str, Any] = {"rules": "paper", "lr_quant": 1e-3}
 HIGHEST = 16
@@ -87,7 +87,15 @@ def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
     return options | {"rules": Rules(**changed)} if changed else options
 
 
-def compress(
+class Trained(NamedTuple):
+    """A network at the end of its run: analysed and masked, its optimizer, and the seconds that training took."""
+
+    geta: GETA
+    optimizer: QASSO
+    seconds: float
+
+
+def train(
     model: nn.Module,
     run: Run,
     budget: Budget,
@@ -95,18 +103,13 @@ def compress(
     quantize: QuantConfig | None = None,
     schedule: Schedule | None = None,
     rules: Mapping[str, Any] | None = None,
-    masked: bool = False,
-) -> dict[str, Any]:
-    """Train ``model`` with QASSO, in place, cut it, and measure what came out.
+) -> Trained:
+    """Train ``model`` with QASSO, in place.
 
     Args:
         quantize: default ``QuantConfig()``, weights only.
         schedule: default ``Schedule.for_steps(total)``.
         rules: further options of ``geta.qasso``, such as :data:`PAPER_RULES`, or options of ``Rules`` by name; default none.
-        masked: measure the masked network too.
-
-    Returns:
-        ``accuracy`` of the cut network, ``masked_accuracy`` if asked for, ``seconds`` of training, and the report's facts for a table.
     """
     geta = GETA(model, run.example, quantize=quantize or QuantConfig())
     if quantize is not None and quantize.activations:
@@ -115,12 +118,63 @@ def compress(
     optimizer = geta.qasso(torch.optim.Adam, budget=budget, schedule=schedule, **run.inner, **_options(rules or {}))
     started = time.perf_counter()
     run.train(model, optimizer)
-    seconds = time.perf_counter() - started
-    subnet = geta.construct_subnet()
-    facts = geta.report(subnet).to_dict()
+    return Trained(geta, optimizer, time.perf_counter() - started)
+
+
+def compress(model: nn.Module, run: Run, budget: Budget, *, masked: bool = False, **options: Any) -> dict[str, Any]:
+    """Train ``model`` with QASSO, in place, cut it, and measure what came out.
+
+    Args:
+        masked: measure the masked network too.
+        **options: of :func:`train`.
+
+    Returns:
+        ``accuracy`` of the cut network, ``masked_accuracy`` if asked for, ``seconds`` of training, and the report's facts for a table.
+    """
+    trained = train(model, run, budget, **options)
+    subnet = trained.geta.construct_subnet()
+    facts = trained.geta.report(subnet).to_dict()
     kept = ("max_abs_difference", "module_kind", "group_sparsity", "relative_bops", "relative_bops_full", "macs", "size_bytes")
-    measured = {"seconds": seconds, "accuracy": run.evaluate(subnet)} | ({"masked_accuracy": run.evaluate(geta.model)} if masked else {})
+    measured = {"seconds": trained.seconds, "accuracy": run.evaluate(subnet)}
+    measured |= {"masked_accuracy": run.evaluate(trained.geta.model)} if masked else {}
     return measured | {key: facts[key] for key in (*kept, "bit_widths", "activation_bit_widths")}
+
+
+class Settings(NamedTuple):
+    """What :func:`train` needs besides a network."""
+
+    run: Run
+    budget: Budget
+    quantize: QuantConfig
+    schedule: Schedule
+    rules: Mapping[str, Any]
+
+
+def settings_of(
+    task: Task, relative_bops: float, *, seed: int, activations: bool = False, bits: int | None = None, paper: bool = False, **changed: Any
+) -> Settings:
+    """Return how GETA compresses a task's network; arguments as for :func:`compress_task`.
+
+    Raises:
+        ConfigError: no such option.
+    """
+    total = task.epochs * task.steps_per_epoch
+    run = Run(
+        example=task.example,
+        calibration=task.calibration.split(64),
+        total_steps=total,
+        train=lambda model, optimizer: fit(task, model, task.epochs, seed=seed, optimizer=optimizer),
+        evaluate=task.evaluate,
+        inner={"lr": task.learning_rate, "weight_decay": task.weight_decay},
+    )
+    stages = changed.pop("stages", "official" if paper else None)
+    ranges: dict[str, Any] = {} if bits is None else dict.fromkeys(("bit_range", "activation_bit_range"), (bits, HIGHEST))
+    of_budget, of_quantizers, of_optimizer = _sorted_options(changed)
+    schedule = STAGES[stages](total) if stages else Schedule.for_steps(total)
+    schedule = schedule if bits is None else schedule_down_to(bits, schedule)
+    budget = Budget(relative_bops=relative_bops, **ranges, **{"allocation": allocation(paper=paper), **of_budget})
+    quantize = replace(quantizers(paper=paper, activations=activations), **of_quantizers)
+    return Settings(run, budget, quantize, schedule, {**(PAPER_RULES if paper else {}), **of_optimizer})
 
 
 def compress_task(
@@ -139,27 +193,15 @@ def compress_task(
         ConfigError: no such option.
     """
     torch.manual_seed(seed)
-    total = task.epochs * task.steps_per_epoch
-    run = Run(
-        example=task.example,
-        calibration=task.calibration.split(64),
-        total_steps=total,
-        train=lambda model, optimizer: fit(task, model, task.epochs, seed=seed, optimizer=optimizer),
-        evaluate=task.evaluate,
-        inner={"lr": task.learning_rate, "weight_decay": task.weight_decay},
+    run, budget, quantize, schedule, rules = settings_of(
+        task, relative_bops, seed=seed, activations=activations, bits=bits, paper=paper, **changed
     )
-    stages = changed.pop("stages", "official" if paper else None)
-    ranges: dict[str, Any] = {} if bits is None else dict.fromkeys(("bit_range", "activation_bit_range"), (bits, HIGHEST))
-    of_budget, of_quantizers, of_optimizer = _sorted_options(changed)
-    schedule = STAGES[stages](total) if stages else Schedule.for_steps(total)
-    schedule = schedule if bits is None else schedule_down_to(bits, schedule)
-    budget = Budget(relative_bops=relative_bops, **ranges, **{"allocation": allocation(paper=paper), **of_budget})
-    quantize = replace(quantizers(paper=paper, activations=activations), **of_quantizers)
-    rules = {**(PAPER_RULES if paper else {}), **of_optimizer}
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
-    if facts["relative_bops"] > relative_bops:
-        got = f"{facts['relative_bops']:.6g} after {total} steps"
-        raise BudgetError(f"GETA: {OVER_BUDGET}", expected=f"<= {relative_bops:.6g}", got=got)
+    return checked(as_result(facts, {"max_abs_difference": facts["max_abs_difference"]}), relative_bops, run.total_steps)
+
+
+def as_result(facts: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report's facts and an accuracy as those of ``baselines.task.Result`` are named."""
     return {
         "accuracy": facts["accuracy"],
         "relative_bops": facts["relative_bops"],
@@ -167,8 +209,20 @@ def compress_task(
         "size_bytes": facts["size_bytes"]["subnet"],
         "weight_bits": facts["bit_widths"],
         "activation_bits": facts["activation_bit_widths"],
-        "notes": {"group_sparsity": facts["group_sparsity"], "max_abs_difference": facts["max_abs_difference"]},
+        "notes": {"group_sparsity": facts["group_sparsity"], **notes},
     }
+
+
+def checked(result: dict[str, Any], relative_bops: float, steps: int) -> dict[str, Any]:
+    """Return a result that is within its budget.
+
+    Raises:
+        BudgetError: it is not, which is a defect.
+    """
+    if result["relative_bops"] > relative_bops:
+        got = f"{result['relative_bops']:.6g} after {steps} steps"
+        raise BudgetError(f"GETA: {OVER_BUDGET}", expected=f"<= {relative_bops:.6g}", got=got)
+    return result
 
 
 def _sorted_options(changed: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

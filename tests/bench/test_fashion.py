@@ -13,7 +13,7 @@ from torch import nn
 
 from geta_nb.baselines import narrow
 from geta_nb.baselines.space import Space, check_met
-from geta_nb.bench import code_of, fashion_rows, fashion_run, fashion_table, fashion_task, geta_run, idx_files, kept_runs
+from geta_nb.bench import code_of, fashion_rows, fashion_run, fashion_table, fashion_task, geta_again, geta_run, idx_files, kept_runs
 from geta_nb.bench.fashion_rows import COLUMNS, FIRST, ROWS, Planned
 from geta_nb.bench.fashion_task import TEST, TRAIN, Fashion
 from geta_nb.cost import CostModel
@@ -330,6 +330,33 @@ def test_a_run_too_short_for_its_schedule_is_not_taken_for_a_result(folder):
     task = dataclasses.replace(fashion_task.fashion_task(folder, smoke=True), epochs=4)  # one step an epoch
     with pytest.raises(BudgetError, match=r"GETA: over the budget(?s:.*)after 4 steps"):
         geta_run.compress_task(task, 0.032, seed=0, paper=True)
+
+
+def test_a_network_of_getas_widths_from_scratch_has_them_and_the_bits_but_none_of_the_weights(folder, monkeypatch):
+    task = dataclasses.replace(fashion_task.fashion_task(folder, smoke=True), epochs=30)
+    begun: list[dict[str, torch.Tensor]] = []
+    train = geta_again.train
+
+    def watched(model, *arguments, **options):
+        begun.append({name: value.clone() for name, value in model.state_dict().items()})
+        return train(model, *arguments, **options)
+
+    monkeypatch.setattr(geta_again, "train", watched)
+    pruned = geta_run.compress_task(task, 0.004, seed=1, activations=True, bits=3)
+    again = geta_again.compress(task, 0.004, seed=1, activations=True, bits=3)
+    assert {key: again[key] for key in ("weight_bits", "activation_bits", "macs", "relative_bops", "size_bytes")} == {
+        key: pruned[key] for key in ("weight_bits", "activation_bits", "macs", "relative_bops", "size_bytes")
+    }
+    wide, narrow = begun
+    shapes = {name.rpartition(".")[0]: len(value) for name, value in narrow.items() if name.endswith("weight") and value.dim() > 1}
+    assert again["notes"]["widths"] == shapes
+    assert sum(shapes.values()) < sum(len(value) for name, value in wide.items() if name.endswith("weight") and value.dim() > 1)
+    assert all(value.abs().sum() > 0 for name, value in narrow.items() if name.endswith("weight"))
+    assert all(bool((value == 1).all()) for name, value in narrow.items() if name.endswith("running_var"))
+
+
+def test_what_geta_found_is_no_rival_of_geta():
+    assert "again" not in {row for rows, _ in fashion_rows.RIVALS for row in rows}
 
 
 @pytest.mark.slow
