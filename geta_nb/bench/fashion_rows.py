@@ -97,10 +97,17 @@ def _tried(options: Mapping[str, Any], changes: Iterable[Mapping[str, Any]]) -> 
     return tuple({**options, **change} for change in changes)
 
 
-def _narrow(bits: int) -> Row:
-    options = {"bits": bits}
-    tried = _tried(options, ({"lr_step": 3e-4}, {"lr_step": 3e-3}, {"start": "error"}))
-    return Row(f"narrower networks, {bits} bits from the start", NARROW, "narrow", options, tried)
+def _chosen(
+    label: str, kind: str, method: str, base: Mapping[str, Any], changes: Iterable[Mapping[str, Any]], change: Mapping[str, Any]
+) -> Row:
+    """Return a row whose options are ``base`` with one of the ``changes``, the one that validation put ahead, or none: {}."""
+    grid, options = (base, *_tried(base, changes)), {**base, **change}
+    return Row(label, kind, method, options, tuple(other for other in grid if other != options))
+
+
+def _narrow(bits: int, chosen: Mapping[str, Any]) -> Row:
+    changes = ({"lr_step": 3e-4}, {"lr_step": 3e-3}, {"start": "error"})
+    return _chosen(f"narrower networks, {bits} bits from the start", NARROW, "narrow", {"bits": bits}, changes, chosen)
 
 
 def _geta(bits: int) -> Row:
@@ -109,39 +116,43 @@ def _geta(bits: int) -> Row:
     return Row(f"GETA, no fewer than {bits} bits", GETA, "geta", options, _tried(options, tried), _tried(options, repeated))
 
 
-def _other(label: str, method: str, options: Mapping[str, Any], *changes: Mapping[str, Any]) -> Row:
-    return Row(label, OTHER, method, options, _tried(options, changes))
+def _other(label: str, method: str, base: Mapping[str, Any], *changes: Mapping[str, Any], chosen: Mapping[str, Any]) -> Row:
+    return _chosen(label, OTHER, method, base, changes, chosen)
 
 
 ROWS: Mapping[str, Row] = {
     "dense": Row("dense network", DENSE_FP32, "narrow", {"bits": 32}),
     "narrow32": Row("narrower networks, fp32", NARROW_FP32, "narrow", {"bits": 32}),
-    **{f"narrow{b}": _narrow(b) for b in (2, 3, 4)},
+    **{f"narrow{b}": _narrow(b, chosen) for b, chosen in ((2, {"start": "error"}), (3, {}), (4, {"lr_step": 3e-4}))},
     **{f"geta{b}": _geta(b) for b in (2, 3, 4, 6)},
     "geta": Row("GETA, this package's defaults", GETA, "geta"),
     "again": Row("GETA's widths and bits (geta3), trained from scratch", AGAIN, "geta_again", {"bits": 3}, repeated=({"bits": 3},)),
     "paper": Row("GETA, the paper's rules and settings", GETA, "geta", {"paper": True}),
     "lsq": _other(
         "LSQ, fixed bits", "lsq", {"dense_share": 0.33}, {"dense_share": 0.0}, {"dense_share": 0.5}, {"lr_step": 3e-4}, {"lr_step": 3e-3},
-        {"start": "error"},
+        {"start": "error"}, chosen={"lr_step": 3e-3},
     ),
     "djpq": _other(
-        "DJPQ", "djpq", {"gamma": 0.3}, {"gamma": 0.1}, {"gamma": 1.0}, {"dense_share": 0.33}, {"lr_quant": 3e-3}, {"refit": True}
+        "DJPQ", "djpq", {"gamma": 0.3}, {"gamma": 0.1}, {"gamma": 1.0}, {"dense_share": 0.33}, {"lr_quant": 3e-3}, {"refit": True},
+        chosen={"dense_share": 0.33},
     ),
     "bayesian_bits": _other(
-        "Bayesian Bits", "bayesian_bits", {"rate": 0.01}, {"rate": 0.003}, {"rate": 0.05}, {"dense_share": 0.33}, {"refit": True}
+        "Bayesian Bits", "bayesian_bits", {"rate": 0.01}, {"rate": 0.003}, {"rate": 0.05}, {"dense_share": 0.33}, {"refit": True},
+        chosen={"dense_share": 0.33},
     ),
     "hesso": _other(
         "HESSO pruning, then PTQ", "hesso", {"saliency": "taylor"}, {"saliency": "fisher"}, {"saliency": "paper"}, {"ranges": "error"},
-        FEWER_BITS, {"ranges": "error", "bits": 4},
+        FEWER_BITS, {"ranges": "error", "bits": 4}, chosen={},
     ),
-    "clipq": _other("CLIP-Q *", "clipq", {"bits": 3}, {"bits": 2}, {"bits": 4}, {"dense_share": 0.33}),
-    "minmax": _other("PTQ, no further training", "minmax", {}, {"ranges": "error"}),
+    "clipq": _other("CLIP-Q *", "clipq", {"bits": 3}, {"bits": 2}, {"bits": 4}, {"dense_share": 0.33}, chosen={"dense_share": 0.33}),
+    "minmax": _other("PTQ, no further training", "minmax", {}, {"ranges": "error"}, chosen={}),
     "magnitude": _other(
-        "magnitude groups, then PTQ", "magnitude", {"dense_share": 0.5}, {"dense_share": 0.33}, {"ranges": "error"}, FEWER_BITS
+        "magnitude groups, then PTQ", "magnitude", {"dense_share": 0.5}, {"dense_share": 0.33}, {"ranges": "error"}, FEWER_BITS,
+        chosen=FEWER_BITS,
     ),
     "eagleeye": _other(
-        "EagleEye sampling, then PTQ", "eagleeye", {"least": 0.3}, {"least": 0.1}, {"least": 0.6}, {"ranges": "error"}, FEWER_BITS
+        "EagleEye sampling, then PTQ", "eagleeye", {"least": 0.3}, {"least": 0.1}, {"least": 0.6}, {"ranges": "error"}, FEWER_BITS,
+        chosen=FEWER_BITS,
     ),
 }
 COMPRESSED = tuple(name for name, row in ROWS.items() if row.kind not in (DENSE_FP32, AGAIN))

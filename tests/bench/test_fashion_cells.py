@@ -95,6 +95,10 @@ def test_facts_hold_what_the_accuracies_come_to():
     assert "mean" not in out and out["why_not"] == "2 bits are too dear"
 
 
+OWN = dict(ROWS["djpq"].options)
+"""What the table's row has."""
+
+
 def tried(options: dict, column: str, accuracy: float | None) -> KeptRun:
     run = kept("djpq", column, 0, accuracy or 0.0)
     figures = {"out_of_reach": "too dear"} if accuracy is None else run.figures
@@ -102,35 +106,35 @@ def tried(options: dict, column: str, accuracy: float | None) -> KeptRun:
 
 
 def test_options_are_compared_by_their_mean_and_better_ones_are_named():
-    own, other, half = {"gamma": 0.3}, {"gamma": 1.0}, {"gamma": 0.1}
+    own, other, half = OWN, {"gamma": 1.0}, {"gamma": 0.1}
     runs = [tried(own, "w1.6", 0.80), tried(own, "a0.4", 0.70), tried(other, "w1.6", 0.79), tried(other, "a0.4", 0.72)]
     runs += [tried(half, "w1.6", 0.99)]
     lines = fashion_cells.validation_text(runs).splitlines()
-    assert '| DJPQ | **{"gamma": 0.3}** | 80.00 | 70.00 | 75.00 |' in lines
+    assert f'| DJPQ | **{json.dumps(OWN, sort_keys=True)}** | 80.00 | 70.00 | 75.00 |' in lines
     assert '| DJPQ | {"gamma": 0.1} | 99.00 |  |  |' in lines, "one column is no comparison"
     assert lines[-1] == '- DJPQ: {"gamma": 1.0} is ahead of the table\'s own by 0.50 points'
     assert not [line for line in fashion_cells.validation_text(runs[:2]).splitlines() if line.startswith("-")]
 
 
 def test_options_that_were_run_with_several_seeds_are_compared_by_their_means():
-    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    own, other = OWN, {"gamma": 1.0}
     figures = [(column, seed, accuracy) for column in ("w1.6", "a0.4") for seed, accuracy in enumerate((0.7, 0.8, 0.9))]
     runs = [dataclasses.replace(tried(own, column, accuracy), seed=seed) for column, seed, accuracy in figures]
     runs += [tried(other, "w1.6", 0.81), tried(other, "a0.4", 0.81)]
     text = fashion_cells.validation_text(runs)
-    assert '| DJPQ | **{"gamma": 0.3}** | 80.00 ± 10.00 (5.77, 3) | 80.00 ± 10.00 (5.77, 3) | 80.00 |' in text
+    assert f'| DJPQ | **{json.dumps(OWN, sort_keys=True)}** | 80.00 ± 10.00 (5.77, 3) | 80.00 ± 10.00 (5.77, 3) | 80.00 |' in text
     assert "by 1.00 points" in text
 
 
 def test_options_that_cannot_reach_a_column_do_not_win_by_the_other():
-    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    own, other = OWN, {"gamma": 1.0}
     runs = [tried(own, "w1.6", 0.8), tried(own, "a0.4", 0.7), tried(other, "w1.6", 0.85), tried(other, "a0.4", None)]
     text = fashion_cells.validation_text(runs)
     assert "is ahead" not in text and "out of reach" in text
 
 
 def test_a_column_that_no_options_reach_does_not_count():
-    own, other = {"gamma": 0.3}, {"gamma": 1.0}
+    own, other = OWN, {"gamma": 1.0}
     runs = [tried(own, "w1.6", None), tried(own, "a0.4", 0.7), tried(other, "w1.6", None), tried(other, "a0.4", 0.72)]
     text = fashion_cells.validation_text(runs)
     assert '| DJPQ | {"gamma": 1.0} | out of reach | 72.00 | 72.00 |' in text and "by 2.00 points" in text
