@@ -8,6 +8,8 @@ before it sends the next, always the newest: the preview follows as fast as it i
 from __future__ import annotations
 
 import glob
+import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -15,9 +17,11 @@ import traitlets
 
 from geta_nb.budget import Budget, paths_of
 from geta_nb.cost import FP32_BITS, LayerCost
-from geta_nb.errors import ConfigError, GetaError
+from geta_nb.errors import ConfigError, GetaError, RunStateError
 from geta_nb.views import find_view
+from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
+from geta_nb.widgets.budget_lock import check_budget_is_free, lock_words
 from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 from geta_nb.widgets.run_checks import facade
@@ -45,7 +49,10 @@ class BudgetPanel(anywidget.AnyWidget):
 
     Raises:
         GetaError: a budget, here or set later, that this network cannot meet; the last good one stays.
+        RunStateError: a budget set while a run trains this network, which would not heed it: stop the run, set it, and start.
 
+    While a run trains the network, paused or not, the controls are locked and the panel says so; afterwards it says what a run that
+    was made for another budget will do with this one.
     What the form says wrongly is shown beside its field; ``budget`` and ``preview`` then keep their last good values.
     """
 
@@ -54,6 +61,7 @@ class BudgetPanel(anywidget.AnyWidget):
     facts = traitlets.Dict().tag(sync=True)
     form = traitlets.Dict().tag(sync=True)
     result = traitlets.Dict().tag(sync=True)
+    notice = traitlets.Dict({"locked": False, "words": ""}).tag(sync=True)
     budget = traitlets.Instance(Budget)
 
     def __init__(self, geta: GETA, budget: Budget | None = None) -> None:
@@ -63,11 +71,16 @@ class BudgetPanel(anywidget.AnyWidget):
         self.geta = facade(geta, "BudgetPanel")
         self.preview: Preview = geta.preview(start)
         self._answering = 0  # the number of the form that is being answered
+        self._run: Any = None  # a weak reference to the last run over the network that is known here
+        self._noticing, self._opened = threading.RLock(), False
         super().__init__(
             budget=start, facts=_facts(geta, self.preview), form=form_of(start), result=_answer(start, self.preview, 0),
         )
         heed_page(self)
         self.observe(self._read_form, "form")
+        self._opened = True
+        watch(self)
+        self.run_changed(run_over(geta))
 
     @property
     def code(self) -> str:
@@ -80,9 +93,15 @@ class BudgetPanel(anywidget.AnyWidget):
         budget: Budget = proposal["value"]
         if not hasattr(self, "preview") or budget == getattr(self, "_priced", None):
             return budget
-        self.preview = self.geta.preview(budget)
-        self._priced = budget
+        self._check_free()
+        preview = self.geta.preview(budget)
+        self._check_free()  # pricing takes a while
+        self.preview, self._priced = preview, budget
         return budget
+
+    def _check_free(self) -> None:
+        if self._opened:
+            check_budget_is_free(self.geta, "BudgetPanel.budget")
 
     @traitlets.observe("budget")
     def _show(self, change: Any) -> None:
@@ -91,6 +110,22 @@ class BudgetPanel(anywidget.AnyWidget):
         if not self._answering:  # set from Python: the form follows
             self.form = form_of(self.budget)
             self.result = _answer(self.budget, self.preview, 0)
+        self._notice()
+
+    def run_changed(self, run: Any) -> None:
+        """A run over this network has started, or ended: lock the controls or free them, and say so."""
+        if run is not None:
+            self._run = weakref.ref(run)
+        if self.result["errors"]:
+            self.result = _answer(self.budget, self.preview, self.result["answers"])
+        self._notice()
+
+    def _notice(self) -> None:
+        with self._noticing:  # the run's thread and the one that starts it may both be here: the later one is right
+            going = run_over(self.geta)
+            known = self._run() if self._run is not None else None
+            words = lock_words(going) if going is not None else known.budget_words(self.budget) if known is not None else ""
+            self.notice = {"locked": going is not None, "words": words}
 
     def _read_form(self, change: Any) -> None:
         form = change["new"]
@@ -104,6 +139,8 @@ class BudgetPanel(anywidget.AnyWidget):
                 self.budget = budget
             except GetaError as error:
                 errors[_field_of(error, form)] = str(error)
+                if isinstance(error, RunStateError):
+                    self.form = form_of(self.budget)  # the page was too late: it shows again what holds
             finally:
                 self._answering = 0
         self.result = _answer(self.budget, self.preview, number) | {"errors": errors}

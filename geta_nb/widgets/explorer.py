@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from glob import escape as literal
@@ -24,6 +25,8 @@ from geta_nb.display.qadg import qadg_svg, qadg_text
 from geta_nb.errors import BudgetError, ConfigError, GetaError
 from geta_nb.geta import GETA
 from geta_nb.widgets import exports
+from geta_nb.widgets.attempt import run_over, watch
+from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
 from geta_nb.widgets.run_checks import facade
@@ -49,6 +52,7 @@ class Explorer(anywidget.AnyWidget):
 
     Raises:
         ConfigError: no such layer or colour.
+        RunStateError: a budget set while a run trains this network, which would not heed it.
     """
 
     _esm = exports.STATIC / "explorer.js"
@@ -71,7 +75,7 @@ class Explorer(anywidget.AnyWidget):
         self.geta = facade(geta, "Explorer")
         _check("layer", layer, LAYERS)
         _check("colour", colour, COLOURS)
-        self._data = graph_data(geta)
+        self._data, self._noticing = graph_data(geta), threading.RLock()
         start = budget or Budget()
         super().__init__(
             graph=gzip.compress(json.dumps(self._data, separators=(",", ":"), allow_nan=False).encode(), mtime=0),
@@ -80,6 +84,8 @@ class Explorer(anywidget.AnyWidget):
         )  # fmt: skip
         self._started = start.exceptions
         self.on_msg(self._received)
+        watch(self)
+        self.run_changed(None)
 
     # -- what changes ---------------------------------------------------------------------------------------------------------------
 
@@ -98,6 +104,20 @@ class Explorer(anywidget.AnyWidget):
             "input": [_number(progress["activation_bits"].get(layer)) for layer in self.geta.activation_bit_widths()],
             "kept": [float(kept.get(name, 1.0)) for name in self.geta.groups.table.family_names],
         }
+
+    @traitlets.validate("budget")
+    def _only_between_runs(self, proposal: Any) -> Budget:
+        budget: Budget = proposal["value"]
+        if hasattr(self, "_started") and budget != self.budget:
+            check_budget_is_free(self.geta, "Explorer.budget")
+        return budget
+
+    def run_changed(self, _run: Any) -> None:
+        """A run over this network has started, or ended: say that its budget is locked, or no longer."""
+        with self._noticing:  # the run's thread and the one that starts it may both be here: the later one is right
+            going = run_over(self.geta)
+            if going is not None or HOW in self.message:
+                self.message = lock_words(going) if going is not None else ""
 
     @traitlets.observe("budget")
     def _budget_changed(self, change: Any) -> None:

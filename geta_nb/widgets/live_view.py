@@ -52,6 +52,7 @@ class LiveView(anywidget.AnyWidget):
         self.run, self.watched = run, False
         self._lock, self._sent_step, self._sent_at, self._saliency_at = threading.RLock(), -1, 0.0, 0.0
         self._rows: list[list[np.ndarray[Any, Any]]] = []
+        self._beginnings = run.beginnings
         super().__init__(setup=self._describe())
         heed_page(self)
         self.on_msg(self._receive)
@@ -72,6 +73,8 @@ class LiveView(anywidget.AnyWidget):
             setup = self._describe()
             if setup != self.setup:
                 self.setup = setup
+            if self._beginnings != self.run.beginnings:  # the run began anew: so does what the pages know
+                self._beginnings, self._sent_step = self.run.beginnings, -1
             after, records = self._sent_step, self._new_records()
             self._sent_step = records[-1][0] if records else after
             self.tick = {"after": after, "records": records, "status": self._status()}
@@ -132,7 +135,7 @@ class LiveView(anywidget.AnyWidget):
     def _status(self) -> dict[str, Any]:
         """What changes with every step, small."""
         run, schedule = self.run, run_schedule(self.run)
-        last = run.history[-1] if len(run.history) else {}
+        last, error = run.history[-1] if len(run.history) else {}, run.refusal or run.error
         widths, groups = list((last.get("bits") or {}).values()), last.get("n_groups")
         return {
             "state": run.state, "asked": run.asked, "watched": self.watched, "step": run.step_count,
@@ -142,7 +145,8 @@ class LiveView(anywidget.AnyWidget):
             "bits": _finite(sum(widths) / len(widths)) if widths else None,
             "zero": last["zero_groups"] / groups if groups and last.get("zero_groups") is not None else None,
             "left": _finite(run.seconds_left),
-            "error": "" if run.error is None else f"{type(run.error).__name__}: {run.error}"[:2000],
+            "error": "" if error is None else f"{type(error).__name__}: {error}"[:2000],
+            "beginnings": run.beginnings,
         }
 
     def _cut(self) -> dict[str, Any]:

@@ -18,16 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from geta_nb.errors import RunStateError
+from geta_nb.widgets.attempt import Attempt, run_over, tell_watchers
+from geta_nb.widgets.budget_code import budget_code
 from geta_nb.widgets.history import History
 from geta_nb.widgets.meter import Clock, Meter, numbers
 from geta_nb.widgets.run_checks import check_arguments, is_factory
 from geta_nb.widgets.torch_state import carry_torch_state
 
 if TYPE_CHECKING:
+    from geta_nb.budget import Budget
     from geta_nb.geta import GETA
     from geta_nb.qasso import Schedule
 
 State = Literal["idle", "running", "paused", "stopped", "finished", "failed"]
+MAY_START: set[State] = {"idle", "stopped", "failed"}
+GOING: set[State] = {"running", "paused"}
 RECORDS = 400
 """Records that a run of any length takes, besides those of its evaluations."""
 
@@ -59,8 +64,9 @@ class Runner:
         check_arguments(step, optimizer, total_steps, evaluate, every, first_step)
         self.geta, self.total_steps, self.every, self.first_step = geta, total_steps, every, first_step
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
-        self.history, self.step_count = History(), first_step
+        self.history, self.step_count, self.beginnings = History(), first_step, 0
         self.error: BaseException | None = None
+        self.refusal: Exception | None = None
         self._step, self._evaluate = step, evaluate
         self._optimizer: Optimizer | None = None if is_factory(optimizer) else optimizer  # type: ignore[assignment]
         self._factory: Any = optimizer if is_factory(optimizer) else None
@@ -68,8 +74,8 @@ class Runner:
         self._meter, self._clock = Meter(), Clock()
         self._state: State = "idle"
         self._asked: Literal["", "pause", "stop"] = ""
-        self._changed, self._done = threading.Condition(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._attempt: Attempt | None = None
         self._listeners: list[Callable[[bool], None]] = []
         # A button is pressed in whatever thread reads messages: its run goes by the settings of the thread that made this object.
         self._home = contextvars.copy_context(), carry_torch_state()
@@ -94,12 +100,18 @@ class Runner:
     @property
     def between_steps(self) -> bool:
         """Whether this is the training thread: what is called from there may read model and optimizer."""
-        return threading.current_thread() is self._thread
+        return self._attempt is not None and self._attempt.own
 
     @property
     def seconds_left(self) -> float | None:
         """Expected seconds until the run finishes, pauses left out; None when not known."""
-        return self._clock.seconds_left(self.step_count, self.total_steps) if self._state in {"running", "paused"} else None
+        return self._clock.seconds_left(self.step_count, self.total_steps) if self._state in GOING else None
+
+    @classmethod
+    def of(cls, geta: GETA) -> Runner | None:
+        """Return the run that trains this network now, paused or not, or None: for the one whose name is lost."""
+        found: Runner | None = run_over(geta)
+        return found
 
     # steering
 
@@ -107,32 +119,72 @@ class Runner:
         """Begin, or go on after a stop or a failure, at the first step that is not done. Returns at once.
 
         Raises:
-            RunStateError: it runs already, or has finished.
+            RunStateError: it runs already, or has finished, or another run trains the same network; nothing is changed then.
         """
         # its own copy of the context: in a notebook, what the step prints belongs to the cell that called start()
         return self._start(contextvars.copy_context(), carry_torch_state())
 
     def _start(self, context: contextvars.Context, apply_state: Callable[[ExitStack], None]) -> Self:
-        with self._changed:
-            self._check("start", {"idle", "stopped", "failed"})
-            if self._optimizer is None and self._factory is not None:
-                self._optimizer = self._factory()
-            self.error, self._asked = None, ""
-            self._done.clear()
-            self._set("running")
-            self._thread = threading.Thread(target=context.run, args=(self._main, apply_state), name="geta-live-run", daemon=True)
-            self._thread.start()
+        self._check("start", MAY_START)
+        attempt = Attempt(self)
+        other = attempt.take()  # without the lock of this run: its last thread may want that to come to its end
+        if other is not None:
+            self._refuse(other.run())
+        try:
+            with self._changed:
+                self._check("start", MAY_START)
+                self._prepare()
+                self._launch(attempt, context, apply_state)
+        except BaseException:
+            if self._attempt is not attempt:
+                attempt.leave()
+            raise
         _ACTIVE.add(self)
         self._tell(force=True)
+        tell_watchers(self)
         return self
 
+    def _refuse(self, other: Runner | None) -> None:
+        if other is self:
+            raise RunStateError("LiveRun.start: not possible now.", expected="one start at a time", got="a start that is under way")
+        raise RunStateError(
+            "LiveRun.start: another run trains this network.", expected="one run at a time over a GETA", got=f"{other!r}, started before",
+            hint="gt.LiveRun.of(geta).stop()",
+        )
+
+    def _prepare(self) -> None:
+        """Make the optimizer where a function makes it; the lock is held."""
+        renews = self._optimizer is not None and self._renews()
+        if self._factory is not None and (self._optimizer is None or renews):
+            self._optimizer = self._factory()
+        if renews:
+            self.first_step, self.step_count, self.history, self.beginnings = 0, 0, History(), self.beginnings + 1
+            self._meter, self._clock = Meter(), Clock()
+
+    def _renews(self) -> bool:
+        """Whether the next start makes the optimizer anew, and begins at the first step; a run by itself never does."""
+        return False
+
+    def _launch(self, attempt: Attempt, context: contextvars.Context, apply_state: Callable[[ExitStack], None]) -> None:
+        """Begin the thread, or change nothing; the lock is held."""
+        before = self._state, self._attempt, self.error
+        arguments = (self._main, attempt, apply_state)
+        attempt.thread = threading.Thread(target=context.run, args=arguments, name="geta-live-run", daemon=True)
+        self._attempt, self.error, self.refusal, self._asked = attempt, None, None, ""
+        self._set("running")
+        try:
+            attempt.thread.start()
+        except RuntimeError:  # there are too many
+            self._state, self._attempt, self.error = before
+            raise
+
     def pause(self) -> Self:
-        """Hold the run between two steps; returns when it holds.
+        """Hold the run between two steps; returns when it holds, has ended, or is to go on after all.
 
         Raises:
             RunStateError: it does not run.
         """
-        return self._ask("pause", {"running", "paused"})
+        return self._ask("pause", GOING)
 
     def resume(self) -> Self:
         """Go on after a pause.
@@ -141,61 +193,75 @@ class Runner:
             RunStateError: it neither runs nor is paused.
         """
         with self._changed:
-            self._check("resume", {"running", "paused"})
+            self._check("resume", GOING)
             if self._asked == "pause":
                 self._asked = ""
             if self._state == "paused":
-                self._set("running")
+                self._state = "running"
+            self._changed.notify_all()
         self._tell(force=True)
         return self
 
     def stop(self) -> Self:
-        """End the run between two steps; returns when it has ended. Does nothing when it does not run."""
+        """End the run between two steps; returns when it has ended and those who watch know. Does nothing when it does not run."""
         return self._ask("stop", None)
 
     def request(self, action: str) -> None:
-        """Do what a button says without waiting for it; what the present state does not allow is ignored: another page was quicker."""
+        """Do what a button says without waiting for a step; what the state does not allow is ignored: another page was quicker."""
         with suppress(RunStateError):
             if action == "start":
                 self._start_from_button()
             elif action == "resume":
                 self.resume()
             elif action == "pause":
-                self._ask("pause", {"running", "paused"}, wait=False)
+                self._ask("pause", GOING, wait=False)
             elif action == "stop":
-                self._ask("stop", {"running", "paused"}, wait=False)
+                self._ask("stop", GOING, wait=False)
 
     def _start_from_button(self) -> None:
         context, apply_state = self._home
         try:
             self._start(context.copy(), apply_state)
-        except RunStateError:
-            raise
+        except RunStateError as error:
+            with self._changed:
+                if self._state not in MAY_START:
+                    return  # another page was quicker
+                self.refusal = error
+            self._tell(force=True)
         except Exception as error:  # nobody waits for it: it is shown where the button is
             with self._changed:
-                self.error = error
-                self._set("failed")
+                if self._optimizer is None:
+                    self.error = error
+                    self._set("failed")
+                else:  # there is something to go on with
+                    self.refusal = error
             self._tell(force=True)
 
     # inside
 
-    def _request_stop(self) -> None:
+    def _request_stop(self, attempt: Attempt) -> None:
+        """Ask for a stop of this attempt and no later one."""
         with self._changed:
-            self._asked = "stop"
-            self._changed.notify_all()
+            if attempt is self._attempt and not attempt.ended:
+                self._asked = "stop"
+                self._changed.notify_all()
 
     def _ask(self, what: Literal["pause", "stop"], states: set[State] | None, *, wait: bool = True) -> Self:
         with self._changed:
             if states is not None:
                 self._check(what, states)
-            if self._state not in {"running", "paused"} or (what == "pause" and self._state == "paused"):
-                return self
-            if self._asked != "stop":
+            attempt = self._attempt
+            asks = self._state in GOING and not (what == "pause" and self._state == "paused")
+            if asks and self._asked != "stop":
                 self._asked = what
-            self._changed.notify_all()
-            if wait and not self.between_steps:
-                self._changed.wait_for(lambda: self._state != "running" if what == "pause" else self._state not in {"running", "paused"})
-        self._tell(force=True)
+                self._changed.notify_all()
+            waits = wait and attempt is not None and not attempt.own
+            if attempt is not None and asks and waits and what == "pause":
+                self._changed.wait_for(lambda: attempt.ended or not self._asked or self._state == "paused")
+        if attempt is not None and waits and what == "stop":
+            attempt.done.wait()  # of this attempt: somebody else may start the next one at once
+        if asks:
+            self._tell(force=True)
         return self
 
     def _set(self, state: State) -> None:
@@ -203,7 +269,7 @@ class Runner:
         self._state = state
         self._changed.notify_all()
 
-    def _main(self, apply_state: Callable[[ExitStack], None]) -> None:
+    def _main(self, attempt: Attempt, apply_state: Callable[[ExitStack], None]) -> None:
         """The thread: run, keep what happened, and let those who wait go on, whatever happened."""
         end: State = "failed"
         try:
@@ -214,14 +280,20 @@ class Runner:
                 self.geta.save_checkpoint(self.checkpoint)
             end = "finished" if finished else "stopped"
         except BaseException as error:
-            self.error = error
+            attempt.error = error
         finally:
+            self._end(attempt, end)
+
+    def _end(self, attempt: Attempt, state: State) -> None:
+        try:
             with self._changed:
-                self._asked = ""
-                self._set(end)
+                attempt.ended, self.error, self._asked = True, attempt.error, ""
+                self._set(state)
             with suppress(Exception):  # a page that went away must not keep wait() from returning
                 self._tell(force=True)
-            self._done.set()
+            tell_watchers(self)
+        finally:
+            attempt.leave()
 
     def _train(self) -> bool:
         """Do the steps that are left; False when stopped before the last one."""
@@ -261,6 +333,14 @@ class Runner:
         assert self._optimizer is not None
         self.history.append({**self._optimizer.progress(), "step": self.step_count}, loss=loss, metrics=metrics)
 
+    def budget_words(self, budget: Budget) -> str:
+        """Say where this run, at rest, and a ``budget`` that was chosen beside it part ways; "" where they do not."""
+        made = getattr(self._optimizer, "budget", None)
+        if made is None or made == budget:
+            return ""
+        what = "has finished" if self._state == "finished" else "goes on"
+        return f"This network's run {what} with {budget_code(made)}, for which its optimizer was made. Another budget wants another run."
+
     # who watches
 
     def listen(self, listener: Callable[[bool], None]) -> None:
@@ -273,13 +353,15 @@ class Runner:
 
     def _check(self, what: str, states: set[State]) -> None:
         if self._state not in states:
+            stopping = what == "start" and self._asked == "stop"
             raise RunStateError(
-                f"LiveRun.{what}: not possible now.", expected=f"state {' or '.join(sorted(states))}", got=f"state {self._state}",
+                f"LiveRun.{what}: not possible now.", expected=f"state {' or '.join(sorted(states))}",
+                got=f"state {self._state}{', asked to stop' * stopping}", hint="run.stop().start()" if stopping else None,
             )
 
     def check_at_rest(self, what: str) -> None:
         """Raise :class:`RunStateError` while the training thread may change the model."""
-        if self._state in {"running", "paused"}:
+        if self._state in GOING:
             raise RunStateError(
                 f"{what}: the run is still going on.", expected="a stopped or finished run", got=f"state {self._state}", hint="run.stop()"
             )
@@ -292,6 +374,7 @@ _ACTIVE: weakref.WeakSet[Runner] = weakref.WeakSet()
 def _stop_all() -> None:
     """Let running steps end before the interpreter takes torch away from under them."""
     for run in list(_ACTIVE):
-        if run.state in {"running", "paused"}:
-            run._request_stop()
-            run._done.wait(5)
+        attempt = run._attempt
+        if attempt is not None and not attempt.ended:
+            run._request_stop(attempt)
+            attempt.done.wait(5)

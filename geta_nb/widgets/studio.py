@@ -5,42 +5,43 @@ Comes in: the network's ``GETA`` and a step. Goes out: a budget that all three s
 
 from __future__ import annotations
 
-import inspect
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import ipywidgets
-import torch
 import traitlets
 
 from geta_nb import _extra
 from geta_nb.errors import ConfigError, GetaError
-from geta_nb.qasso import QASSO, Schedule
+from geta_nb.qasso import QASSO
 from geta_nb.views import find_view
+from geta_nb.widgets.attempt import run_over
 from geta_nb.widgets.budget_panel import BudgetPanel
-from geta_nb.widgets.live_run import LiveRun
 from geta_nb.widgets.live_static import last_metrics, run_html
 from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
+from geta_nb.widgets.studio_run import HINT, StudioRun
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from geta_nb.budget import Budget
     from geta_nb.cost import Report
     from geta_nb.geta import GETA
 
 REFRESH = 2.0
 """Seconds between two looks of the explorer at the network in training."""
-HINT = "gt.studio(geta, step, total_steps=1000)"
 
 
 class Studio(anywidget.AnyWidget):
     """What :func:`studio` returns.
 
     Attributes:
-        explorer, panel: the graph explorer and the budget panel; ``panel.budget`` is the budget of both.
+        explorer, panel: the graph explorer and the budget panel.
+        budget: the budget of both; may be set while no run goes on.
         run: the live run, None without a step. ``run.optimizer`` is there once it has started.
         subnet, report: what the button "Cut" made, None before.
     """
@@ -50,26 +51,37 @@ class Studio(anywidget.AnyWidget):
     children = traitlets.List(traitlets.Instance(ipywidgets.Widget)).tag(sync=True, **ipywidgets.widget_serialization)
     outcome = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, geta: GETA, explorer: Any, panel: BudgetPanel, run: LiveRun | None) -> None:
+    def __init__(self, geta: GETA, explorer: Any, panel: BudgetPanel, run: StudioRun | None) -> None:
         self.geta, self.explorer, self.panel, self.run = geta, explorer, panel, run
         self.subnet: nn.Module | None = None
         self.report: Report | None = None
-        self._refreshed = 0.0
+        self._refreshed, self._following = 0.0, threading.RLock()
         views = [explorer, panel, *([run.view] if run is not None else [])]
         super().__init__(children=views, outcome={"can_cut": run is None, "hint": "" if run is not None else HINT, "html": "", "error": ""})
         if run is not None:
             run.listen(self._follow_run)
+            panel.run_changed(run)
         heed_page(self)
         self.on_msg(self._receive)
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of panel and explorer; setting it is setting ``panel.budget``, with the same errors."""
+        return self.panel.budget
+
+    @budget.setter
+    def budget(self, budget: Budget) -> None:
+        self.panel.budget = budget
 
     def cut(self) -> nn.Module:
         """Cut the zero groups out and report on the subnet, as the button does.
 
         Raises:
-            RunStateError: the run is still going on.
+            RunStateError: the run is still going on, or another one over this network.
         """
-        if self.run is not None:
-            self.run.check_at_rest("studio.cut")
+        going = run_over(self.geta)
+        if going is not None:
+            going.check_at_rest("studio.cut")
         self.subnet = self.geta.construct_subnet()
         self.report = self.geta.report(self.subnet, metrics=last_metrics(self.run) if self.run is not None else None)
         view = find_view(self.report)
@@ -79,9 +91,11 @@ class Studio(anywidget.AnyWidget):
     def _follow_run(self, changed: bool) -> None:
         if self.run is None:
             return
-        now, at_rest = time.monotonic(), self.run.state in {"stopped", "finished"}
-        if changed and self.outcome["can_cut"] != at_rest:
-            self.outcome = {**self.outcome, "can_cut": at_rest}
+        now = time.monotonic()
+        with self._following:  # the run's thread and the one that steers it may both be here: the later one is right
+            at_rest = self.run.state in {"stopped", "finished"}
+            if changed and self.outcome["can_cut"] != at_rest:
+                self.outcome = {**self.outcome, "can_cut": at_rest}
         if self.run.between_steps and (changed or now - self._refreshed >= REFRESH):
             self._refreshed = now
             self.explorer.refresh()  # bits and kept shares in the graph
@@ -118,52 +132,19 @@ def studio(
 
     Raises:
         ConfigError: a step without a length, or an optimizer of the wrong kind.
+
+    While the run goes on its budget is locked. Stop the run, change the budget, start: that makes the optimizer anew and begins at step 0,
+    with the network as it is then. With the same budget a start goes on. An optimizer that was given built starts with its own budget only.
     """
     if step is not None and total_steps is None:
         raise ConfigError("studio: the run has no length.", expected="total_steps", hint=HINT)
     panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None)
     explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)
     _share_budget(panel, explorer)
-    run: LiveRun | None = None
+    run = None
     if step is not None and total_steps is not None:
-        make = optimizer if isinstance(optimizer, QASSO) else _maker(geta, panel, optimizer, total_steps)
-        run = LiveRun(_stepper(step, lambda: run), geta, make, total_steps=total_steps, **options)
+        run = StudioRun(step, geta, optimizer, lambda: panel.budget, total_steps=total_steps, **options)
     return Studio(geta, explorer, panel, run)
-
-
-def _maker(geta: GETA, panel: BudgetPanel, optimizer: Any, total_steps: int) -> Callable[[], Any]:
-    """How the optimizer is made when the run starts, with the budget of that moment."""
-    kind = torch.optim.AdamW if optimizer is None else optimizer
-    if not callable(kind):
-        raise ConfigError(
-            "studio: no optimizer.", expected="a torch optimizer class, a function of (budget, schedule), or geta.qasso(...)",
-            got=type(optimizer).__name__,
-        )
-
-    def make() -> Any:
-        schedule = Schedule.for_steps(total_steps)
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
-            return geta.qasso(kind, budget=panel.budget, schedule=schedule, total_steps=total_steps)
-        return kind(panel.budget, schedule)
-
-    return make
-
-
-def _stepper(step: Callable[..., Any], run: Callable[[], LiveRun | None]) -> Callable[[int], Any]:
-    """``step`` as a function of the step's number alone."""
-    if not _wants_optimizer(step):
-        return step
-    return lambda i: step(i, getattr(run(), "optimizer", None))
-
-
-def _wants_optimizer(step: Callable[..., Any]) -> bool:
-    """Whether ``step`` takes a second positional argument that has no default."""
-    try:
-        parameters = inspect.signature(step).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters) == 2
 
 
 def _share_budget(panel: BudgetPanel, explorer: Any) -> None:

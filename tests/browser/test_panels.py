@@ -252,3 +252,28 @@ def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     facts = "(studio.geta.group_sparsity(), studio.run.optimizer.budget == gt.Budget(0.25), type(studio.subnet).__name__)"
     assert kernel_value(page, facts) == "(0.25, True, 'Sequential')"
     save_picture(studio, f"studio_{page.theme}")
+
+
+def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopped(lab):
+    page = lab("lock", SET_UP, STUDIO.replace(" 400,", " 4000,"))
+    notice, slider = page.get_by_test_id("geta-budget-notice"), page.get_by_test_id("geta-budget-sparsity")
+    page.get_by_test_id("geta-live").first.wait_for()
+    assert slider.is_enabled() and notice.is_hidden()
+    page.get_by_test_id("geta-live-start").click()
+    page.wait_for_selector("[data-testid=geta-budget][data-locked=true]")
+    controls = page.get_by_test_id("geta-budget").locator("input:not([type=search]), select")
+    assert controls.count() > 5 and not any(control.is_enabled() for control in controls.all())
+    assert page.get_by_test_id("geta-budget-search").is_enabled()
+    assert "stop the run, change the budget, then start" in notice.inner_text()
+    wait_beyond(page, 20)
+    stop_by_hand(page)
+    page.wait_for_selector("[data-testid=geta-budget][data-locked=false]")
+    assert slider.is_enabled() and notice.is_hidden()
+    slider.fill("0.25")
+    notice.wait_for()
+    assert "begins anew at step 0 with this budget" in notice.inner_text()
+    page.get_by_test_id("geta-live-start").click()
+    wait_for_state(page, "running")
+    assert kernel_value(page, "(studio.run.optimizer.budget == gt.Budget(0.25), studio.run.beginnings)") == "(True, 1)"
+    wait_beyond(page, 20)
+    stop_by_hand(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import torch
@@ -60,6 +61,56 @@ class Endless:
 
     def run(self, total: int = 10_000_000, **options):
         return gt.LiveRun(self, self.training.geta, self.training.optimizer, total_steps=total, **options)
+
+
+class Gated:
+    """A step that is let through one at a time, or all of them; nothing of it depends on how fast a machine is."""
+
+    def __init__(self, *, fail_at: int | None = None, training: Training | None = None) -> None:
+        self.calls: list[int] = []
+        self.standing = False
+        self.fail_at, self.training = fail_at, training or Training(8)
+        self._passes, self._open = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, i: int):
+        self.standing = True
+        if not self._open.is_set():
+            assert self._passes.acquire(timeout=120), "never let through"
+        self.standing = False
+        self.calls.append(i)
+        if i == self.fail_at:
+            raise ValueError("the data ran out")
+        return {"loss": 1.0 / (i + 1)}
+
+    def let(self, steps: int) -> None:
+        """Let that many steps through, and wait until they were begun."""
+        before = len(self.calls)
+        self._passes.release(steps)
+        until(lambda: len(self.calls) >= before + steps)
+
+    def ask(self, run, call: str) -> None:
+        """Call ``run.pause()`` or ``run.stop()`` while a step stands at the gate, let that step through, and wait for the call."""
+        until(lambda: self.standing)
+        asking = in_thread(getattr(run, call))
+        until(lambda: run.asked == call)
+        self.let(1)
+        asking.join(120)
+        assert not asking.is_alive() and run.state == {"pause": "paused", "stop": "stopped"}[call]
+
+    def open(self) -> None:
+        """Let all steps through from here on."""
+        self._open.set()
+        self._passes.release(1)
+
+    def run(self, total: int = 10_000_000, **options):
+        return gt.LiveRun(self, self.training.geta, self.training.optimizer, total_steps=total, **options)
+
+
+def in_thread(work) -> threading.Thread:
+    """Begin ``work()`` in a thread of its own."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 def until(condition, seconds: float = 120.0) -> None:

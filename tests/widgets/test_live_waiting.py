@@ -35,7 +35,7 @@ def test_wait_with_a_timeout_comes_back_after_it_while_the_run_goes_on(monkeypat
     run, clock = Endless().run().start(), Clock()
     with monkeypatch.context() as patch:
         patch.setattr(live_run, "time", clock)
-        patch.setattr(run._done, "wait", clock.wait)
+        patch.setattr(run._attempt.done, "wait", clock.wait)
         assert run.wait(0.15).state == "running"
     assert sum(clock.waits) == pytest.approx(0.15) and max(clock.waits) <= live_run.POLL
     assert run.wait(0.01).state == "running"  # and by a real clock

@@ -39,6 +39,7 @@ function build(facts) {
     ...(facts.activations ? [parts.inputLow, parts.inputHigh] : []), parts.round];
   const modeWords = make("span", { class: "gp-label" }, "prune until");
   parts.grid = make("div", { class: "gp-grid" }, null, [modeWords, make("div", { class: "gp-pair" }, null, [parts.mode]), ...rows.flatMap((r) => r.elements)]);
+  parts.notice = make("div", { class: "gp-note", role: "status", "aria-live": "polite", "data-testid": "geta-budget-notice", hidden: "" });
   parts.totals = make("div", { class: "gp-facts", role: "status", "aria-live": "polite", "data-testid": "geta-budget-preview" });
   parts.assumption = make("div", { class: "gp-dim" });
   parts.code = make("code", { "data-testid": "geta-budget-code", tabindex: "0" });
@@ -48,7 +49,7 @@ function build(facts) {
   parts.search = make("input", { type: "search", placeholder: "find a layer", "aria-label": "find a layer", "data-testid": "geta-budget-search" });
   parts.scroll = make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "layers" });
   parts.root = make("div", { class: "geta-view gp-panel gp-budget", role: "region", "aria-label": "budget", "data-testid": "geta-budget" }, null, [
-    make("div", { class: "gp-title" }, "Budget"), parts.grid, parts.totals, parts.assumption,
+    make("div", { class: "gp-title" }, "Budget"), parts.notice, parts.grid, parts.totals, parts.assumption,
     make("div", { class: "gp-code" }, null, [parts.code, parts.copy]), parts.patterns, parts.errors,
     make("div", { class: "gp-filter" }, null, [parts.search, make("span", { class: "gp-dim" }, "  bars: grey is the dense fp32 network, blue what this budget leaves")]), parts.scroll,
   ]);
@@ -120,7 +121,7 @@ export function render({ model, el }) {
     const sparsity = target ? result.group_sparsity : form.group_sparsity;
     put(parts.sparsity, sparsity, sparsity === null ? null : Number(sparsity.toPrecision(4)));
     parts.sparsity.words.textContent = target ? "expected group sparsity" : "group sparsity";
-    parts.sparsity.slider.disabled = parts.sparsity.field.disabled = target;
+    showNotice(target);
     for (const element of parts.target.elements.slice(0, 3)) element.hidden = !target;
     if (target) {
       parts.target.words.textContent = form.mode === "size_bytes" ? "at most this many bytes" : "relative BOPs at most";
@@ -132,6 +133,16 @@ export function render({ model, el }) {
     put(parts.inputLow, form.activation_bits[0]);
     put(parts.inputHigh, form.activation_bits[1]);
     put(parts.round, form.round_to);
+  }
+
+  /** What Python says of a run over this network: while one goes on, nothing here can be changed. */
+  function showNotice(target) {
+    const { locked, words } = model.get("notice") || {};
+    for (const input of parts.root.querySelectorAll("input, select")) if (input !== parts.search) input.disabled = Boolean(locked);
+    if (target) parts.sparsity.slider.disabled = parts.sparsity.field.disabled = true;
+    parts.root.dataset.locked = Boolean(locked);
+    parts.notice.hidden = !words;
+    if (parts.notice.textContent !== (words || "")) parts.notice.textContent = words || "";
   }
 
   function put(part, position, value = position) {
@@ -182,10 +193,11 @@ export function render({ model, el }) {
   };
   model.on("change:form", onForm);
   model.on("change:result", showResult);
+  model.on("change:notice", show);
   keepKeys(parts.root);
   el.append(parts.root);
   showResult();
-  return () => { model.off("change:form", onForm); model.off("change:result", showResult); };
+  return () => { model.off("change:form", onForm); model.off("change:result", showResult); model.off("change:notice", show); };
 }
 
 export default { render };

@@ -16,12 +16,16 @@ function logOf(model) {
   if (logs.has(model)) return logs.get(model);
   const log = new RunLog();
   logs.set(model, log);
-  const whole = () => log.replace((model.get("log") || {}).records || []);
+  const current = (news) => log.begin((news.status || {}).beginnings);
+  const whole = () => {
+    const all = model.get("log") || {};
+    if (current(all)) log.replace(all.records || []);
+  };
   whole();
   model.on("change:log", whole);
   model.on("change:tick", () => {
     const tick = model.get("tick");
-    if (tick && tick.records && !log.extend(tick.after, tick.records)) model.send({ action: "resend" });
+    if (tick && tick.records && current(tick) && !log.extend(tick.after, tick.records)) model.send({ action: "resend" });
   });
   return log;
 }
@@ -95,13 +99,14 @@ export function render({ model, el }) {
     const words = describeAt(stepAxis(width, model.get("setup").total), log, stripsOf(model.get("setup").rows), event.offsetX, event.offsetY);
     if (parts.strips.title !== (words || "")) parts.strips.title = words || "";
   });
-  const seen = { state: status().state, asked: status().asked };
+  const told = ({ state, asked: stopping, error }) => JSON.stringify([state, stopping, error]);
+  let seen = told(status());
   let greeted = 0;
   const greet = () => { greeted = performance.now(); model.send({ action: "hello" }); };
   const onTick = () => {
     const now = status();
     if (!now.watched && performance.now() - greeted > GREET_AGAIN) greet(); // the first one may wait behind a busy cell
-    if (now.state !== seen.state || now.asked !== seen.asked) { seen.state = now.state; seen.asked = now.asked; answered(); } else schedule();
+    if (told(now) !== seen) { seen = told(now); answered(); } else schedule();
   };
   model.on("change:tick", onTick);
   for (const name of ["log", "setup", "saliency"]) model.on(`change:${name}`, schedule);

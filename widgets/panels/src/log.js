@@ -7,6 +7,17 @@ export class RunLog {
   constructor() {
     this.records = [];
     this.version = 0;
+    this.beginnings = 0;
+  }
+
+  /** Forget everything when the run began anew since; false for news from before that. */
+  begin(beginnings = 0) {
+    if (beginnings > this.beginnings) {
+      this.beginnings = beginnings;
+      this.records = [];
+      this.version += 1;
+    }
+    return beginnings === this.beginnings;
   }
 
   get last() {

@@ -25,6 +25,18 @@ test("a log notices that something in between never came, and takes the whole", 
   assert.equal(log.lastStep, 6);
 });
 
+test("a log forgets what was before its run began anew, and news from before that are none", () => {
+  const log = new RunLog();
+  assert.equal(log.begin(undefined), true); // a page that was saved before there were beginnings
+  log.extend(-1, [record(1), record(9)]);
+  assert.equal(log.begin(1), true);
+  assert.equal(log.lastStep, -1);
+  assert.equal(log.extend(-1, [record(2)]), true);
+  assert.equal(log.begin(0), false);
+  assert.equal(log.begin(1), true);
+  assert.deepEqual(log.records.map((r) => r[0]), [2]);
+});
+
 test("an old whole log does not undo what is known", () => {
   const log = new RunLog();
   log.extend(-1, [record(1), record(9)]);
