@@ -91,14 +91,18 @@ def trace_model(
     return Trace(module, args, kwargs, dynamic)
 
 
-def export_program(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+def export_program(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic_batch: bool = True
+) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
+
+    ``dynamic_batch``: let it change where the model allows that; else all sizes are those of the inputs.
 
     Raises:
         TraceError: torch.export cannot trace the model.
     """
     with eval_mode(model), torch.no_grad():
-        return _export(model, args, kwargs)
+        return _export(model, args, kwargs, dynamic_batch)
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
@@ -171,10 +175,11 @@ def _describe(node: fx.Node) -> TraceNode:
     return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_batch: bool) -> tuple[Any, bool]:
     """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
     errors: list[Exception] = []
-    for tried_args, tried_kwargs, shapes in (*_dynamic_variant(args, kwargs), (args, kwargs, None)):
+    dynamic = _dynamic_variant(args, kwargs) if dynamic_batch else ()
+    for tried_args, tried_kwargs, shapes in (*dynamic, (args, kwargs, None)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
