@@ -7,7 +7,6 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from geta_nb.errors import TraceError
+from geta_nb.errors import GetaError
 from geta_nb.graph.lower import is_lowerable, lower
 from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.quiet import quiet
 from geta_nb.graph.tidy import inline_regions, tidy
+from geta_nb.graph.untraceable import explained
 from geta_nb.views import Shown
 
 __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
@@ -80,13 +81,18 @@ def trace_model(
         understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
 
     Raises:
-        TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
+        TraceError: torch.export cannot trace the model; the message has torch's own words, and a hint where the reason is known.
     """
     kwargs = dict(kwargs or {})
     exported, dynamic = export_program(model, args, kwargs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
-        module = _functional(exported, understood)
+    try:
+        with quiet():
+            module = _functional(exported, understood)
+    except GetaError:
+        raise
+    except Exception as error:
+        with eval_mode(model), torch.no_grad():
+            raise explained(model, args, kwargs, error) from error
     tidy(module)
     return Trace(module, args, kwargs, dynamic)
 
@@ -181,15 +187,14 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dyn
     dynamic = _dynamic_variant(args, kwargs) if dynamic_batch else ()
     for tried_args, tried_kwargs, shapes in (*dynamic, (args, kwargs, None)):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
             if shapes is None or _is_dynamic(exported.graph):
                 return exported, shapes is not None
             # torch found out on the way that only the traced size works, which need not be the size of the example
         except Exception as error:
             errors.append(error)
-    raise _explained(model, args, kwargs, errors[-1]) from errors[-1]
+    raise explained(model, args, kwargs, errors[-1]) from errors[-1]
 
 
 def _is_dynamic(graph: fx.Graph) -> bool:
@@ -211,26 +216,3 @@ def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[
         if isinstance(leaf, Tensor):
             shapes[leaf] = {0: torch.export.Dim.AUTO}
     yield args, kwargs, shapes
-
-
-def _explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TraceError:
-    """Ask the strict exporter, which explains better, and put its words into our form."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.export.export(model, args, kwargs, strict=True)
-    except Exception as strict_error:
-        error = strict_error
-    user_code = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
-    where = next((f"{name.rsplit('/', 1)[-1]}:{line} in {scope}" for name, line, scope in reversed(user_code)), type(model).__name__)
-    return TraceError(
-        "GETA: torch.export cannot see through the model.",
-        at=where,
-        expected="a forward whose control flow does not depend on the values of tensors",
-        got=f"{type(error).__name__}: {_first_line(error)}",
-        hint="replace `if x.sum() > 0:` by torch.where(...), or move that part out of the model",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]
