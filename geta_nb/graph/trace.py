@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaError
+from geta_nb.graph.break_up import break_up
 from geta_nb.graph.lower import is_lowerable, lower
 from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
@@ -29,6 +30,7 @@ from geta_nb.views import Shown
 __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
 
 _STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
+_ROUNDS = 3  # what an operator is broken up into may have no rule either
 
 
 @dataclass(frozen=True)
@@ -112,33 +114,40 @@ def export_program(
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
-    """Return the exported graph with functional operators alone, and those without a rule decomposed.
+    """Return the exported graph with functional operators alone, and those without a rule broken up as far as torch knows how.
 
     Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
     """
-    if is_lowerable(exported.graph_module) and (understood is None or not _unknown(exported.graph, understood)):
+    if is_lowerable(exported.graph_module):
         module = exported.module(check_guards=False)
         inline_regions(module)
         lower(module)
-        if understood is None or not _unknown(module.graph, understood):
+        if _is_broken_up(module, understood):
             return cast(fx.GraphModule, module)
-    return cast(fx.GraphModule, _decompose(exported, understood).module(check_guards=False))
-
-
-def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
-    """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
     exported = exported.run_decompositions({})
-    for _ in range(3):
-        table = _missing(exported.graph, understood) if understood is not None else {}
-        if not table:
+    module = exported.module(check_guards=False)
+    if _is_broken_up(module, understood):
+        return cast(fx.GraphModule, module)
+    for _ in range(_ROUNDS):
+        if not (table := _missing(exported.graph, understood)):
             break
         exported = exported.run_decompositions(table)
-    return exported
+    return cast(fx.GraphModule, exported.module(check_guards=False))
 
 
-def _missing(graph: fx.Graph, understood: Callable[[object], bool]) -> dict[Any, Any]:
+def _is_broken_up(module: fx.GraphModule, understood: Callable[[object], bool] | None) -> bool:
+    """Break up operators without a rule, and those that this brings, one by one; whether each is done with then."""
+    for _ in range(_ROUNDS):
+        if not (table := _missing(module.graph, understood)):
+            return True
+        if not break_up(module, table):
+            return False
+    return not _missing(module.graph, understood)
+
+
+def _missing(graph: fx.Graph, understood: Callable[[object], bool] | None) -> dict[Any, Any]:
     """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
-    unknown = _unknown(graph, understood)
+    unknown = _unknown(graph, understood) if understood is not None else set()
     tables: Any = torch.export.default_decompositions() if unknown else {}
     return {target: tables[target] for target in unknown if target in tables}
 
