@@ -65,6 +65,8 @@ def export_onnx(
         InputError: the subnet rejects the example inputs.
         CalibrationError: an input quantizer has no range yet.
 
+    Warns with a :class:`~geta_nb.errors.GetaWarning` where the batch of the file is fixed.
+
     OpenVINO computes in bfloat16 and quantizes what was never quantized, unless told otherwise: open the file with
     ``EXECUTION_MODE_HINT="ACCURACY"`` (see ``geta_nb.latency.runtimes``).
     """
