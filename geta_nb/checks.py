@@ -27,7 +27,9 @@ def check_arguments(model: object, quantize: object, approximate_norms: object) 
 
     Raises:
         ConfigError: no module, no ``QuantConfig``, or no truth value.
+        TraceError: a module that ``torch.jit`` compiled, or one inside.
     """
+    _check_not_scripted(model)
     if not isinstance(model, nn.Module):
         raise ConfigError("GETA: not a model.", expected="a torch.nn.Module", got=type(model).__name__)
     if quantize is not None and not isinstance(quantize, QuantConfig):
@@ -36,6 +38,19 @@ def check_arguments(model: object, quantize: object, approximate_norms: object) 
         )
     if not isinstance(approximate_norms, bool):
         raise ConfigError("GETA: approximate_norms.", expected="True or False", got=repr(approximate_norms))
+
+
+def _check_not_scripted(model: object) -> None:
+    parts = model.named_modules() if isinstance(model, nn.Module) else [("", model)]
+    found = next((pair for pair in parts if isinstance(pair[1], (torch.jit.ScriptModule, torch.jit.ScriptFunction))), None)
+    if found is not None:
+        path, part = found
+        name = getattr(part, "original_name", type(part).__name__)
+        raise TraceError(
+            "GETA: torch.export cannot see into what torch.jit compiled.", at=path or name,
+            expected="the nn.Module that torch.jit.script or torch.jit.trace was given", got=f"{type(part).__name__} of {name}",
+            hint="gt.GETA(module, ...) first, and torch.jit.trace(geta.construct_subnet(), example_inputs) afterwards",
+        )
 
 
 def check_names(model: nn.Module) -> None:

@@ -7,7 +7,6 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +17,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from geta_nb.errors import TraceError
+from geta_nb.errors import GetaError
+from geta_nb.graph.break_up import break_up
 from geta_nb.graph.lower import is_lowerable, lower
 from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.quiet import quiet
 from geta_nb.graph.tidy import inline_regions, tidy
+from geta_nb.graph.untraceable import explained
 from geta_nb.views import Shown
 
 __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
 
 _STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
+_ROUNDS = 3  # what an operator is broken up into may have no rule either
 
 
 @dataclass(frozen=True)
@@ -80,55 +83,71 @@ def trace_model(
         understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
 
     Raises:
-        TraceError: torch.export cannot trace the model; the message is torch's own, from its strict mode.
+        TraceError: torch.export cannot trace the model; the message has torch's own words, and a hint where the reason is known.
     """
     kwargs = dict(kwargs or {})
     exported, dynamic = export_program(model, args, kwargs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export warns about its own deprecations
-        module = _functional(exported, understood)
+    try:
+        with quiet():
+            module = _functional(exported, understood)
+    except GetaError:
+        raise
+    except Exception as error:
+        with eval_mode(model), torch.no_grad():
+            raise explained(model, args, kwargs, error) from error
     tidy(module)
     return Trace(module, args, kwargs, dynamic)
 
 
-def export_program(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+def export_program(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic_batch: bool = True
+) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
+
+    ``dynamic_batch``: let it change where the model allows that; else all sizes are those of the inputs.
 
     Raises:
         TraceError: torch.export cannot trace the model.
     """
     with eval_mode(model), torch.no_grad():
-        return _export(model, args, kwargs)
+        return _export(model, args, kwargs, dynamic_batch)
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
-    """Return the exported graph with functional operators alone, and those without a rule decomposed.
+    """Return the exported graph with functional operators alone, and those without a rule broken up as far as torch knows how.
 
     Torch's own decomposition traces the whole graph once more, which takes as long as the export: only where it is needed.
     """
-    if is_lowerable(exported.graph_module) and (understood is None or not _unknown(exported.graph, understood)):
+    if is_lowerable(exported.graph_module):
         module = exported.module(check_guards=False)
         inline_regions(module)
         lower(module)
-        if understood is None or not _unknown(module.graph, understood):
+        if _is_broken_up(module, understood):
             return cast(fx.GraphModule, module)
-    return cast(fx.GraphModule, _decompose(exported, understood).module(check_guards=False))
-
-
-def _decompose(exported: Any, understood: Callable[[object], bool] | None) -> Any:
-    """Make a graph functional, and break up operators without a rule, and those that this brings, as far as torch knows how."""
     exported = exported.run_decompositions({})
-    for _ in range(3):
-        table = _missing(exported.graph, understood) if understood is not None else {}
-        if not table:
+    module = exported.module(check_guards=False)
+    if _is_broken_up(module, understood):
+        return cast(fx.GraphModule, module)
+    for _ in range(_ROUNDS):
+        if not (table := _missing(exported.graph, understood)):
             break
         exported = exported.run_decompositions(table)
-    return exported
+    return cast(fx.GraphModule, exported.module(check_guards=False))
 
 
-def _missing(graph: fx.Graph, understood: Callable[[object], bool]) -> dict[Any, Any]:
+def _is_broken_up(module: fx.GraphModule, understood: Callable[[object], bool] | None) -> bool:
+    """Break up operators without a rule, and those that this brings, one by one; whether each is done with then."""
+    for _ in range(_ROUNDS):
+        if not (table := _missing(module.graph, understood)):
+            return True
+        if not break_up(module, table):
+            return False
+    return not _missing(module.graph, understood)
+
+
+def _missing(graph: fx.Graph, understood: Callable[[object], bool] | None) -> dict[Any, Any]:
     """Operators of a graph that no rule understands and torch can break up, with what breaks them up."""
-    unknown = _unknown(graph, understood)
+    unknown = _unknown(graph, understood) if understood is not None else set()
     tables: Any = torch.export.default_decompositions() if unknown else {}
     return {target: tables[target] for target in unknown if target in tables}
 
@@ -171,20 +190,20 @@ def _describe(node: fx.Node) -> TraceNode:
     return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, bool]:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_batch: bool) -> tuple[Any, bool]:
     """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
     errors: list[Exception] = []
-    for tried_args, tried_kwargs, shapes in (*_dynamic_variant(args, kwargs), (args, kwargs, None)):
+    dynamic = _dynamic_variant(args, kwargs) if dynamic_batch else ()
+    for tried_args, tried_kwargs, shapes in (*dynamic, (args, kwargs, None)):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
             if shapes is None or _is_dynamic(exported.graph):
                 return exported, shapes is not None
             # torch found out on the way that only the traced size works, which need not be the size of the example
         except Exception as error:
             errors.append(error)
-    raise _explained(model, args, kwargs, errors[-1]) from errors[-1]
+    raise explained(model, args, kwargs, errors[-1]) from errors[-1]
 
 
 def _is_dynamic(graph: fx.Graph) -> bool:
@@ -206,26 +225,3 @@ def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[
         if isinstance(leaf, Tensor):
             shapes[leaf] = {0: torch.export.Dim.AUTO}
     yield args, kwargs, shapes
-
-
-def _explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TraceError:
-    """Ask the strict exporter, which explains better, and put its words into our form."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.export.export(model, args, kwargs, strict=True)
-    except Exception as strict_error:
-        error = strict_error
-    user_code = re.findall(r'File "([^"]+)", line (\d+), in (\w+)', str(error))
-    where = next((f"{name.rsplit('/', 1)[-1]}:{line} in {scope}" for name, line, scope in reversed(user_code)), type(model).__name__)
-    return TraceError(
-        "GETA: torch.export cannot see through the model.",
-        at=where,
-        expected="a forward whose control flow does not depend on the values of tensors",
-        got=f"{type(error).__name__}: {_first_line(error)}",
-        hint="replace `if x.sum() > 0:` by torch.where(...), or move that part out of the model",
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:300]

@@ -62,7 +62,7 @@ def benchmark_latency(
         A table that shows itself.
 
     Raises:
-        ConfigError: an unknown backend, or a number that is none.
+        ConfigError: an unknown backend, a number that is none, or a size that an ONNX file with a fixed batch does not have.
         ArtifactError: the network cannot be exported.
         InputError: the subnet rejects the example inputs.
     """
@@ -80,6 +80,8 @@ def benchmark_latency(
             )
             if "dense" in modules:
                 files["dense"] = dense_onnx(modules["dense"], Path(folder) / "dense.onnx", args, kwargs)
+        for path in files.values():
+            _check_open_batch(onnx.load(path), batch_sizes)
         runs = {
             (backend, side): _open(backend, path, threads, fold=side == "subnet" and not info.activation_formats)
             for backend in backends if backend != "torch" for side, path in files.items()
@@ -101,6 +103,16 @@ def _check(backends: Sequence[str], batch_sizes: Sequence[int], rounds: int, thr
     for name, values in numbers.items():
         if not values or not all(isinstance(value, int) and value >= 1 for value in values):
             raise ConfigError(f"benchmark_latency: {name}.", expected="whole numbers >= 1", got=repr(values))
+
+
+def _check_open_batch(model: onnx.ModelProto, batch_sizes: Sequence[int]) -> None:
+    why = next((item.value for item in model.metadata_props if item.key == "fixed_batch"), None)
+    sizes = sorted({item.type.tensor_type.shape.dim[0].dim_value for item in model.graph.input if item.type.tensor_type.shape.dim})
+    if why is not None and sizes and set(batch_sizes) != set(sizes):
+        raise ConfigError(
+            "benchmark_latency: batch_sizes.", expected=f"{' and '.join(map(str, sizes))} alone, as the ONNX file has it ({why})",
+            got=repr(list(batch_sizes)), hint=f"batch_sizes=({sizes[0]},), or other example inputs; backends=('torch',) takes any size",
+        )
 
 
 def without_quantizers(model: nn.Module) -> nn.Module:

@@ -1,4 +1,5 @@
-"""``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, with a dynamic batch axis.
+"""``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, with a dynamic batch axis where
+that can be.
 
 Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.checker``. Its steps are ``lowering`` (fx) and
 ``file`` (ONNX). Wants the extra ``export``.
@@ -20,6 +21,7 @@ from torch import nn
 from geta_nb.errors import ArtifactError
 from geta_nb.files import own_graph
 from geta_nb.graph import agree_in_float64, are_close, check_inputs, example_arguments, export_program, max_difference, outputs_of
+from geta_nb.onnx.batch import note_fixed, why_traced, why_untranslated
 from geta_nb.onnx.file import expand, translate
 from geta_nb.onnx.lowering import lower_for_onnx
 from geta_nb.onnx.processor import adds_bytes_exactly
@@ -46,7 +48,8 @@ def export_onnx(
         subnet: what ``construct_subnet`` or :func:`geta_nb.load` returned, in float32.
         path: the file; ``.onnx`` is the usual ending. It appears whole or not at all.
         example_inputs: a tensor or a tuple of positional inputs, batch axis first. The batch axis of the file is dynamic where the
-            network allows it (``metadata_props["dynamic_batch"]`` says so); other axes keep their size.
+            network and ONNX allow it; else the file is for this size alone, a warning names inputs, axis and reason, and so does
+            ``metadata_props["fixed_batch"]`` (``["dynamic_batch"]`` is "true" or "false"). Other axes keep their size.
         example_kwargs: keyword inputs; they become inputs of the file too.
         integer_biases: let ONNX Runtime, too, run convolutions in integers (OpenVINO does anyway): faster there, and no longer
             exact, because it rounds each bias to a multiple of input step times weight step; a class may change now and then.
@@ -61,6 +64,8 @@ def export_onnx(
         ArtifactError: no subnet, a weight off its grid, another type than float32, an operator without an ONNX form, no such folder.
         InputError: the subnet rejects the example inputs.
         CalibrationError: an input quantizer has no range yet.
+
+    Warns with a :class:`~geta_nb.errors.GetaWarning` where the batch of the file is fixed.
 
     OpenVINO computes in bfloat16 and quantizes what was never quantized, unless told otherwise: open the file with
     ``EXECUTION_MODE_HINT="ACCURACY"`` (see ``geta_nb.latency.runtimes``).
@@ -84,7 +89,16 @@ def _translated(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], **facts: str
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     program, dynamic = export_program(model, args, kwargs)
-    proto = translate(program)
+    why = "" if dynamic else why_traced(args, kwargs)
+    try:
+        proto = translate(program)
+    except ArtifactError as error:
+        if not dynamic:
+            raise
+        why, dynamic = why_untranslated(program, error), False
+        proto = translate(export_program(model, args, kwargs, dynamic_batch=False)[0])
+    if not dynamic:
+        facts["fixed_batch"] = note_fixed(proto, why)
     onnx.helper.set_model_props(proto, {"dynamic_batch": str(dynamic).lower(), "producer": "geta-nb", **facts})
     return proto, bits
 

@@ -31,6 +31,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from geta_nb.errors import ArtifactError
 from geta_nb.onnx.lowering import is_byte
+from geta_nb.onnx.parts import in_parts
 
 OPSET, IR_VERSION = 21, 10
 NAMESPACE = "geta_nb"
@@ -103,10 +104,11 @@ def translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        # no gradients: with them the exporter lays attention with a mask that is learned out in another way than the trace
+        with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter's remarks on its own future
             exported: Any = torch.onnx.export(
-                program, (), dynamo=True, opset_version=OPSET, custom_translation_table=table, verbose=False, external_data=False
+                in_parts(program), (), dynamo=True, opset_version=OPSET, custom_translation_table=table, verbose=False, external_data=False
             )
             proto: onnx.ModelProto = exported.model_proto
             return proto

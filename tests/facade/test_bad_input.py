@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,37 @@ def test_a_name_that_no_graph_can_hold_is_refused_and_others_pass(name):
         gt.GETA(model, torch.randn(2, 4))
     assert not hasattr(model[0], "parametrizations")
     assert len(gt.GETA(net("klasse 'ä' <b>"), torch.randn(2, 4)).groups) == 8
+
+
+def _compiled(how: str, model: nn.Module, inputs: Tensor) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates what it compiled with
+        return torch.jit.trace(model, inputs) if how == "trace" else torch.jit.script(model)
+
+
+@pytest.mark.parametrize("quantize", [gt.QuantConfig(initial_bits=8), None])
+@pytest.mark.parametrize("how", ["trace", "script"])
+def test_what_torch_jit_compiled_is_refused_by_name_and_its_hint_works(how: str, quantize: gt.QuantConfig | None) -> None:
+    inner = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    for model, at, kind in (
+        (_compiled(how, inner, torch.randn(2, 4)), "Sequential", "Sequential"),
+        (nn.Sequential(nn.Linear(4, 4), nn.ModuleDict({"deep": _compiled(how, inner, torch.randn(2, 4))})), r"1\.deep", "Sequential"),
+    ):
+        said = rf"(?s)what torch\.jit compiled.*at: +{at}\n.*Module of {kind}.*try: +gt\.GETA\(module.*torch\.jit\.trace\(geta\.construct"
+        with pytest.raises(TraceError, match=said):
+            gt.GETA(model, torch.randn(2, 4), quantize=quantize)
+    geta = gt.GETA(nn.Sequential(*inner, nn.Linear(8, 2)), torch.randn(2, 4), quantize=quantize)
+    geta.mask([0])
+    subnet, inputs = geta.construct_subnet(), torch.randn(2, 4)
+    assert torch.equal(_compiled(how, subnet, inputs)(inputs), subnet(inputs))
+
+
+def test_a_function_that_torch_jit_compiled_is_no_model_either() -> None:
+    def double(x: Tensor) -> Tensor:
+        return x * 2
+
+    with pytest.raises(TraceError, match=r"(?s)torch\.jit compiled.*got: +ScriptFunction"):
+        gt.GETA(_compiled("script", double, ROWS), ROWS)
 
 
 def test_widgets_and_doors_given_something_else_say_what_they_want(tmp_path):

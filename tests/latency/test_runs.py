@@ -7,14 +7,16 @@ import json
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb.errors import ArtifactError, ConfigError
+from geta_nb.errors import ArtifactError, ConfigError, GetaWarning
 from geta_nb.latency.runs import without_quantizers
 from geta_nb.latency.runtimes import open_openvino
 from geta_nb.latency.signal_stack import signal_stack
 from geta_nb.latency.table import LatencyRow, LatencyTable, ratio_of, take_turns
 from tests.files.nets import conv_net, image
+from tests.onnx.checks import compressed
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +113,24 @@ def test_options_without_sense_are_refused(trained, options, message):
 def test_a_module_that_is_no_subnet_is_refused():
     with pytest.raises(ArtifactError, match="no subnet"):
         gt.benchmark_latency(conv_net(), example_inputs=image(), rounds=1)
+
+
+def test_a_file_with_a_fixed_batch_is_measured_at_that_size_alone():
+    class ByTheSample(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.kernels = nn.Conv1d(3, 4, 3), nn.Linear(4, 4 * 4 * 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x).relu()
+            batch, channels, length = y.shape
+            kernels = self.kernels(y.mean(2)).view(batch * 4, channels, 3)
+            return nn.functional.conv1d(y.reshape(1, -1, length), kernels, groups=batch).view(batch, 4, -1)
+
+    inputs = torch.randn(2, 3, 9)
+    subnet = compressed(ByTheSample(), inputs)
+    with pytest.warns(GetaWarning, match="fixed"):
+        table = gt.benchmark_latency(subnet, example_inputs=inputs, backends=("onnxruntime",), batch_sizes=(2,), rounds=1)
+    assert {row.batch for row in table.rows} == {2}
+    with pytest.warns(GetaWarning, match="fixed"), pytest.raises(ConfigError, match=r"(?s)batch_sizes.*2 alone.*groups.*got: +\[1, 2\]"):
+        gt.benchmark_latency(subnet, example_inputs=inputs, backends=("onnxruntime",), batch_sizes=(1, 2), rounds=1)

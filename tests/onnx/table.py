@@ -93,6 +93,15 @@ in 16 bits. What does not fit saturates in silence, in both runtimes: 8-bit weig
 `gt.export_onnx(..., any_processor=True)` keeps layers whose sums may not fit out of integer kernels; others, of weights of up to 6 bits
 or so, stay in them. Left out, it is as the exporting processor needs, and the file's metadata say which it was: ship
 `any_processor=True` to processors that you do not know. This table was made on a processor {processor} VNNI.
+
+**Batch.** The first axis of a file is open where network and ONNX allow it. Kernels of each sample (StyleGAN2, CondConv: one convolution
+with as many groups as samples) do not: ONNX wants the number of groups in the file. Such a file is for the batch of the example inputs, as
+`torch.onnx.export` writes it; a warning names inputs, axis and reason, and so do the file's metadata: `dynamic_batch` is "false", and
+`fixed_batch` says why.
+
+**Operators in parts.** A trace keeps what the groups have a rule for. Where torch's exporter does not know such an operator by that name
+(products of three as in `nn.Bilinear`, `torch.cdist`, pools of volumes, determinants), it is written in parts that it knows. It has no form
+for medians, orders and running extremes (`median`, `kthvalue`, `mode`, `cummax`, `searchsorted`): `gt.save` writes those.
 """
 
 
