@@ -162,10 +162,10 @@ def notes(run: Run, column: str) -> list[str]:
 def cells(label: str, figures: Figures) -> tuple[str, ...]:
     """Return a row of text: name, accuracy, relative BOPs, share of the multiply-accumulates, size, bits of weights and of inputs."""
     if "out_of_reach" in figures:
-        return label, "out of reach", *[""] * 5
-    size, bits = figures["size_bytes"] / 1000, (_range(figures["weight_bits"]), _range(figures["activation_bits"]))
+        return label, "out of reach", *[""] * 4
+    size, bits = figures["size_bytes"] / 1000, f"{_range(figures['weight_bits'])}, {_range(figures['activation_bits'])}"
     costs = f"{100 * figures['relative_bops']:.3g} %", f"{100 * figures['macs']:.3g} %", f"{size:.1f} kB"
-    return label, f"{100 * figures['accuracy']:.2f} %", *costs, *bits
+    return label, f"{100 * figures['accuracy']:.2f} %", *costs, bits
 
 
 def _range(bits: Mapping[str, float]) -> str:
