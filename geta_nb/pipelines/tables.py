@@ -10,6 +10,9 @@ from geta_nb.display import markup
 from geta_nb.display.wording import width
 from geta_nb.views import VIEWS, Shown, View
 
+LONG = 24
+"""Characters of a cell that may wrap; a shorter one takes the room it needs."""
+
 
 @dataclass(frozen=True, repr=False)
 class Table(Shown):
@@ -40,7 +43,7 @@ def _text(table: Table) -> str:
 
 
 def _html(table: Table) -> str:
-    rows: list[list[markup.Cell]] = [[markup.Prose(cell) for cell in row] for row in table.rows]
+    rows: list[list[markup.Cell]] = [[markup.Prose(cell) if width(cell) > LONG else cell for cell in row] for row in table.rows]
     return markup.fragment(table.title, markup.table(table.head, rows, label=table.title), *map(markup.note, table.notes))
 
 
