@@ -142,7 +142,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "hesso": _other(
         "HESSO pruning, then PTQ", "hesso", {"saliency": "taylor"}, {"saliency": "fisher"}, {"saliency": "paper"}, {"ranges": "error"},
-        FEWER_BITS, {"ranges": "error", "bits": 4}, chosen={},
+        FEWER_BITS, {"ranges": "error", "bits": 4}, chosen=FEWER_BITS,
     ),
     "clipq": _other("CLIP-Q *", "clipq", {"bits": 3}, {"bits": 2}, {"bits": 4}, {"dense_share": 0.33}, chosen={"dense_share": 0.33}),
     "minmax": _other("PTQ, no further training", "minmax", {}, {"ranges": "error"}, chosen={}),

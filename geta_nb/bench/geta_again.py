@@ -15,7 +15,7 @@ from torch import nn
 
 from geta_nb.baselines.space import Space
 from geta_nb.baselines.task import Task
-from geta_nb.bench.geta_run import as_result, checked, settings_of, train
+from geta_nb.bench.geta_run import HIGHEST, as_result, checked, settings_of, train
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.qasso import Schedule
 
@@ -32,7 +32,7 @@ def compress(task: Task, relative_bops: float, *, seed: int, activations: bool =
     facts = first.geta.report(first.geta.construct_subnet()).to_dict()
     torch.manual_seed(seed)
     fresh = fresh_network(Space(task).cut(task.build(), first.optimizer.group_mask))
-    same = fixed_bits(facts["bit_widths"], facts["activation_bit_widths"])
+    same = down_to(facts["bit_widths"], facts["activation_bit_widths"])
     again = train(fresh, run, same, quantize=quantize, schedule=without_pruning(schedule), rules=rules)
     subnet = again.geta.construct_subnet()
     found = again.geta.report(subnet).to_dict()
@@ -48,12 +48,12 @@ def fresh_network(model: nn.Module) -> nn.Module:
     return model
 
 
-def fixed_bits(weights: dict[str, float], inputs: dict[str, float]) -> Budget:
-    """Return a budget that removes nothing and leaves every layer at the bits given."""
+def down_to(weights: dict[str, float], inputs: dict[str, float]) -> Budget:
+    """Return a budget that removes nothing and lets the bits of every layer fall to those given, from where a run begins."""
     exceptions = {}
     for layer, bits in weights.items():
-        other = int(inputs[layer]) if layer in inputs else None
-        exceptions[layer] = LayerBudget(bit_range=(int(bits),) * 2, activation_bit_range=None if other is None else (other,) * 2)
+        other = (int(inputs[layer]), HIGHEST) if layer in inputs else None
+        exceptions[layer] = LayerBudget(bit_range=(int(bits), HIGHEST), activation_bit_range=other)
     return Budget(group_sparsity=0.0, exceptions=exceptions)
 
 

@@ -235,7 +235,8 @@ def test_a_run_that_fails_leaves_the_others_and_the_command_says_so(folder, tmp_
     monkeypatch.setattr(fashion_table, "fashion_run", run)
     arguments = ["--data-dir", str(folder), "--output", str(tmp_path), "--results", str(tmp_path / "runs.jsonl"), "--workers", "1"]
     assert fashion_table.main([*arguments, "--only", "lsq"]) == 1
-    assert "failed: lsq at a0.8, seed 0 (dense_share=0.33): ZeroDivisionError: by hand" in capsys.readouterr().err
+    name = fashion_table.Wanted(Planned("lsq", "a0.8"), ROWS["lsq"].options).name
+    assert f"failed: {name}: ZeroDivisionError: by hand" in capsys.readouterr().err
     runs = kept_runs.read_runs(tmp_path / "runs.jsonl")
     planned = {(part, column.name) for part in ("test", "validation") for column in FIRST}
     assert {(run.part, run.column) for run in runs} == planned - {("test", "a0.8")}
@@ -271,7 +272,8 @@ def test_validation_compares_options_and_reads_no_test_image(folder, tmp_path, m
     assert fashion_table.main(arguments) == 0
     fashion_run._task.cache_clear()
     text = capsys.readouterr().out
-    assert '| LSQ, fixed bits | **{"dense_share": 0.33}** |' in text and '| LSQ, fixed bits | {"dense_share": 0.5} |' in text
+    own, others = (json.dumps(options, sort_keys=True) for options in (ROWS["lsq"].options, ROWS["lsq"].tried[0]))
+    assert f"| LSQ, fixed bits | **{own}** |" in text and f"| LSQ, fixed bits | {others} |" in text
     runs = kept_runs.read_runs(tmp_path / "smoke.jsonl")
     assert {run.part for run in runs} == {"validation"}
     assert len(runs) == len(fashion_table.TUNED_AT) * (1 + len(ROWS["lsq"].tried)), "a line each"
