@@ -90,17 +90,23 @@ def computed_dtypes(module: fx.GraphModule) -> set[torch.dtype]:
     return {value.dtype for value in values if isinstance(value, Tensor)}
 
 
-def agree_in_float64(module: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether copies of two modules in float64 agree: the numbers of the two must be the same.
+def agree_in_float64(
+    module: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, inside: Iterable[torch.dtype] = ()
+) -> bool:
+    """Whether copies of two modules in float64 agree: the numbers of the two must be the same, up to the rounding of ``inside``.
 
     The last word where float32 says no: an activation that lies between two codes may fall either way when a sum is taken in another
     order, which happens once in some 1e6 activations in float32 and never in float64; and a network of steep functions (a sine of 30 x)
     makes a rounding larger at every layer.
+
+    Args:
+        inside: dtypes that numbers of one module were rounded to when they were made from the other's, as a norm that is folded into a
+            layer is to float32; none: they are the very same numbers.
     """
     try:
         first, second = copy.deepcopy(module).double(), copy.deepcopy(other).double()
         wide_args, wide_kwargs = pytree.tree_map(_widened, (args, kwargs))
-        return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs)
+        return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs, inside=inside)
     except (RuntimeError, TypeError, NotImplementedError):
         return False  # a module that cannot be copied, or has float32 written into its forward
 

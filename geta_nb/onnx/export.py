@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from torch import nn
 
 from geta_nb.errors import ArtifactError
@@ -108,7 +109,8 @@ def _check_same(lowered: nn.Module, net: nn.Module, args: tuple[Any, ...], kwarg
     found, reference = outputs_of(lowered, args, kwargs), outputs_of(net, args, kwargs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fx copies a graph's signature by way of classes that torch deprecates
-        same = are_close(found, reference) or agree_in_float64(lowered, net, args, kwargs)
+        # norms are folded into weights, in float32: no sum in float64 takes that rounding back
+        same = are_close(found, reference) or agree_in_float64(lowered, net, args, kwargs, inside=(torch.float32,))
     if not same:
         raise ArtifactError(
             "export_onnx: the lowered graph does not compute what the subnet computes.", expected="equal outputs on the example inputs",

@@ -248,6 +248,18 @@ def test_a_code_that_falls_the_other_way_in_float32_is_settled_in_float64() -> N
     assert agree_in_float64(one, other, (x,), {}) and not agree_in_float64(one, nn.Identity(), (x,), {})
 
 
+def test_numbers_that_were_rounded_on_the_way_agree_up_to_that_rounding_and_no_further():
+    one = nn.Linear(8, 4)
+    rounded, changed = copy.deepcopy(one), copy.deepcopy(one)
+    with torch.no_grad():
+        rounded.weight *= 1 + torch.finfo(torch.float32).eps
+        changed.weight *= 1.001
+    x = torch.randn(3, 8)
+    assert not agree_in_float64(one, rounded, (x,), {})
+    assert agree_in_float64(one, rounded, (x,), {}, inside=(torch.float32,))
+    assert not agree_in_float64(one, changed, (x,), {}, inside=(torch.float32,))
+
+
 class Sines(nn.Module):
     """Three layers of sin(30 x): a rounding of float32 is some 1e4 times as large at the end."""
 
