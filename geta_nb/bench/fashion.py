@@ -18,7 +18,7 @@ from geta_nb.bench.fashion_task import (
     Fashion,
     fashion_net,
 )
-from geta_nb.bench.geta_run import schedule_down_to
+from geta_nb.bench.geta_run import as_result, schedule_down_to
 from geta_nb.bench.idx_files import write_idx
 from geta_nb.bench.small_net import CLASSES
 
@@ -39,6 +39,7 @@ __all__ = [
     "Bench",
     "Fashion",
     "Planned",
+    "as_result",
     "fashion_net",
     "schedule_down_to",
     "with_own_options",

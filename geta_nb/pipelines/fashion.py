@@ -29,6 +29,7 @@ from geta_nb.bench.fashion import (
     Bench,
     Fashion,
     Planned,
+    as_result,
     with_own_options,
     write_idx,
 )
@@ -84,17 +85,17 @@ def training_task(data: Fashion, *, seed: int) -> Task:
     some = torch.arange(len(labels))[: 8 * BATCH]
     watched = data.standardised(images[some]), labels[some]
     batches = Batches(len(labels), BATCH, partial(draw, data=data), seed=seed)
-    return Task(batches, image_loss, lambda model: {"accuracy": _on_cpu(model, watched)})
+    return Task(batches, image_loss, lambda model: {"accuracy": _accuracy(model, watched)})
 
 
 def judging_task(data: Fashion, training: Task) -> Task:
     """Return the same task, judged by the test images."""
     images, labels = data.judges()
     judges = data.standardised(images), labels
-    return Task(training.batches, training.loss, lambda model: {"accuracy": _on_cpu(model, judges)})
+    return Task(training.batches, training.loss, lambda model: {"accuracy": _accuracy(model, judges)})
 
 
-def _on_cpu(model: nn.Module, labelled: tuple[Tensor, Tensor]) -> float:
+def _accuracy(model: nn.Module, labelled: tuple[Tensor, Tensor]) -> float:
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     return accuracy(model, *(part.to(device) for part in labelled))
 
@@ -142,15 +143,7 @@ def label_of(row: str) -> str:
 
 def figures_of(report: Report) -> dict[str, Any]:
     """Return the facts of a report that :func:`cells` shows, named as the other rows have them."""
-    facts = report.to_dict()
-    return {
-        "accuracy": report.metrics["accuracy"],
-        "relative_bops": facts["relative_bops"],
-        "macs": facts["macs"]["subnet"] / facts["macs"]["dense"],
-        "size_bytes": facts["size_bytes"]["subnet"],
-        "weight_bits": facts["bit_widths"],
-        "activation_bits": facts["activation_bit_widths"],
-    }
+    return as_result(report.to_dict() | {"accuracy": report.metrics["accuracy"]}, {})
 
 
 def notes(run: Run, column: str) -> list[str]:

@@ -31,17 +31,23 @@ class SlowListener:
             assert self.go_on.wait(120)
 
 
+def stopped_after_a_step(gate, run):
+    """Let a running step end, ask for a stop within the next one, let that end too; returns the thread that stops."""
+    gate.let(1)
+    until(lambda: gate.standing)
+    stopping = in_thread(run.stop)
+    until(lambda: run.asked == "stop")
+    gate.let(1)
+    return stopping
+
+
 def test_a_wait_after_stop_and_start_is_for_the_new_run_however_slowly_the_old_one_is_watched():
     gate = Gated()
     run = gate.run(total=4)
     slow = SlowListener(run)
     run.listen(slow)
     run.start()
-    gate.let(1)
-    until(lambda: gate.standing)
-    stopping = in_thread(run.stop)
-    until(lambda: run.asked == "stop")
-    gate.let(1)
+    stopping = stopped_after_a_step(gate, run)
     assert slow.entered.wait(120)  # the state is "stopped", and its thread is not yet over
     begun = in_thread(lambda: run.start().wait())
     slow.go_on.set()
@@ -185,11 +191,7 @@ def test_a_stop_is_over_with_the_run_it_stopped_whoever_starts_it_again():
 
     run.listen(start_again)
     run.start()
-    gate.let(1)
-    until(lambda: gate.standing)
-    stopping = in_thread(run.stop)
-    until(lambda: run.asked == "stop")
-    gate.let(1)
+    stopping = stopped_after_a_step(gate, run)
     stopping.join(120)
     assert not stopping.is_alive() and again == [run] and run.state == "running"
     gate.open()
