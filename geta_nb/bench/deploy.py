@@ -33,7 +33,7 @@ def write_files(subnet: nn.Module, dense: nn.Module, folder: Path, example: Tens
     return {
         "dense fp32, torch.save": folder / "dense.pt",
         "dense fp32, ONNX": dense_onnx(plain, folder / "dense.onnx", (example,), {}),
-        "compressed, ONNX": export_onnx(subnet, folder / "compressed.onnx", example),
+        "compressed, ONNX": export_onnx(subnet, folder / "compressed.onnx", example, dynamic=False),
         "compressed, gt.save": save(subnet, folder / "compressed.safetensors"),
     }
 

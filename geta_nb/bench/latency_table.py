@@ -66,7 +66,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     table = benchmark_latency(subnet, against=model, example_inputs=(example,), batch_sizes=BATCHES, rounds=rounds, clock="processor")
     profiles = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(subnet, Path(folder) / "net.onnx", (example,), integer_biases=True)
+        path = export_onnx(subnet, Path(folder) / "net.onnx", (example,), integer_biases=True, dynamic=False)
         (leaf,) = pytree.tree_leaves(example)
         batch = leaf[torch.arange(BATCHES[-1]) % len(leaf)].contiguous().numpy()
         feed = {_input_name(path): batch}

@@ -34,8 +34,16 @@ def subnet_text(info: Any) -> str:
     return (
         f"SubnetInfo({clean(info.kind)}, {plural(len(info.formats), 'quantized parameter')}"
         + (f": {words}" if words else "")
-        + f"{inputs})"
+        + f"{inputs}{sizes_text(info.sizes)})"
     )
+
+
+def sizes_text(sizes: Any) -> str:
+    """Return which sizes of inputs a graph takes: letters where any will do, numbers where one alone."""
+    if sizes is None:
+        return ""
+    extra = f", with {plural(len(sizes.conditions), 'condition')}" if sizes.conditions else ""
+    return f"; takes {clean(sizes.words)}{extra}"
 
 
 def subnet_html(info: Any) -> str:

@@ -23,14 +23,14 @@ from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.files import container
 from geta_nb.files.formats import decode_formats, encode_formats
 from geta_nb.files.tensor_table import decode_tensors, encode_tensors
-from geta_nb.graph import decode_program, encode_program
+from geta_nb.graph import decode_program, decode_sizes, encode_program, encode_sizes
 from geta_nb.quantizers import ActivationQuantizer
-from geta_nb.subnet import BUFFER, SCRATCH, Entry, GraphNet, SubnetInfo, list_entries
+from geta_nb.subnet import BUFFER, SCRATCH, Entry, GraphNet, SubnetInfo, input_sizes, list_entries, widened
 
 _LARGEST_PROGRAM = 64_000_000
 
 
-def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
+def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) -> Path:
     """Write ``subnet`` to one file: the weights as integer codes of their bit width, packed without gaps, and everything else as it is.
 
     The file takes sum(numel * bits) / 8 bytes for the weights of up to 16 bits (wider ones are stored in their own dtype), two numbers
@@ -40,6 +40,8 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     Args:
         subnet: what ``construct_subnet`` or :func:`load` returned; its quantized weights must lie on their grid, step_size * integer.
         path: the file; ``.safetensors`` is the usual ending.
+        dynamic: let the network in the file take every size of its inputs that ``subnet`` takes, which is traced anew for it; an axis
+            that is bound to its size is written down, and another size is refused. False: the batch axis alone, as it was traced first.
 
     Returns:
         The path of the file.
@@ -47,7 +49,7 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
     Raises:
         ArtifactError: no subnet, a weight that has moved off its grid, an operator that a file cannot carry, or no such folder.
     """
-    net, info = own_graph(subnet, "save")
+    net, info = own_graph(subnet, "save", dynamic=dynamic)
     quantizers = _quantizers(net)
     signs = {f"{path}.has_sign" for path in quantizers}  # one bit each: it stands in the header
     blocks, table = encode_tensors([entry for entry in list_entries(net) if entry.name not in signs], info.formats)
@@ -58,18 +60,20 @@ def save(subnet: nn.Module, path: str | PathLike[str]) -> Path:
         "tensors": table,
         "formats": weights,
         "activations": inputs,
+        "sizes": encode_sizes(input_sizes(net)),
     }
     text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
     container.write(Path(path), blocks | numbers, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
     return Path(path)
 
 
-def own_graph(subnet: nn.Module, who: str) -> tuple[GraphNet, SubnetInfo]:
+def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[GraphNet, SubnetInfo]:
     """Return the graph of a subnet with its present values, which it shares, and what it knows of itself.
 
     Args:
         subnet: what ``construct_subnet`` or :func:`load` returned.
         who: the caller's public name, for the message.
+        dynamic: trace a subnet of the model's own classes anew, for every size that it takes.
 
     Raises:
         ArtifactError: no subnet.
@@ -79,7 +83,13 @@ def own_graph(subnet: nn.Module, who: str) -> tuple[GraphNet, SubnetInfo]:
     if info is None or not isinstance(graph, fx.GraphModule):
         hint = f"gt.{who}(geta.construct_subnet(), path)"
         raise ArtifactError(f"{who}: this module is no subnet.", expected="a module with geta_info", got=type(subnet).__name__, hint=hint)
-    return GraphNet.of(graph, None if graph is subnet else subnet), info
+    if graph is subnet:
+        return GraphNet.of(graph), info
+    net = GraphNet.of(graph, subnet)
+    if dynamic and info.example is not None:
+        wide = widened(subnet, net, *info.example)
+        net = wide if wide is net else GraphNet.of(wide, subnet)
+    return net, info
 
 
 def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Module:
@@ -105,13 +115,13 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
         entries = list(decode_tensors(header["tensors"], formats, blocks))
         quantizers = _decode_quantizers(header["quantizers"], entries)
         entries += [Entry(f"{path}.has_sign", BUFFER, quantizer.has_sign) for path, quantizer in quantizers.items()]
-        net = GraphNet.build(graph, entries, quantizers)
+        net = GraphNet.build(graph, entries, quantizers, decode_sizes(header.get("sizes")))
     except ArtifactError:
         raise
     except Exception as error:
         # whatever torch says of a header that someone made up: the caller sees one kind of error
         raise ArtifactError("load: the header is malformed.", at=target, got=f"{type(error).__name__}: {error}"[:200]) from None
-    info = SubnetInfo(kind="graph", formats=formats, activation_formats=activations, graph=None)
+    info = SubnetInfo(kind="graph", formats=formats, activation_formats=activations, graph=None, sizes=input_sizes(net))
     setattr(net, "geta_info", info)  # noqa: B010 - torch types every attribute as a tensor or a module
     if into is None:
         return net

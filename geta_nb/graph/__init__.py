@@ -5,14 +5,18 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 """
 
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards
+from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.inputs import check_inputs, example_arguments
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, owner_of, shape_of
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.signs import nonnegative_nodes
-from geta_nb.graph.trace import Trace, TraceNode, eval_mode, export_program, trace_model
+from geta_nb.graph.sizes import InputSizes, decode_sizes, encode_sizes, sizes_of
+from geta_nb.graph.trace import Sizes, Trace, TraceNode, eval_mode, export_program, trace_model
 
 __all__ = [
+    "InputSizes",
+    "Sizes",
     "Trace",
     "TraceNode",
     "agree_in_float64",
@@ -23,8 +27,10 @@ __all__ = [
     "check_path",
     "computed_dtypes",
     "decode_program",
+    "decode_sizes",
     "drop_mark",
     "encode_program",
+    "encode_sizes",
     "eval_mode",
     "example_arguments",
     "export_program",
@@ -35,6 +41,7 @@ __all__ = [
     "marked_value",
     "max_difference",
     "module_path",
+    "names_in",
     "nonnegative_nodes",
     "operator_name",
     "outputs_of",
@@ -42,5 +49,7 @@ __all__ = [
     "own_forwards",
     "owner_of",
     "shape_of",
+    "sizes_of",
     "trace_model",
+    "value_of",
 ]

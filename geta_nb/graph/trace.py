@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental import _config as symbolic_config
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaError
@@ -23,12 +24,15 @@ from geta_nb.graph.lower import is_lowerable, lower
 from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
 from geta_nb.graph.quiet import quiet
+from geta_nb.graph.sizes import InputSizes, sizes_of
 from geta_nb.graph.tidy import inline_regions, tidy
 from geta_nb.graph.untraceable import explained
 from geta_nb.views import Shown
 
 __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
 
+Sizes = Literal["any", "batch", "fixed"]
+"""Which axes of the inputs may change where the model allows it: all, the first, or none."""
 _STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
 _ROUNDS = 3  # what an operator is broken up into may have no rule either
 
@@ -54,12 +58,14 @@ class Trace(Shown):
         args: example inputs it was traced with.
         kwargs: example keyword inputs.
         dynamic_batch: whether the leading axis of the inputs may change.
+        sizes: which sizes of the inputs it is for; None: torch does not say it in numbers.
     """
 
     module: fx.GraphModule
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_batch: bool
+    sizes: InputSizes | None = None
 
     @cached_property
     def nodes(self) -> tuple[TraceNode, ...]:
@@ -73,6 +79,7 @@ def trace_model(
     kwargs: dict[str, Any] | None = None,
     *,
     understood: Callable[[object], bool] | None = None,
+    sizes: Sizes = "batch",
 ) -> Trace:
     """Return the ATen graph of ``model`` in eval mode.
 
@@ -86,9 +93,9 @@ def trace_model(
         TraceError: torch.export cannot trace the model; the message has torch's own words, and a hint where the reason is known.
     """
     kwargs = dict(kwargs or {})
-    exported, dynamic = export_program(model, args, kwargs)
+    exported, dynamic = export_program(model, args, kwargs, sizes=sizes)
     try:
-        with quiet():
+        with quiet(), general_sizes(sizes == "any"):
             module = _functional(exported, understood)
     except GetaError:
         raise
@@ -96,11 +103,11 @@ def trace_model(
         with eval_mode(model), torch.no_grad():
             raise explained(model, args, kwargs, error) from error
     tidy(module)
-    return Trace(module, args, kwargs, dynamic)
+    return Trace(module, args, kwargs, dynamic, sizes_of(exported))
 
 
 def export_program(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic_batch: bool = True
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, sizes: Sizes = "batch"
 ) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
 
@@ -110,7 +117,7 @@ def export_program(
         TraceError: torch.export cannot trace the model.
     """
     with eval_mode(model), torch.no_grad():
-        return _export(model, args, kwargs, dynamic_batch)
+        return _export(model, args, kwargs, sizes)
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
@@ -190,38 +197,62 @@ def _describe(node: fx.Node) -> TraceNode:
     return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_batch: bool) -> tuple[Any, bool]:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes) -> tuple[Any, bool]:
     """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
     errors: list[Exception] = []
-    dynamic = _dynamic_variant(args, kwargs) if dynamic_batch else ()
-    for tried_args, tried_kwargs, shapes in (*dynamic, (args, kwargs, None)):
+    for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes), (args, kwargs, None)):
         try:
-            with quiet():
+            with quiet(), general_sizes(sizes == "any"):
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
-            if shapes is None or _is_dynamic(exported.graph):
-                return exported, shapes is not None
+            dynamic = shapes is not None and _is_dynamic(exported, (tried_args, tried_kwargs))
+            if shapes is None or sizes == "any" or dynamic:
+                return exported, dynamic
             # torch found out on the way that only the traced size works, which need not be the size of the example
         except Exception as error:
             errors.append(error)
     raise explained(model, args, kwargs, errors[-1]) from errors[-1]
 
 
-def _is_dynamic(graph: fx.Graph) -> bool:
-    values = (node.meta.get("val") for node in graph.nodes if node.op == "placeholder")
-    sizes: list[Any] = [value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()]
-    return any(isinstance(size, torch.SymInt) and not size.node.expr.is_number for size in sizes)
+@contextmanager
+def general_sizes(wanted: bool) -> Iterator[None]:
+    """Let torch reason about sizes as about any number, not about 0 and 1 apart: fewer conditions, and far fewer proofs (Swin: 20 x)."""
+    patch: Any = symbolic_config.patch  # type: ignore[attr-defined]
+    with patch(backed_size_oblivious=True) if wanted else nullcontext():
+        yield
 
 
-def _dynamic_variant(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+def _is_dynamic(exported: torch.export.ExportedProgram, inputs: Any) -> bool:
+    """Whether the first axis of some input may have another size than that of the example."""
+    values = [node.meta.get("val") for node in exported.graph.nodes if node.op == "placeholder"]
+    firsts: list[Any] = [value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()]
+    if not any(isinstance(size, torch.SymInt) and not size.node.expr.is_number for size in firsts):
+        return False
+    if (sizes := sizes_of(exported)) is None:
+        return True
+    free = {str(item.axes[0]) for item in sizes.inputs if item.axes} & sizes.free.keys()
+    return any(sizes.varies(name, pytree.tree_leaves(inputs)) for name in free)
+
+
+def _variants(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield inputs, and which of their axes may change, the most first."""
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     batches = {leaf.shape[0] for leaf in tensors if leaf.dim() > 0}
-    if len(batches) != 1 or 0 in batches or any(leaf.dim() == 0 for leaf in tensors):
-        return
-    copies = 2 if batches == {1} else 1  # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
+    batched = len(batches) == 1 and 0 not in batches and all(leaf.dim() for leaf in tensors)
+    # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
+    copies = 2 if batched and batches == {1} else 1
+    for axes in {"any": (None, 1), "batch": (1,), "fixed": ()}[sizes]:
+        if axes is None or batched:
+            yield _marked(args, kwargs, copies, axes)
+
+
+def _marked(args: tuple[Any, ...], kwargs: dict[str, Any], copies: int, axes: int | None) -> tuple[Any, Any, Any]:
     # copies always: torch marks the tensors themselves as dynamic, and the user's, or a second attempt's, must not be marked
-    args, kwargs = pytree.tree_map(lambda leaf: torch.cat([leaf] * copies) if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    def copied(leaf: Any) -> Any:
+        return torch.cat([leaf] * copies) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+    args, kwargs = pytree.tree_map(copied, (args, kwargs))
     shapes = torch.export.ShapesCollection()
     for leaf in pytree.tree_leaves((args, kwargs)):
-        if isinstance(leaf, Tensor):
-            shapes[leaf] = {0: torch.export.Dim.AUTO}
-    yield args, kwargs, shapes
+        if isinstance(leaf, Tensor) and leaf.dim():
+            shapes[leaf] = dict.fromkeys(range(leaf.dim())[:axes], torch.export.Dim.AUTO)
+    return args, kwargs, shapes

@@ -76,7 +76,7 @@ def benchmark_latency(
         files: dict[str, Path] = {}
         if set(backends) - {"torch"}:
             files["subnet"] = export_onnx(
-                subnet, Path(folder) / "subnet.onnx", args, example_kwargs=kwargs, integer_biases=True
+                subnet, Path(folder) / "subnet.onnx", args, example_kwargs=kwargs, integer_biases=True, dynamic=False
             )
             if "dense" in modules:
                 files["dense"] = dense_onnx(modules["dense"], Path(folder) / "dense.onnx", args, kwargs)

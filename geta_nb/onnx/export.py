@@ -1,4 +1,4 @@
-"""``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, with a dynamic batch axis where
+"""``gt.export_onnx``: a subnet as one QDQ file that ONNX Runtime and OpenVINO open, for every size of inputs where
 that can be.
 
 Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.checker``. Its steps are ``lowering`` (fx) and
@@ -8,6 +8,7 @@ Comes in: a subnet and example inputs. Goes out: the file, checked by ``onnx.che
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -21,7 +22,18 @@ from torch import nn
 
 from geta_nb.errors import ArtifactError
 from geta_nb.files import own_graph
-from geta_nb.graph import agree_in_float64, are_close, check_inputs, example_arguments, export_program, max_difference, outputs_of
+from geta_nb.graph import (
+    Sizes,
+    agree_in_float64,
+    are_close,
+    check_inputs,
+    encode_sizes,
+    example_arguments,
+    export_program,
+    max_difference,
+    outputs_of,
+    sizes_of,
+)
 from geta_nb.onnx.batch import note_fixed, why_traced, why_untranslated
 from geta_nb.onnx.file import expand, translate
 from geta_nb.onnx.lowering import lower_for_onnx
@@ -36,6 +48,7 @@ def export_onnx(
     example_kwargs: Mapping[str, Any] | None = None,
     integer_biases: bool = False,
     any_processor: bool | None = None,
+    dynamic: bool = True,
 ) -> Path:
     """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
 
@@ -50,13 +63,17 @@ def export_onnx(
         path: the file; ``.onnx`` is the usual ending. It appears whole or not at all.
         example_inputs: a tensor or a tuple of positional inputs, batch axis first. The batch axis of the file is dynamic where the
             network and ONNX allow it; else the file is for this size alone, a warning names inputs, axis and reason, and so does
-            ``metadata_props["fixed_batch"]`` (``["dynamic_batch"]`` is "true" or "false"). Other axes keep their size.
+            ``metadata_props["fixed_batch"]`` (``["dynamic_batch"]`` is "true" or "false"). So do other axes where they can;
+            ``metadata_props["sizes"]`` (JSON) says what the file takes: for each input its axes, numbers or free sizes, and conditions on
+            these, which no runtime checks.
         example_kwargs: keyword inputs; they become inputs of the file too.
         integer_biases: let ONNX Runtime, too, run convolutions in integers (OpenVINO does anyway): faster there, and no longer
             exact, because it rounds each bias to a multiple of input step times weight step; a class may change now and then.
         any_processor: write a file that is exact on every processor. On x86 without VNNI both runtimes add 8-bit products two at a time
             in 16 bits, and saturate in silence: such layers, of 8-bit weights mostly, are then written so that they run in float32,
             which costs the others their integers. None: as this processor needs; ``metadata_props["any_processor"]`` says what it was.
+        dynamic: let the file take every size of its inputs that the subnet takes. False: the batch axis alone, the others as in the
+            example, for a runtime that is faster so (``metadata_props["dynamic"]`` says which).
 
     Returns:
         The path of the file.
@@ -72,35 +89,44 @@ def export_onnx(
     ``EXECUTION_MODE_HINT="ACCURACY"`` (see ``geta_nb.latency.runtimes``).
     """
     args, kwargs = example_arguments(example_inputs, example_kwargs)
-    net, info = own_graph(subnet, "export_onnx")
+    net, info = own_graph(subnet, "export_onnx", dynamic=dynamic)
     check_inputs(net, args, kwargs)
     wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
     lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)
     _check_same(lowered, net, args, kwargs)
-    model = expand(*_translated(lowered, args, kwargs, bits, any_processor=str(wary).lower()), exact=not integer_biases)
+    facts = {"any_processor": str(wary).lower(), "dynamic": str(dynamic).lower()}
+    model = expand(*_translated(lowered, args, kwargs, bits, dynamic=dynamic, facts=facts), exact=not integer_biases)
     return write_model(model, Path(path))
 
 
 def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
     """Write a plain float32 model as torch's exporter does: the other side of a comparison."""
-    return write_model(expand(*_translated(model, args, kwargs, {})), path)
+    return write_model(expand(*_translated(model, args, kwargs, {}, dynamic=False, facts={})), path)
 
 
 def _translated(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], **facts: str
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], *, dynamic: bool, facts: dict[str, str]
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    program, dynamic = export_program(model, args, kwargs)
-    why = "" if dynamic else why_traced(args, kwargs)
-    try:
-        proto = translate(program)
-    except ArtifactError as error:
-        if not dynamic:
-            raise
-        why, dynamic = why_untranslated(program, error), False
-        proto = translate(export_program(model, args, kwargs, dynamic_batch=False)[0])
-    if not dynamic:
+    why, batch, proto = "", False, None
+    tried: tuple[Sizes, ...] = ("any", "batch", "fixed") if dynamic else ("batch", "fixed")
+    for sizes in tried:
+        program, batch = export_program(model, args, kwargs, sizes=sizes)
+        if sizes == "batch":
+            why = "" if batch else why_traced(args, kwargs)
+        try:
+            proto = translate(program)
+        except ArtifactError as error:
+            if not batch and sizes != "any":
+                raise
+            why = why_untranslated(program, error) if sizes == "batch" else why
+            continue
+        if batch or sizes != "any":
+            break
+    assert proto is not None  # the last attempt has no batch that could be to blame: it returns, or has raised
+    if not batch:
         facts["fixed_batch"] = note_fixed(proto, why)
-    onnx.helper.set_model_props(proto, {"dynamic_batch": str(dynamic).lower(), "producer": "geta-nb", **facts})
+    facts["sizes"] = json.dumps(encode_sizes(sizes_of(program)))
+    onnx.helper.set_model_props(proto, {"dynamic_batch": str(batch).lower(), "producer": "geta-nb", **facts})
     return proto, bits
 
 

@@ -20,6 +20,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import floordiv
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from geta_nb.onnx.parts import in_parts
 
 OPSET, IR_VERSION = 21, 10
 NAMESPACE = "geta_nb"
+_STANDARD: Any = onnxscript.opset21
 _OWN = onnxscript.values.Opset(NAMESPACE, 1)
 _LARGEST_FILE = 2**31 - 1  # what one protobuf message can hold
 
@@ -87,6 +89,12 @@ def _translation(name: str) -> Callable[..., Any]:
     return call
 
 
+def _floor_divide(left: Any, right: Any) -> Any:
+    """Divide sizes as Python does: ONNX cuts off towards zero, and torch's own translation is for positive numbers alone."""
+    rest = _STANDARD.Mod(left, right)  # has the sign of the divisor
+    return _STANDARD.Div(_STANDARD.Sub(left, rest), right)
+
+
 for _name in _OPERATORS:
     if not onnx.defs.has(_name, NAMESPACE):
         _register(_name)
@@ -98,7 +106,8 @@ def translate(program: torch.export.ExportedProgram) -> onnx.ModelProto:
     Raises:
         ArtifactError: torch's exporter knows no ONNX form of an operator, which the message names.
     """
-    table = {getattr(torch.ops.geta_nb, name).default: _translation(name) for name in _OPERATORS}
+    table: dict[Any, Any] = {getattr(torch.ops.geta_nb, name).default: _translation(name) for name in _OPERATORS}
+    table[floordiv] = _floor_divide
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

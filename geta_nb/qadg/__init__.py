@@ -5,7 +5,7 @@ In: trace, groups and quantizers. Out: a :class:`QADG` (raw nodes, branches and 
 """
 
 from geta_nb.qadg import analysis
-from geta_nb.qadg.analysis import Analysis, analyse
+from geta_nb.qadg.analysis import Analysis, Graphed, analyse, graph_at_any_size
 from geta_nb.qadg.branches import Branch
 from geta_nb.qadg.folded import QADG, Vertex
 from geta_nb.qadg.retrace import trace_quantized
@@ -14,8 +14,10 @@ __all__ = [
     "QADG",
     "Analysis",
     "Branch",
+    "Graphed",
     "Vertex",
     "analyse",
     "analysis",
+    "graph_at_any_size",
     "trace_quantized",
 ]

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Totals
-from geta_nb.graph import Trace, is_mark, marked_value, trace_model
+from geta_nb.graph import Sizes, Trace, is_mark, marked_value, trace_model
 from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, propagate, understood
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
@@ -25,6 +25,21 @@ from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
 from geta_nb.quantizers import OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user said of the analysis.
+
+    Attributes:
+        config: what is to be quantized.
+        protect: says of a parameter name whether its groups stay.
+        approximate_norms: whether channels that norms run over may go.
+    """
+
+    config: QuantConfig
+    protect: Callable[[str], bool]
+    approximate_norms: bool
 
 
 @dataclass
@@ -38,6 +53,7 @@ class Analysis:
         table, protected: groups, and what may not go.
         quantizers: what was attached, or was there.
         cost: cost model.
+        options: what the user said.
     """
 
     trace: Trace
@@ -48,6 +64,7 @@ class Analysis:
     protected: ProtectedList
     quantizers: Quantizers
     cost: CostModel
+    options: Options
 
     def match_codes(self) -> None:
         """Let the graph show the quantizers as they are now: with a sign or without, with the lowest code or without."""
@@ -65,26 +82,92 @@ def analyse(
     approximate_norms: bool = False,
 ) -> Analysis:
     """Return groups, graph and costs of ``model``, which has its quantizers from then on; after an error it is as it was."""
-    tensors = own_tensors(model)
-    with marked(model, config):
-        trace = trace_model(model, args, kwargs, understood=understood)
+    options = Options(config, protect, approximate_norms)
+    found = _plain(model, args, kwargs, options, "batch")
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
-        names = own_names(tensors, trace.module)
-        asked = find_sites(trace.module, names)
-        foreign = find_branches(trace.module)
-        state = _labels(tensors, trace.module, names, foreign, approximate_norms)
-        table, protected = find_groups(state, protect=protect)
-        quantizers = attach_quantizers(model, config, asked)
+        quantizers = attach_quantizers(model, config, find_sites(found.trace.module, found.names))
         try:
-            inserted = put_branches(trace.module, names, quantizers, state)
-            qadg = QADG(trace, join_branches(trace.module, foreign, inserted), inserted.layers)
-            qadg.families = _entry_families(trace.module, names, table)
-            cost = price(tensors, qadg, state, table, quantizers, dense)
+            qadg = _quantized(found, quantizers)
+            cost = price(found.tensors, qadg, found.state, found.table, quantizers, dense)
             check_agreement(model, qadg, quantizers, args, kwargs)
         except BaseException:
             quantizers.undo()
             raise
-    return Analysis(trace, qadg, names, state, table, protected, quantizers, cost)
+    return Analysis(found.trace, qadg, found.names, found.state, found.table, found.protected, quantizers, cost, options)
+
+
+@dataclass
+class Graphed:
+    """A model as a graph that is for every size that the model takes, as far as torch can say it: what a cut needs of it.
+
+    Attributes:
+        trace, qadg: raw and folded graph.
+        names: get_attr target -> own name of a parameter or buffer.
+        state: labels.
+        table: groups.
+        quantizers: those that stand on the model.
+    """
+
+    trace: Trace
+    qadg: QADG
+    names: dict[str, str]
+    state: Propagation
+    table: GroupTable
+    quantizers: Quantizers
+
+
+def graph_at_any_size(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], analysis: Analysis | None = None
+) -> Graphed:
+    """Return the graph of a model with every axis of its inputs free where the model allows it; the model stays as it is.
+
+    Args:
+        model: with its quantizers.
+        args, kwargs: example inputs.
+        analysis: the model's; None: of a module that has quantizers on inputs at most.
+
+    Raises:
+        TraceError: torch cannot trace it in that way.
+    """
+    options = analysis.options if analysis is not None else Options(QuantConfig(weights=False), lambda name: False, False)
+    found = _plain(model, args, kwargs, options, "any")
+    with torch.device("cpu"):
+        quantizers = analysis.quantizers if analysis is not None else attach_quantizers(model, options.config)
+        qadg = _quantized(found, quantizers)
+    return Graphed(found.trace, qadg, found.names, found.state, found.table, quantizers)
+
+
+@dataclass
+class _Plain:
+    """The plain model as its graph shows it."""
+
+    tensors: OwnTensors
+    trace: Trace
+    names: dict[str, str]
+    foreign: tuple[Branch, ...]
+    state: Propagation
+    table: GroupTable
+    protected: ProtectedList
+
+
+def _plain(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes) -> _Plain:
+    tensors = own_tensors(model)
+    with marked(model, options.config):
+        trace = trace_model(model, args, kwargs, understood=understood, sizes=sizes)
+    with torch.device("cpu"):
+        names = own_names(tensors, trace.module)
+        foreign = find_branches(trace.module)
+        state = _labels(tensors, trace.module, names, foreign, options.approximate_norms)
+        table, protected = find_groups(state, protect=options.protect)
+    return _Plain(tensors, trace, names, foreign, state, table, protected)
+
+
+def _quantized(found: _Plain, quantizers: Quantizers) -> QADG:
+    """Put the branches of quantizers into the trace; return it folded."""
+    inserted = put_branches(found.trace.module, found.names, quantizers, found.state)
+    qadg = QADG(found.trace, join_branches(found.trace.module, found.foreign, inserted), inserted.layers)
+    qadg.families = _entry_families(found.trace.module, found.names, found.table)
+    return qadg
 
 
 def _labels(

@@ -5,9 +5,10 @@ In: a trained model, its analysis, and the groups that live. Out: the model's ow
 """
 
 from geta_nb.subnet import build
+from geta_nb.subnet.any_size import widened
 from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
 from geta_nb.subnet.formats import WeightFormat, nearly_whole
-from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph, find_module, list_entries
+from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph, find_module, input_sizes, list_entries
 
 __all__ = [
     "BUFFER",
@@ -23,7 +24,9 @@ __all__ = [
     "dense_totals",
     "find_module",
     "fingerprint",
+    "input_sizes",
     "list_entries",
     "nearly_whole",
     "restore_formats",
+    "widened",
 ]

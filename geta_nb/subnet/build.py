@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from geta_nb.cost import Totals
-from geta_nb.errors import SubnetError
-from geta_nb.graph import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of
+from geta_nb.errors import GetaError, SubnetError
+from geta_nb.graph import InputSizes, agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of
 from geta_nb.groups import BoolArray, GroupTable
-from geta_nb.qadg import Analysis
+from geta_nb.qadg import Analysis, Graphed, graph_at_any_size
 from geta_nb.quantizers import (
+    ActivationQuantizer,
     Quantizer,
     Quantizers,
     WeightQuantizer,
@@ -32,13 +33,15 @@ from geta_nb.quantizers import (
     parameter_tensors,
     unregister,
 )
+from geta_nb.subnet.any_size import free_small_sizes, same_space
+from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
 from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
-from geta_nb.subnet.graph_net import GraphNet
+from geta_nb.subnet.graph_net import GraphNet, input_sizes
 from geta_nb.subnet.native import cut_native
 from geta_nb.subnet.rescaling import rescale_norms
-from geta_nb.subnet.rewrite import Cut, cut_graph
+from geta_nb.subnet.rewrite import cut_graph
 from geta_nb.subnet.values import Values
 from geta_nb.views import Shown
 
@@ -79,6 +82,9 @@ class SubnetInfo(Shown):
         graph: the cut graph of a native subnet, which shares its tensors (for a graph subnet it is the subnet itself: None).
         dense: costs of the dense fp32 network it came from, the denominator of a second compression too; None when read from a file.
         facts: what was measured at the cut; None when read from a file.
+        example: positional and keyword inputs on which the graph of a native subnet is traced anew, for every size, when it leaves the
+            package; None for a graph subnet, which is for every size as it is.
+        sizes: which sizes of inputs a graph subnet is for; a native one takes what its classes take.
     """
 
     kind: str
@@ -87,6 +93,8 @@ class SubnetInfo(Shown):
     graph: fx.GraphModule | None = None
     dense: Totals | None = None
     facts: CutFacts | None = None
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+    sizes: InputSizes | None = None
 
 
 def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
@@ -149,14 +157,18 @@ def build_subnet(
     parameters = parameter_tensors(model)
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
-    cut = Cut(analysis.state, analysis.table, alive).filled()
-    buffers = dict(model.named_buffers(remove_duplicate=False))
     own = {**parameters, **foreign_parameters(model)}
-    values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
-    fold_constants(cut, analysis.trace.module, analysis.names, values, {**parameters, **buffers}, (args, kwargs))
-    rescale_norms(cut, analysis.names, values)
-    twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
-    graph = cut_graph(cut, analysis.qadg, analysis.names, values.sources, twins, finish=values.finish)
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+
+    def cut_with(found: Analysis | Graphed) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet]:
+        cut = Cut(found.state, found.table, alive).filled()
+        values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
+        fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
+        rescale_norms(cut, found.names, values)
+        twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
+        return cut, values, twins, cut_graph(cut, found.qadg, found.names, values.sources, twins, finish=values.finish)
+
+    cut, values, twins, graph = cut_with(analysis)
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
     inside = computed_dtypes(analysis.trace.module)
@@ -173,6 +185,10 @@ def build_subnet(
         return are_close(outputs[-1], found)
 
     native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
+    if native is None:
+        wide = _widened(model, analysis, cut_with, found, args, kwargs)
+        cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
+        free_small_sizes(graph, args, kwargs, lambda *given: not exact or are_close(outputs_of(graph, *given), outputs_of(model, *given)))
     result: nn.Module = graph.train(model.training) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
     difference = max_difference(found if native is None else outputs[-1], reference)
@@ -193,8 +209,27 @@ def build_subnet(
         graph=None if native is None else share_tensors(graph, native),
         dense=analysis.cost.dense,
         facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, bits[0], bits[1], round_to, rounded),
+        example=None if native is None else (args, kwargs),
+        sizes=input_sizes(graph) if native is None else None,
     )
     return result
+
+
+_CutWith = Callable[[Graphed], tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet]]
+
+
+def _widened(
+    model: nn.Module, analysis: Analysis, cut_with: _CutWith, found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet] | None:
+    """Return the cut of a graph that is for every size; None where torch makes none, or where it is not the same network."""
+    try:
+        wide = graph_at_any_size(model, args, kwargs, analysis)
+        if not same_space(wide.table, analysis.table):
+            return None
+        made = cut_with(wide)
+    except GetaError:
+        return None
+    return made if are_close(outputs_of(made[-1], args, kwargs), found) else None
 
 
 def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:

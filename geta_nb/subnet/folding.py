@@ -18,7 +18,7 @@ from torch.fx import _pytree as fx_pytree
 from geta_nb.errors import SubnetError
 from geta_nb.graph import eval_mode, module_path, operator_name
 from geta_nb.groups import Fold
-from geta_nb.subnet.rewrite import Cut
+from geta_nb.subnet.cut import Cut
 
 
 def fold_constants(

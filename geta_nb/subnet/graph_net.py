@@ -7,15 +7,17 @@ A plain GraphModule loses unused parameters, non-persistent buffers and attribut
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.graph import PythonCode, _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import ArtifactError
-from geta_nb.graph import check_path, decode_program, encode_program, owner_of
+from geta_nb.graph import InputSizes, check_path, decode_program, encode_program, owner_of
 from geta_nb.quantizers import ActivationQuantizer
 
 PARAMETER, BUFFER, SCRATCH = "parameter", "buffer", "scratch"
@@ -30,16 +32,25 @@ class Entry(NamedTuple):
 
 
 class GraphNet(fx.GraphModule):
-    """A graph with its parameters, buffers and activation quantizers on nested modules under their original dotted names."""
+    """A graph with its parameters, buffers and activation quantizers on nested modules under their original dotted names.
+
+    It knows which sizes of its inputs it is for, and refuses others with an :class:`~geta_nb.errors.InputError`.
+    """
+
+    _input_sizes: InputSizes | None = None
+    _seen_shapes: frozenset[object] = frozenset()
 
     @classmethod
-    def build(cls, graph: fx.Graph, entries: Iterable[Entry], quantizers: dict[str, ActivationQuantizer]) -> GraphNet:
+    def build(
+        cls, graph: fx.Graph, entries: Iterable[Entry], quantizers: dict[str, ActivationQuantizer], sizes: InputSizes | None = None
+    ) -> GraphNet:
         """Return the network that runs ``graph`` on ``entries``.
 
         Args:
             graph: its get_attr nodes name entries, its call_module nodes name quantizers; it is taken over, not copied.
             entries: named tensors, in the order of the state dict; two names of one Parameter stay tied.
             quantizers: dotted path -> module; entries below such a path belong to it and are skipped.
+            sizes: which sizes of inputs it is for; None: nobody knows, and none is refused.
 
         Raises:
             ArtifactError: a name that cannot stand in a module tree, or the graph names what is not there.
@@ -60,6 +71,7 @@ class GraphNet(fx.GraphModule):
             if node.target not in placed or (node.op == "call_module") != (node.target in quantizers):
                 raise ArtifactError("the program uses what is not in the network.", at=node.target, got=f"a {node.op} node")
         net.graph = graph
+        net._input_sizes = sizes
         return net.eval()
 
     @classmethod
@@ -88,7 +100,58 @@ class GraphNet(fx.GraphModule):
             if first.tensor.shape != entry.tensor.shape:
                 shapes = tuple(first.tensor.shape), tuple(entry.tensor.shape)
                 raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])
-        return cls.build(graph, table.values(), quantizers)
+        return cls.build(graph, table.values(), quantizers, getattr(module, "_input_sizes", None))
+
+    def __repr__(self) -> str:
+        """Return one line: what it is made of, and which sizes it takes."""
+        count = sum(parameter.numel() for parameter in self.parameters())
+        takes = f", takes {self._input_sizes.words}" if self._input_sizes is not None else ""
+        return f"<GraphNet of {len(self.graph.nodes)} nodes, {count} parameters{takes}>"
+
+    def __str__(self) -> str:
+        """Return the same line; ``print(net.code)`` shows the program."""
+        return repr(self)
+
+    def recompile(self) -> PythonCode:
+        """Make the forward of the present graph; before it runs, the sizes of inputs are checked."""
+        code = super().recompile()
+        kind: Any = type(self)  # every GraphModule has a class of its own
+        generated = kind.forward
+
+        @functools.wraps(generated)
+        def forward(net: GraphNet, *args: Any, **kwargs: Any) -> Any:
+            net._check_sizes(args, kwargs)
+            return generated(net, *args, **kwargs)
+
+        kind.forward = forward
+        return code
+
+    def _check_sizes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse inputs of sizes that the graph is not for; shapes that were seen before pass without a look."""
+        sizes = self._input_sizes
+        if sizes is None or torch.compiler.is_compiling():
+            return
+        leaves = self._flat(args, kwargs)
+        if leaves is None or len(leaves) != len(sizes.inputs):
+            return  # the generated forward says of its arguments what torch says
+        shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves]
+        if any(isinstance(size, torch.SymInt) for shape in shapes for size in shape):
+            return  # a trace, which has its own way with sizes
+        key = str(shapes)
+        if key not in self._seen_shapes:
+            sizes.read(leaves)
+            self._seen_shapes = frozenset([*(self._seen_shapes if len(self._seen_shapes) < 64 else ()), key])
+
+    def _flat(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
+        """Return inputs in the order of the graph's placeholders; None where they are not those of its signature."""
+        codegen = self.graph._codegen
+        info = codegen.pytree_info if isinstance(codegen, _PyTreeCodeGen) else None
+        if info is None:
+            return list(args) if not kwargs else None
+        given = dict(zip(info.orig_args, args, strict=False)) | kwargs
+        if len(args) + len(kwargs) != len(given) or given.keys() - set(info.orig_args) or len(given) != len(info.orig_args):
+            return None
+        return pytree.tree_leaves([given[name] for name in info.orig_args])
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
         """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
@@ -111,6 +174,11 @@ class GraphNet(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (encode_program(self.graph),), _contents(self), None, None, _restore
+
+
+def input_sizes(net: GraphNet) -> InputSizes | None:
+    """Return which sizes of inputs a graph is for; None: nobody knows."""
+    return net._input_sizes
 
 
 def copy_graph(graph: fx.Graph) -> fx.Graph:

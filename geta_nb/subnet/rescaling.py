@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from geta_nb.graph import operator_name
 from geta_nb.groups import Rescale
-from geta_nb.subnet.rewrite import Cut
+from geta_nb.subnet.cut import Cut
 
 _ROOTS = frozenset({"rsqrt", "sqrt"})
 _ON_THE_WAY = frozenset({"add", "clamp", "clamp_min", "reciprocal", "mul", "div", "to", "_to_copy", "type_as", "view", *_ROOTS})

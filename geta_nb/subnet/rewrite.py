@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -16,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from geta_nb.errors import SubnetError
 from geta_nb.graph import attribute_tensor, module_path, operator_name
-from geta_nb.groups import NUMBERS, GroupTable, Labels, Propagation, SizeArgument, written_numbers
+from geta_nb.groups import NUMBERS, Labels, SizeArgument, written_numbers
 from geta_nb.qadg import QADG
 from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 
 _VIEWS = ("view", "reshape", "_unsafe_view", "view_copy", "_reshape_alias")
@@ -30,71 +31,6 @@ _SIZE_LIST = {
 """Operators that carry a whole shape, and the position of that argument."""
 
 
-@dataclass
-class Cut:
-    """What a cut needs to know.
-
-    Attributes:
-        state: labels of every node.
-        table: groups.
-        alive: [G], which groups stay.
-        sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
-        constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
-    """
-
-    state: Propagation
-    table: GroupTable
-    alive: NDArray[np.bool_]
-    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
-    constants: dict[str, Tensor] = field(default_factory=dict)
-
-    def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
-        """Return which indices of an axis stay, [size]."""
-        array = labels.covering(axis)
-        if array is None:
-            return np.ones(labels.shape[axis], dtype=bool)
-        alive = self.table.kept(array.labels, self.alive)
-        others = tuple(other for other in range(alive.ndim) if other != axis)
-        return np.asarray(alive.any(axis=others), dtype=bool)
-
-    def filled(self) -> Cut:
-        """Return a cut in which every tensor keeps an index along each axis: where none is left, one more group stays."""
-        alive = self.alive.copy()
-        cut = Cut(self.state, self.table, alive)
-        found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
-        tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
-        for labels in tensors:  # one pass does: a group that comes back takes no index away
-            for axis in range(len(labels.shape)):
-                array = labels.covering(axis)
-                if array is not None and array.labels.size and not cut.kept(labels, axis).any():
-                    groups = self.table.label_groups[array.labels]
-                    alive[groups.min()] = True
-        return cut
-
-    def shape(self, labels: Labels) -> tuple[int, ...]:
-        """Return the shape after the cut."""
-        return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
-
-    def slice(self, name: str, tensor: Tensor) -> Tensor:
-        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do.
-
-        Args:
-            name: own name of the parameter or buffer.
-            tensor: it, or one that broadcasts against it, such as a step a channel: of that, axes of size 1 stay.
-        """
-        labels = self.state.tensors.get(name)
-        for axis in range(tensor.dim()) if labels is not None else ():
-            assert labels is not None
-            kept = self.kept(labels, axis)
-            if not kept.all() and tensor.shape[axis] == len(kept):
-                tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
-        return tensor
-
-    def note(self, path: str, old: int, new: int) -> None:
-        """Write down that an integer of this module's forward became another (or stayed)."""
-        self.sizes.setdefault(path, set()).add((old, new))
-
-
 def cut_graph(
     cut: Cut,
     qadg: QADG,
@@ -103,6 +39,7 @@ def cut_graph(
     quantizers: Mapping[str, ActivationQuantizer],
     *,
     finish: Callable[[str, Tensor], Tensor] = lambda name, value: value,
+    copied: bool = True,
 ) -> GraphNet:
     """Return the graph with the dead groups removed, weights materialised and input quantizers as modules.
 
@@ -113,6 +50,7 @@ def cut_graph(
         tensors: own name -> value, not yet sliced; parameters are ``nn.Parameter``. They are not changed.
         quantizers: layer -> input quantizer of ours.
         finish: (name, slice) -> what the network uses; quantizes what ``tensors`` does not hold quantized.
+        copied: no tensor is shared with ``tensors``; else those that stay whole are the very ones.
     """
     module = qadg.trace.module
     graph = copy_graph(module.graph)
@@ -132,7 +70,7 @@ def cut_graph(
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
     modules = {paths[layer]: quantizer for layer, quantizer in quantizers.items()}
-    return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish), modules)
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish, copied), modules, qadg.trace.sizes)
 
 
 def _quantizer_paths(qadg: QADG, layers: Iterable[str]) -> dict[str, str]:
@@ -152,6 +90,7 @@ def _entries(
     tensors: Mapping[str, Tensor],
     quantizers: Mapping[str, ActivationQuantizer],
     finish: Callable[[str, Tensor], Tensor],
+    copied: bool,
 ) -> Iterable[Entry]:
     """Named tensors of the cut net, tied ones tied: the model's own, the quantizers', and loose constants of the graph."""
     made: dict[int, Tensor] = {}
@@ -159,8 +98,10 @@ def _entries(
         if id(tensor) not in made:
             whole = tensor.detach()
             value = finish(name, cut.slice(name, whole))
-            value = value.clone() if value is whole else value
-            made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else value
+            if value is whole:
+                value = whole.clone() if copied else tensor
+            wrapped = isinstance(tensor, torch.nn.Parameter) and value is not tensor
+            made[id(tensor)] = torch.nn.Parameter(value, tensor.requires_grad) if wrapped else value
         yield Entry(name, PARAMETER if isinstance(tensor, torch.nn.Parameter) else BUFFER, made[id(tensor)])
     for path, quantizer in quantizers.items():
         for name, parameter in quantizer.named_parameters():
@@ -289,6 +230,8 @@ def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sour
     if source.covering(axis) is None:
         return
     kept = cut.kept(source, axis)
+    if _follows_inputs(node, kept, 2):
+        return
     start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (2, 3))
     step = _whole(node.args[4]) if len(node.args) > 4 else 1
     narrow = operator_name(node) == "narrow"
@@ -305,14 +248,31 @@ def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sour
         _pick(cut, graph, node, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
 
 
+def _follows_inputs(node: fx.Node, kept: NDArray[np.bool_], first: int) -> bool:
+    """Whether a run of indices begins or ends where the sizes of the inputs say, so that it stays as it is.
+
+    Raises:
+        SubnetError: indices along it go.
+    """
+    if not any(isinstance(item, fx.Node) for item in node.args[first:]):
+        return False
+    if not kept.all():
+        what = "construct_subnet: an axis is cut whose indices are chosen by the sizes of the inputs."
+        raise SubnetError(what, at=module_path(node) or node.name)
+    return True
+
+
 def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
     """Give an assignment to a run of indices the run that is left of it."""
     axis = _axis(node, 2, source)
     if out.covering(axis) is None:
         return
+    kept = cut.kept(out, axis)
+    if _follows_inputs(node, kept, 3):
+        return
     start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (3, 4))
     begin, stop, _ = slice(start, end).indices(out.shape[axis])
-    before = np.cumsum(np.append(0, cut.kept(out, axis)))
+    before = np.cumsum(np.append(0, kept))
     cut.note(module_path(node), begin, int(before[begin]))
     cut.note(module_path(node), stop - begin, int(before[stop] - before[begin]))
     twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
@@ -370,10 +330,11 @@ def _rewrite_split(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: 
 
 
 def _rewrite_padding(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
-    widths = list(node.args[1])  # type: ignore[arg-type]
+    widths: list[Any] = list(twin.args[1])  # type: ignore[arg-type]
     for i in range(0, len(widths), 2):
         axis = len(source.shape) - 1 - i // 2
-        if out.covering(axis) is not None and min(widths[i], widths[i + 1]) >= 0:
+        numbers = all(isinstance(width, int) and width >= 0 for width in widths[i : i + 2])
+        if out.covering(axis) is not None and numbers:
             kept = cut.kept(out, axis)
             new = int(kept[: widths[i]].sum()), int(kept[len(kept) - widths[i + 1] :].sum()) if widths[i + 1] else 0
             for old, size in zip(widths[i : i + 2], new, strict=True):

@@ -14,6 +14,7 @@ import torch
 
 from geta_nb.cost.preview import Preview
 from geta_nb.cost.totals import LayerCost, Totals
+from geta_nb.graph.sizes import InputSize, InputSizes
 from geta_nb.subnet import WeightFormat
 
 LAYER = object()
@@ -336,7 +337,8 @@ def trace_of(graph: Any) -> Any:
 def subnet_of(net: Net) -> Any:
     """What a subnet says of itself."""
     formats = {f"{row['layer']}.weight": WeightFormat(row["bits"], 0.01, 0.5, 1.02, narrow_range=False) for row in net.layers}
-    return SimpleNamespace(kind="native", formats=formats, activation_formats={})
+    sizes = InputSizes((InputSize(net.layers[0]["layer"], ("n0", 3, "n1")),), ("n1 > 1",))
+    return SimpleNamespace(kind="graph", formats=formats, activation_formats={}, sizes=sizes)
 
 
 def geta_of(net: Net, graph: Any) -> Any:

@@ -199,7 +199,8 @@ def test_many_layers_are_cut_off_and_counted() -> None:
 
 
 def test_the_subnet_counts_tensors_by_bits() -> None:
-    assert "2 × 4 bits" in subnet.subnet_text(dummies.subnet_of(VGG))
+    text = subnet.subnet_text(dummies.subnet_of(VGG))
+    assert "2 × 4 bits" in text and ": a × 3 × b, with 1 condition)" in text
 
 
 def test_the_picture_of_a_run_shows_stages_curves_and_the_last_bits() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 import geta_nb as gt
 from geta_nb.files.save_load import own_graph
+from geta_nb.graph import InputSizes, decode_sizes, value_of
 from geta_nb.latency.runtimes import Run, open_onnxruntime, open_openvino
 from geta_nb.quantizers.fake_quant import step_size
 from tests.zoo.catalogue import ZOO
@@ -125,6 +127,25 @@ def worst(run: Run, subnet: nn.Module, path: Path, name: str, batches: tuple[int
     entry = ZOO[name]
     pairs = [(entry.inputs(batch), entry.kwargs(batch)) for batch in batches]
     return max(relative_error(run(feed_of(path, *pair)), reference(subnet, *pair)) for pair in pairs)
+
+
+def worst_of_other_sizes(run: Run, subnet: nn.Module, path: Path, name: str) -> float:
+    """Return the relative error of a runtime at two other sizes of every axis that is free, where the file and the network take them."""
+    entry, sizes = ZOO[name], sizes_in(path)
+    inputs = entry.inputs(2), entry.kwargs(2)
+    example, found = sizes.read(tree_leaves(inputs)), [0.0]
+    for other in ({key: size + 1 for key, size in example.items()}, {key: 2 * size for key, size in example.items()}):
+        if all(value_of(condition, other) for condition in sizes.conditions):
+            args, kwargs = sizes.resized(inputs, other)
+            found.append(relative_error(run(feed_of(path, args, kwargs)), reference(subnet, args, kwargs)))
+    return max(found)
+
+
+def sizes_in(path: Path) -> InputSizes:
+    """Return which sizes a file says it takes."""
+    sizes = decode_sizes(json.loads(next(item.value for item in onnx.load(path).metadata_props if item.key == "sizes")))
+    assert sizes is not None
+    return sizes
 
 
 def noise(subnet: nn.Module, name: str, batches: tuple[int, ...]) -> float:

@@ -11,16 +11,21 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
+from geta_nb.errors import InputError
 from geta_nb.graph.nodes import operator_name
+from geta_nb.graph.sizes import InputSizes
 from geta_nb.quantizers.parametrized import parameter_tensors
+from geta_nb.subnet.graph_net import input_sizes
 
 # float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
 RTOL = 1e-9
@@ -125,6 +130,43 @@ def check_preview(geta: gt.GETA, subnet: nn.Module) -> None:
         frozen(*geta.example_inputs, **geta.example_kwargs)
     if all(_is_counted(node) for node in geta.trace.module.graph.nodes):
         assert 2 * promised.macs_full == counter.get_total_flops()
+
+
+def check_any_size(geta: gt.GETA, chosen: list[int], path: Path) -> InputSizes:
+    """At two other sizes of everything that is free a saved and loaded network equals the masked one, or the error names the axis.
+
+    Where the network itself takes no such size, anything but other numbers is right.
+    """
+    model, inputs = geta.model, (geta.example_inputs, geta.example_kwargs)
+    with weights_restored(model):
+        geta.mask(chosen)
+        loaded = gt.load(gt.save(geta.construct_subnet(), path))
+        sizes = input_sizes(loaded)
+        assert sizes is not None
+        example = sizes.read(tree_leaves(inputs))
+        assert_same(outputs(model, *inputs), outputs(loaded, *inputs), RTOL)
+        for other in ({name: size + 1 for name, size in example.items()}, {name: 2 * size for name, size in example.items()}):
+            args, kwargs = sizes.resized(inputs, other)
+            refused, found = None, []
+            try:
+                found = outputs(loaded, args, kwargs)
+            except InputError as error:
+                refused = str(error.at)
+            if refused is None:
+                assert_same(outputs(model, args, kwargs), found, RTOL)
+            assert refused is None or ", ax" in refused
+        for name, axis, size in sizes.bound[:1]:
+            with pytest.raises(InputError, match=f"input {name}, axis {axis}(?s:.)*expected: {size}\n"):
+                loaded(*_one_more(inputs, sizes, name, axis)[0], **_one_more(inputs, sizes, name, axis)[1])
+    return sizes
+
+
+def _one_more(inputs: Any, sizes: InputSizes, name: str, axis: int) -> Any:
+    """The inputs, one of them one longer along an axis."""
+    leaves, spec = tree_flatten(inputs)
+    at = next(place for place, item in enumerate(sizes.inputs) if item.name == name)
+    leaves[at] = torch.cat([leaves[at], leaves[at].narrow(axis, 0, 1)], axis)
+    return tree_unflatten(leaves, spec)
 
 
 @contextmanager

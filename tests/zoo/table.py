@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
@@ -27,20 +28,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SHARES = (0.1, 0.3, 0.6, 1.0)
 LAWS = ("partition", "exact at 10 %", "exact at 30 %", "exact at 60 %", "exact to the last group", "preview is true", "compressed again",
-        "same groups")  # fmt: skip
+        "same groups", "any size")  # fmt: skip
 HEAD = """# The zoo
 
 Made by `make zoo`; {nets} nets, {held} of {all} laws hold. Every net is tiny and has random weights; nothing in `geta_nb` knows any of
 them by name. Laws, in float64 to 1e-9 of the largest output: no index is in two groups; random groups, 10, 30 and 60 % of each family and
 all but one, go exactly (masked and cut network agree, other batch sizes and inputs too, and in float32 to 1e-4); `preview` says what the
 cut network really has, multiply-accumulates against torch's own counter; the subnet is compressed again; quantized weights, and weights
-and activations, change no group and go as exactly.
+and activations, change no group and go as exactly; at two other sizes a saved and loaded subnet equals the masked network, or the error
+names the input and its axis.
 
 *Prunable*: share of the parameters that lie in some group. *Module*: what `construct_subnet` hands out, the model's own classes (native)
-or the cut graph. *Protected*: number of parameter axes that stay, by reason.
+or the cut graph. *Takes*: which sizes of its inputs a saved subnet takes, letters where any will do. *Protected*: number of parameter axes
+that stay, by reason.
 
-| net | parameters | groups | families | prunable | module | protected, and why |
-|---|---:|---:|---:|---:|---|---|
+| net | parameters | groups | families | prunable | module | takes | protected, and why |
+|---|---:|---:|---:|---:|---|---|---|
 """
 
 
@@ -55,7 +58,7 @@ def measure(name: str, version: str) -> dict[str, Any]:
         geta = _attempt(outcome, "GETA", lambda mode=mode: _geta(name, mode))
         if geta is not None:
             plain = plain or geta
-            found["modules"][mode] = _check(geta, plain, outcome)
+            found["modules"][mode], found["sizes"] = _check(geta, plain, outcome)
         found["laws"][mode] = outcome
     if plain is not None:
         found |= _figures(plain)
@@ -77,8 +80,8 @@ def _attempt(outcome: dict[str, str], law: str, check: Callable[[], Any]) -> Any
     return result
 
 
-def _check(geta: gt.GETA, plain: gt.GETA, outcome: dict[str, str]) -> str:
-    """Try every law; return the kinds of module that came out."""
+def _check(geta: gt.GETA, plain: gt.GETA, outcome: dict[str, str]) -> tuple[str, str]:
+    """Try every law; return the kinds of module that came out, and which sizes a saved one takes."""
     kinds = set()
     _attempt(outcome, LAWS[0], lambda: laws.check_partition(geta))
     for law, share in zip(LAWS[1:5], SHARES, strict=True):
@@ -91,7 +94,9 @@ def _check(geta: gt.GETA, plain: gt.GETA, outcome: dict[str, str]) -> str:
                 _attempt(outcome, LAWS[6], lambda subnet=subnet: laws.check_second_compression(geta, subnet))
     if geta is not plain:
         _attempt(outcome, LAWS[7], lambda: _assert(laws.slice_sets(geta) == laws.slice_sets(plain), "other groups than the plain net"))
-    return " and ".join(sorted(kinds))
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = _attempt(outcome, LAWS[8], lambda: laws.check_any_size(geta, laws.some_groups(geta, 4), Path(folder) / "net"))
+    return " and ".join(sorted(kinds)), sizes.words if sizes is not None else ""
 
 
 def _assert(true: bool, otherwise: str) -> None:
@@ -128,7 +133,8 @@ def page(results: Mapping[str, Mapping[str, Any]]) -> str:
         if "groups" in r:
             why = "; ".join(f"{reason} ({count})" for reason, count in r["protected"].items())
             module = ", ".join(sorted({kind for kind in r["modules"].values() if kind})) or "-"
-            lines.append(f"| {net} | {r['parameters']:,} | {r['groups']} | {r['families']} | {r['prunable']:.0%} | {module} | {why} |")
+            figures = f"{r['parameters']:,} | {r['groups']} | {r['families']} | {r['prunable']:.0%}"
+            lines.append(f"| {net} | {figures} | {module} | {r['sizes']} | {why} |")
     text = HEAD.format(nets=len(results), held=len(every) - len(broken), all=len(every)) + "\n".join(lines) + "\n"
     if broken:
         text += "\n## Broken\n\n" + "\n".join(f"- {net}, {mode}, {law}: {what}" for net, mode, law, what in broken) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +57,10 @@ def test_a_subnet_is_compressed_again(case: Case) -> None:
     laws.check_second_compression(case.plain, subnet)
 
 
+def test_a_file_takes_every_size_that_the_network_takes_or_names_the_axis(case: Case, tmp_path: Path) -> None:
+    laws.check_any_size(case.both, laws.some_groups(case.both, seed=4), tmp_path / "net")
+
+
 def test_quantization_changes_no_group(case: Case) -> None:
     plain = laws.slice_sets(case.plain)
     assert laws.slice_sets(case.weights) == plain
@@ -84,7 +89,7 @@ def test_each_quantizer_sits_on_the_layer_whose_weight_it_quantizes(case: Case) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in CORE])
-def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str) -> None:
+def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str, tmp_path: Path) -> None:
     """One cut a net here, each net another share of its groups, quantized; ``make zoo`` tries all shares in all modes."""
     case, draw = case_of(name), zlib.crc32(name.encode())
     laws.check_partition(case.plain)
@@ -95,6 +100,7 @@ def test_further_net_has_the_same_groups_quantized_and_is_cut_exactly(name: str)
     subnet = laws.check_exact_removal(geta, laws.some_groups(geta, seed=draw, share=(0.1, 0.3, 0.6, 1.0)[draw // 3 % 4]))
     if geta is case.plain:
         laws.check_preview(geta, subnet)
+    laws.check_any_size(geta, laws.some_groups(geta, seed=draw + 1), tmp_path / "net")
 
 
 def _is_within(path: str, module_path: str) -> bool:

@@ -1,0 +1,107 @@
+"""A cut graph for every size that the network itself takes, in place of the sizes of the example. Between a cut and a file.
+
+In: a network and its graph, right for the example. Out: a graph that was traced with every axis of every input free; where that cannot be,
+the graph that came in, which says which axes are bound. What torch takes for granted of sizes 0 and 1 is tried, not believed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.errors import GetaError
+from geta_nb.graph import InputSizes, are_close, names_in, outputs_of, value_of
+from geta_nb.groups import GroupTable
+from geta_nb.qadg import graph_at_any_size
+from geta_nb.quantizers import own_tensors
+from geta_nb.subnet.cut import Cut
+from geta_nb.subnet.graph_net import GraphNet
+from geta_nb.subnet.rewrite import cut_graph
+
+_TRIED = (2, 3, 4, 5, 7, 8, 16, 33, 64)
+Same = Callable[[tuple[Any, ...], dict[str, Any]], bool]
+
+
+def same_space(left: GroupTable, right: GroupTable) -> bool:
+    """Whether two tables have the same groups under the same numbers."""
+    if left.n_groups != right.n_groups or len(left.axis_maps) != len(right.axis_maps):
+        return False
+    return all(
+        (a.parameter, a.axis) == (b.parameter, b.axis) and np.array_equal(a.group_of_index, b.group_of_index)
+        for a, b in zip(left.axis_maps, right.axis_maps, strict=True)
+    )
+
+
+def free_small_sizes(graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any], same: Same) -> None:
+    """Drop conditions that nothing but a size of 1 breaks, where the graph computes what the network does at that size.
+
+    Args:
+        graph: its sizes are changed in place.
+        args, kwargs: example inputs.
+        same: (positional inputs, keyword inputs) -> whether the graph computes what the network computes.
+    """
+    sizes = graph._input_sizes
+    if sizes is None or not sizes.conditions:
+        return
+    example = sizes.read(pytree.tree_leaves((args, kwargs)))
+    for at in ({**example, name: 1} for name in example), (dict.fromkeys(example, 1),):
+        for small in at:
+            broken = [text for text in sizes.conditions if not value_of(text, small) and _holds_from_two(text)]
+            if broken and _agrees(graph, sizes, small, (args, kwargs), same, set(broken)):
+                sizes = sizes.without(broken)
+    graph._input_sizes = sizes
+
+
+def _agrees(
+    graph: GraphNet, sizes: InputSizes, at: Mapping[str, int], inputs: tuple[Any, Any], same: Same, without: set[str]
+) -> bool:
+    if any(not value_of(text, at) for text in sizes.conditions if text not in without):
+        return False
+    graph._input_sizes = None
+    try:
+        return same(*sizes.resized(inputs, dict(at)))
+    except Exception:  # of a network that does not take this size, whatever it raises
+        return False
+    finally:
+        graph._input_sizes = sizes
+
+
+def _holds_from_two(condition: str) -> bool:
+    """Whether a condition holds for sizes from 2 on, as far as a few hundred of them tell."""
+    names = sorted(names_in(condition))
+    draw = random.Random(0)
+    if len(names) <= 2:
+        tried = list(itertools.product(_TRIED, repeat=len(names)))
+    else:
+        tried = [tuple(draw.choice(_TRIED) for _ in names) for _ in range(200)]
+    return all(value_of(condition, dict(zip(names, numbers, strict=True))) for numbers in tried)
+
+
+def widened(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GraphNet:
+    """Return the graph of a module with every axis of its inputs free; where that cannot be, the one that came in.
+
+    Args:
+        native: a subnet of the model's own classes; it stays as it is.
+        graph: its graph as it was cut.
+        args, kwargs: example inputs.
+    """
+    try:
+        found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
+        cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
+        tensors: dict[str, Tensor] = {**own.parameters, **own.foreign, **own.buffers}
+        wide = cut_graph(cut, found.qadg, found.names, tensors, found.quantizers.activations, copied=False)
+        reference = outputs_of(graph, args, kwargs)
+        if not are_close(outputs_of(wide, args, kwargs), reference):
+            return graph
+    except GetaError:
+        return graph
+
+    free_small_sizes(wide, args, kwargs, lambda *given: are_close(outputs_of(wide, *given), outputs_of(native, *given)))
+    return wide
+

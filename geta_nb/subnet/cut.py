@@ -1,0 +1,77 @@
+"""What goes: labels, groups, and which of them live, as every part of a cut asks. Under ``rewrite``, ``folding`` and ``rescaling``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geta_nb.groups import GroupTable, Labels, Propagation
+
+
+@dataclass
+class Cut:
+    """What a cut needs to know.
+
+    Attributes:
+        state: labels of every node.
+        table: groups.
+        alive: [G], which groups stay.
+        sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
+        constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
+    """
+
+    state: Propagation
+    table: GroupTable
+    alive: NDArray[np.bool_]
+    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+
+    def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
+        """Return which indices of an axis stay, [size]."""
+        array = labels.covering(axis)
+        if array is None:
+            return np.ones(labels.shape[axis], dtype=bool)
+        alive = self.table.kept(array.labels, self.alive)
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        return np.asarray(alive.any(axis=others), dtype=bool)
+
+    def filled(self) -> Cut:
+        """Return a cut in which every tensor keeps an index along each axis: where none is left, one more group stays."""
+        alive = self.alive.copy()
+        cut = Cut(self.state, self.table, alive)
+        found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
+        tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
+        for labels in tensors:  # one pass does: a group that comes back takes no index away
+            for axis in range(len(labels.shape)):
+                array = labels.covering(axis)
+                if array is not None and array.labels.size and not cut.kept(labels, axis).any():
+                    groups = self.table.label_groups[array.labels]
+                    alive[groups.min()] = True
+        return cut
+
+    def shape(self, labels: Labels) -> tuple[int, ...]:
+        """Return the shape after the cut."""
+        return tuple(int(self.kept(labels, axis).sum()) for axis in range(len(labels.shape)))
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """Return the indices of a parameter or buffer that stay: a new tensor, or the same one where all do.
+
+        Args:
+            name: own name of the parameter or buffer.
+            tensor: it, or one that broadcasts against it, such as a step a channel: of that, axes of size 1 stay.
+        """
+        labels = self.state.tensors.get(name)
+        for axis in range(tensor.dim()) if labels is not None else ():
+            assert labels is not None
+            kept = self.kept(labels, axis)
+            if not kept.all() and tensor.shape[axis] == len(kept):
+                tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
+        return tensor
+
+    def note(self, path: str, old: int, new: int) -> None:
+        """Write down that an integer of this module's forward became another (or stayed)."""
+        self.sizes.setdefault(path, set()).add((old, new))

@@ -1,0 +1,181 @@
+"""A graph subnet, and what a file gives back, take every size that the network takes, or name the axis that is bound."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import geta_nb as gt
+from geta_nb.errors import InputError
+from geta_nb.subnet.graph_net import input_sizes
+
+
+class Text(nn.Module):
+    """Masks nothing and pools by hand: a sum over the number of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.conv, self.head = nn.Embedding(50, 24), nn.Conv1d(24, 32, 3, padding=1), nn.Linear(32, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.conv(self.embed(tokens).transpose(1, 2)).relu()
+        return self.head(x.sum(2) / x.shape[2])
+
+
+class Pixels(nn.Module):
+    """A decoder that goes back to the size of its input, as any segmenter does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(self.head(self.stem(x).relu()), size=x.shape[-2:])
+
+
+class Halves(nn.Module):
+    """Comes out as a graph: one half of the channels has a layer of its own."""
+
+    def __init__(self, sides: int | None = None) -> None:
+        super().__init__()
+        self.sides = sides
+        self.stem, self.one, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.stem(x).relu().chunk(2, 1)
+        y = torch.cat([a, self.one(b)], 1)
+        if self.sides is not None:
+            y = y.view(x.shape[0], 16, self.sides, self.sides)
+        return self.head(y) / y.shape[2]
+
+
+def cut(model: nn.Module, x: Tensor, **options: object) -> tuple[nn.Module, nn.Module]:
+    """Return a masked network and its subnet."""
+    geta = gt.GETA(model.eval(), x, **options)
+    geta.mask(range(2, len(geta.groups), 5))  # not the same of both halves
+    return model, geta.construct_subnet()
+
+
+@torch.no_grad()
+def assert_same(model: nn.Module, other: nn.Module, x: Tensor) -> None:
+    torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantize", [None, gt.QuantConfig()])
+@pytest.mark.parametrize(
+    ("model", "x", "others"),
+    [
+        (Text, torch.randint(0, 50, (4, 10)), [torch.randint(0, 50, (4, 20)), torch.randint(0, 50, (1, 3))]),
+        (Pixels, torch.randn(2, 3, 32, 32), [torch.randn(2, 3, 48, 64), torch.randn(1, 3, 17, 5)]),
+        (Halves, torch.randn(2, 3, 8, 8), [torch.randn(2, 3, 12, 20), torch.randn(1, 3, 1, 1)]),
+    ],
+)
+def test_a_loaded_network_takes_other_sizes(model, x, others, quantize, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, subnet = cut(model(), x, quantize=quantize)
+    loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+    for other in (x, *others):
+        assert_same(net, subnet, other)
+        assert_same(net, loaded, other)
+    again = gt.load(gt.save(loaded, tmp_path / "again"))
+    assert_same(net, again, others[0])
+    assert (tmp_path / "net").read_bytes() == (tmp_path / "again").read_bytes()
+
+
+def test_an_axis_that_the_network_binds_is_named_and_shown(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, subnet = cut(Halves(sides=8), torch.randn(2, 3, 8, 8))
+    assert subnet.geta_info.kind == "graph"
+    loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+    for graph in (subnet, loaded, copy.deepcopy(loaded), pickled(loaded)):
+        assert_same(net, graph, torch.randn(5, 3, 8, 8))
+        with pytest.raises(InputError, match=r"at: +input x, axes 0, 2, 3\n +expected: .* == \(1024\*x.shape\[0\]\)\n"):
+            graph(torch.randn(2, 3, 16, 16))
+        assert "takes x: a × 3 × " in repr(graph) and "takes x: a × 3 × " in repr(graph.geta_info)
+        assert "\n" not in repr(graph) and str(graph) == repr(graph)
+
+
+def pickled(net: nn.Module) -> nn.Module:
+    buffer = io.BytesIO()
+    torch.save(net, buffer)
+    buffer.seek(0)
+    again: nn.Module = torch.load(buffer, weights_only=False)
+    return again
+
+
+def test_a_network_whose_channels_are_checked_says_which(tmp_path: Path) -> None:
+    _, subnet = cut(Pixels(), torch.randn(2, 3, 32, 32))
+    with pytest.raises(InputError, match=r"at: +input x, axis 1\n +expected: 3\n +got: +4"):
+        gt.load(gt.save(subnet, tmp_path / "net"))(torch.randn(2, 4, 32, 32))
+
+
+def test_without_dynamic_the_file_is_for_the_batch_alone_and_says_so(tmp_path: Path) -> None:
+    net, subnet = cut(Text(), torch.randint(0, 50, (4, 10)))
+    assert subnet.geta_info.kind == "native"
+    loaded = gt.load(gt.save(subnet, tmp_path / "net", dynamic=False))
+    assert_same(net, loaded, torch.randint(0, 50, (3, 10)))
+    assert "takes tokens: a × 10" in repr(loaded)
+    with pytest.raises(InputError, match=r"at: +input tokens, axis 1\n +expected: 10\n +got: +20"):
+        loaded(torch.randint(0, 50, (4, 20)))
+
+
+class Branching(nn.Module):
+    """Goes another way where a sample comes alone, which is the same; and where it is long, which is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        y = y.sum(0, keepdim=True) if x.shape[0] == 1 else y
+        return self.second(y) if x.shape[1] < 9 else self.second(y) * 2
+
+
+def test_a_way_for_one_sample_is_tried_and_a_way_for_many_is_refused(tmp_path: Path) -> None:
+    net, subnet = cut(Branching(), torch.randn(3, 5, 6), quantize=None)
+    loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+    for shape in ((1, 5, 6), (4, 8, 6), (1, 1, 6)):
+        assert_same(net, loaded, torch.randn(shape))
+    with pytest.raises(InputError, match=r"at: +input x, axis 1\n +expected: x.shape\[1\] < 9"):
+        loaded(torch.randn(3, 9, 6))
+
+
+def test_a_subnet_for_any_size_is_compressed_again(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, subnet = cut(Halves(), torch.randn(2, 3, 8, 8), quantize=None)
+    again, smaller = cut(subnet, torch.randn(2, 3, 8, 8), quantize=None)
+    assert smaller.geta_info.kind == "graph" and sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in again.parameters())
+    assert_same(again, gt.load(gt.save(smaller, tmp_path / "net")), torch.randn(3, 3, 10, 6))
+
+
+def test_saving_changes_neither_the_subnet_nor_its_inputs(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 32, 32)
+    _, subnet = cut(Pixels(), x, quantize=gt.QuantConfig())
+    before = {name: tensor.clone() for name, tensor in subnet.state_dict().items()}
+    hooks = [dict(module._forward_pre_hooks) for module in subnet.modules()]
+    subnet.train()
+    gt.save(subnet, tmp_path / "net")
+    assert all(module.training for module in subnet.modules())
+    assert [dict(module._forward_pre_hooks) for module in subnet.modules()] == hooks
+    assert before.keys() == subnet.state_dict().keys() and all(torch.equal(before[k], v) for k, v in subnet.state_dict().items())
+    assert not hasattr(x, "_dynamo_dynamic_indices") and x.shape == (2, 3, 32, 32)
+    with torch.no_grad():
+        next(subnet.parameters()).mul_(2)  # what trains on is what is saved: off its grid it is refused
+    with pytest.raises(gt.GetaError):
+        gt.save(subnet, tmp_path / "other")
+
+
+def test_files_from_before_sizes_were_written_refuse_none(tmp_path: Path) -> None:
+    net, subnet = cut(Halves(), torch.randn(2, 3, 8, 8), quantize=None)
+    assert subnet.geta_info.kind == "graph"
+    subnet._input_sizes = None
+    loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+    assert input_sizes(loaded) is None
+    assert_same(net, loaded, torch.randn(3, 3, 9, 9))
