@@ -42,7 +42,8 @@ def save_pretrained(
 
     Raises:
         ArtifactError: no native ``transformers`` subnet, one with quantized inputs, a configuration that cannot say these sizes (layers
-            that lost different shares, or heads where the configuration derives their size), or a network that reads back otherwise.
+            that lost different shares, or heads where the configuration derives their size), or a network that reads back otherwise;
+            such a subnet comes back by ``gt.load(path, model=...)``.
     """
     args, kwargs = example_arguments(example_inputs, example_kwargs)
     info, config = getattr(subnet, "geta_info", None), getattr(subnet, "config", None)
@@ -92,7 +93,8 @@ def fit_config(subnet: nn.Module, config: Any, same: Callable[[Any], bool]) -> A
     raise ArtifactError(
         "save_pretrained: no value of the configuration gives these shapes.", at=", ".join(sorted(wrong)[:3]),
         expected="one size for all layers, and sizes that the configuration has an option for",
-        got=", ".join(str(wanted.get(name, "absent")) for name in sorted(wrong)[:3]), hint="gt.save(subnet, path) takes any subnet",
+        got=", ".join(str(wanted.get(name, "absent")) for name in sorted(wrong)[:3]),
+        hint=f"gt.save(subnet, path), and back with gt.load(path, model={type(subnet).__name__}(config)), config being the dense model's",
     )
 
 

@@ -22,6 +22,7 @@ from torch import fx, nn
 from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.files import container
 from geta_nb.files.formats import decode_formats, encode_formats
+from geta_nb.files.narrow import decode_shapes, decode_widths, encode_widths, make_narrow
 from geta_nb.files.tensor_table import decode_tensors, encode_tensors
 from geta_nb.graph import decode_program, decode_sizes, encode_program, encode_sizes
 from geta_nb.quantizers import ActivationQuantizer
@@ -61,6 +62,8 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
         "formats": weights,
         "activations": inputs,
         "sizes": encode_sizes(input_sizes(net)),
+        "widths": encode_widths(info.widths),
+        "whole": {name: list(shape) for name, shape in info.whole.items()},
     }
     text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
     container.write(Path(path), blocks | numbers, {"geta_nb": _version(), "torch": torch.__version__, "network": text})
@@ -92,20 +95,27 @@ def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[Gr
     return net, info
 
 
-def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Module:
+def load(path: str | PathLike[str], *, into: nn.Module | None = None, model: nn.Module | None = None) -> nn.Module:
     """Return the network in a file: the same outputs as the graph that was saved, bit for bit, and the same codes.
 
     Args:
         path: a file that :func:`save` wrote.
         into: fill this module instead, by parameter name; it must have the names, shapes and dtypes of the saved network. Nothing of
             it is changed when they do not fit.
+        model: make this one as narrow as the saved network, and fill it: a model built as the dense one was (same class, same
+            configuration, any weights), of a file that a native subnet was saved to. It keeps all that its class can do
+            (``generate`` of a language model), in its own mode and on its device. Nothing of it is changed when it does not fit.
 
     Returns:
-        A module that runs the saved graph and needs no original class, on the CPU, in eval mode; or ``into``. Both carry ``geta_info``.
+        A module that runs the saved graph and needs no original class, on the CPU, in eval mode; or ``into``, or ``model``. All carry
+        ``geta_info``.
 
     Raises:
+        ConfigError: both ``into`` and ``model``, or one that is no module.
         ArtifactError: a file that is missing, not ours, of another version, truncated or changed, or that calls an unknown operator.
     """
+    if into is not None and model is not None:
+        raise ConfigError("load: into and model.", expected="one of them, or none", got="both", hint="gt.load(path, model=model)")
     target = Path(path)
     texts, blocks = container.read(target)
     header = _decode_header(texts, target)
@@ -116,13 +126,18 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
         quantizers = _decode_quantizers(header["quantizers"], entries)
         entries += [Entry(f"{path}.has_sign", BUFFER, quantizer.has_sign) for path, quantizer in quantizers.items()]
         net = GraphNet.build(graph, entries, quantizers, decode_sizes(header.get("sizes")))
+        widths, whole = decode_widths(header.get("widths")), decode_shapes(header.get("whole", {}))
     except ArtifactError:
         raise
     except Exception as error:
         # whatever torch says of a header that someone made up: the caller sees one kind of error
         raise ArtifactError("load: the header is malformed.", at=target, got=f"{type(error).__name__}: {error}"[:200]) from None
-    info = SubnetInfo(kind="graph", formats=formats, activation_formats=activations, graph=None, sizes=input_sizes(net))
+    info = SubnetInfo(
+        kind="graph", formats=formats, activation_formats=activations, graph=None, sizes=input_sizes(net), widths=widths, whole=whole
+    )
     setattr(net, "geta_info", info)  # noqa: B010 - torch types every attribute as a tensor or a module
+    if model is not None:
+        return _narrowed(model, replace(info, kind="native", graph=net), net, entries, quantizers)
     if into is None:
         return net
     if not isinstance(into, nn.Module):
@@ -132,6 +147,18 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None) -> nn.Modu
         setattr(into.get_submodule(path), "narrow_range", quantizer.narrow_range)  # noqa: B010
     setattr(into, "geta_info", replace(info, kind="native", graph=net))  # noqa: B010
     return into
+
+
+def _narrowed(
+    model: nn.Module, info: SubnetInfo, net: GraphNet, entries: list[Entry], quantizers: dict[str, ActivationQuantizer]
+) -> nn.Module:
+    if info.widths is None:
+        hint = "gt.load(path), which needs no class; or gt.save(subnet, path) of a subnet whose geta_info.kind is native"
+        got = "a graph, or a file from before widths were written"
+        raise ArtifactError("load: the file has no widths of modules.", expected="a native subnet", got=got, hint=hint)
+    make_narrow(model, entries, info.widths, info.whole, quantizers, net)
+    setattr(model, "geta_info", replace(info, sizes=None))  # noqa: B010
+    return model
 
 
 def _quantizers(net: GraphNet) -> dict[str, ActivationQuantizer]:

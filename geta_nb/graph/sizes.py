@@ -6,8 +6,9 @@ hold between them. Whoever runs the graph checks its inputs with it, so that no 
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from geta_nb.graph.expressions import names_in, value_of
 
 Axis = int | str
 Constant = bool | int | float | str | None
+_LARGEST = 1 << 20
 _WORD = re.compile(r"n\d+")
 
 
@@ -33,11 +35,13 @@ class InputSize:
         name: of the input; a part of a nested one has its place in it.
         axes: of a tensor: a number, or an expression of free sizes (``n0``), for each axis; None: no tensor.
         value: of what is no tensor: the only value that the graph is for.
+        dtype: of a tensor, as torch names it; "" where nobody knows.
     """
 
     name: str
     axes: tuple[Axis, ...] | None
     value: Constant = None
+    dtype: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,12 @@ class InputSizes:
     Attributes:
         inputs: one entry for each.
         conditions: expressions of free sizes that must be true.
+        example: (free size, its number in the example) of each.
     """
 
     inputs: tuple[InputSize, ...]
     conditions: tuple[str, ...] = ()
+    example: tuple[tuple[str, int], ...] = ()
 
     @property
     def bound(self) -> tuple[tuple[str, int, int], ...]:
@@ -118,6 +124,26 @@ class InputSizes:
                 raise _wrong(self._place(condition), self._in_words(condition), read)
         return sizes
 
+    @property
+    def open_axes(self) -> list[tuple[int, ...]]:
+        """Of each input, the axes that have no number of their own."""
+        return [tuple(axis for axis, size in enumerate(item.axes or ()) if isinstance(size, str)) for item in self.inputs]
+
+    def shapes(self, sizes: Mapping[str, int]) -> list[Any]:
+        """Return inputs without values, of these free sizes; what is no tensor as it is."""
+        return [
+            item.value if item.axes is None else torch.empty([_number(size, sizes) for size in item.axes], device="meta")
+            for item in self.inputs
+        ]
+
+    def accepts(self, leaves: Sequence[Any]) -> bool:
+        """Whether the graph is for inputs of these shapes."""
+        try:
+            self.read(leaves)
+        except InputError:
+            return False
+        return True
+
     def varies(self, name: str, leaves: Sequence[Any]) -> bool:
         """Whether a free size may be another than in these inputs while all others stay."""
         example = self.read(leaves)
@@ -134,11 +160,34 @@ class InputSizes:
         leaves, spec = pytree.tree_flatten(inputs)
         for at, (item, leaf) in enumerate(zip(self.inputs, leaves, strict=True)):
             for axis, size in enumerate(item.axes or ()):
-                wanted = size if isinstance(size, int) else int(value_of(size, sizes))
+                wanted = _number(size, sizes)
                 if wanted != leaf.shape[axis]:
                     leaf = leaf.index_select(axis, torch.arange(wanted, device=leaf.device) % leaf.shape[axis])
             leaves[at] = leaf
         return pytree.tree_unflatten(leaves, spec)
+
+    def probe(self) -> list[Constant | Tensor]:
+        """Return inputs of the sizes of the example, the same at every call: numbers around 0, and 0 and 1 for what is no real number.
+
+        Raises:
+            ArtifactError: nobody knows the types of the inputs.
+        """
+        sizes = dict(self.example)
+        made: list[Constant | Tensor] = []
+        draw = torch.Generator().manual_seed(0)
+        for item in self.inputs:
+            if item.axes is None:
+                made.append(item.value)
+                continue
+            dtype = getattr(torch, item.dtype, None)
+            if not isinstance(dtype, torch.dtype) or not names_in(" + ".join(map(str, item.axes)) or "0") <= sizes.keys():
+                raise ArtifactError("a probe of inputs whose types are not known.", at=item.name)
+            shape = [_number(size, sizes) for size in item.axes]
+            if dtype.is_floating_point or dtype.is_complex:
+                made.append(torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype))
+            else:
+                made.append((torch.arange(math.prod(shape)) % 2).view(shape).to(dtype))
+        return made
 
     def _in_words(self, text: str) -> str:
         places = self.free
@@ -151,6 +200,10 @@ class InputSizes:
             axes.setdefault(owner, []).append(axis)
         words = (f"{'axis' if len(found) == 1 else 'axes'} {', '.join(map(str, sorted(found)))}" for found in axes.values())
         return "; ".join(f"input {owner}, {places}" for owner, places in zip(axes, words, strict=True))
+
+
+def _number(size: Axis, sizes: Mapping[str, int]) -> int:
+    return size if isinstance(size, int) else int(value_of(size, sizes))
 
 
 def _letter(at: int) -> str:
@@ -170,6 +223,7 @@ def sizes_of(exported: torch.export.ExportedProgram) -> InputSizes | None:
     """Return what sizes an exported program is for; None where torch says it in words that are no arithmetic of input sizes."""
     nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     names: dict[Any, str] = {}
+    hints: dict[str, Any] = {}
     inputs, environment = [], None
     for given in exported.graph_signature.input_specs:
         if given.kind != InputKind.USER_INPUT:
@@ -180,10 +234,14 @@ def sizes_of(exported: torch.export.ExportedProgram) -> InputSizes | None:
             inputs.append(InputSize(given.arg.name, None, plain if isinstance(plain, Constant) else None))
             continue
         environment = getattr(getattr(value, "fake_mode", None), "shape_env", None) or environment
-        inputs.append(InputSize(given.arg.name, tuple(_axis(size, names) for size in value.shape)))
+        axes = tuple(_axis(size, names) for size in value.shape)
+        traced: list[Any] = list(value.shape)
+        hints |= {axis: size.node.hint for axis, size in zip(axes, traced, strict=True) if isinstance(axis, str)}
+        inputs.append(InputSize(given.arg.name, axes, None, str(value.dtype).removeprefix("torch.")))
     try:
         found = InputSizes(tuple(inputs), tuple(_conditions(environment, names)) if environment is not None else ())
         free = found.free.keys()
+        found = replace(found, example=tuple((name, int(hints[name])) for name in free if hints.get(name) is not None))
         texts = [*found.conditions, *(size for item in inputs for size in item.axes or () if isinstance(size, str))]
         return found if all(names_in(text) <= free for text in texts) else None
     except ArtifactError:
@@ -221,8 +279,8 @@ def encode_sizes(sizes: InputSizes | None) -> Any:
     """Return sizes as JSON data."""
     if sizes is None:
         return None
-    return {"inputs": [[item.name, list(item.axes) if item.axes is not None else None, item.value] for item in sizes.inputs],
-            "conditions": list(sizes.conditions)}  # fmt: skip
+    rows = [[item.name, list(item.axes) if item.axes is not None else None, item.value, item.dtype] for item in sizes.inputs]
+    return {"inputs": rows, "conditions": list(sizes.conditions), "example": dict(sizes.example)}
 
 
 def decode_sizes(data: Any) -> InputSizes | None:
@@ -234,13 +292,15 @@ def decode_sizes(data: Any) -> InputSizes | None:
     if data is None:
         return None
     inputs = []
-    for name, axes, value in data["inputs"]:
-        fine = isinstance(name, str) and isinstance(value, Constant) and (axes is None or isinstance(axes, list))
+    for name, axes, value, dtype in data["inputs"]:
+        fine = isinstance(name, str) and isinstance(dtype, str) and isinstance(value, Constant) and (axes is None or isinstance(axes, list))
         if not fine or not all(type(size) is int or isinstance(size, str) for size in axes or ()):
             raise ArtifactError("load: the sizes of an input are malformed.", at=str(name)[:80])
-        inputs.append(InputSize(name, None if axes is None else tuple(axes), value))
-    sizes = InputSizes(tuple(inputs), tuple(map(str, data["conditions"])))
+        inputs.append(InputSize(name, None if axes is None else tuple(axes), value, dtype))
+    sizes = InputSizes(tuple(inputs), tuple(map(str, data["conditions"])), tuple(data["example"].items()))
     free = sizes.free.keys()
+    if not all(name in free and type(size) is int and 0 < size < _LARGEST for name, size in sizes.example):
+        raise ArtifactError("load: the example's sizes are malformed.", got=str(sizes.example)[:80])
     for text in (*sizes.conditions, *(size for item in inputs for size in item.axes or () if isinstance(size, str))):
         if not names_in(text) <= free:
             raise ArtifactError("load: a condition on sizes names what is no size of an input.", got=text[:80])

@@ -7,7 +7,7 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +33,8 @@ __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_n
 
 Sizes = Literal["any", "batch", "fixed"]
 """Which axes of the inputs may change where the model allows it: all, the first, or none."""
+Axes = Sequence[Collection[int]] | None
+"""Of each input in flattened order, the axes that may change with "any"; None: all."""
 _STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
 _ROUNDS = 3  # what an operator is broken up into may have no rule either
 
@@ -107,7 +109,12 @@ def trace_model(
 
 
 def export_program(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, sizes: Sizes = "batch"
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    sizes: Sizes = "batch",
+    axes: Axes = None,
 ) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
 
@@ -117,7 +124,7 @@ def export_program(
         TraceError: torch.export cannot trace the model.
     """
     with eval_mode(model), torch.no_grad():
-        return _export(model, args, kwargs, sizes)
+        return _export(model, args, kwargs, sizes, axes)
 
 
 def _functional(exported: Any, understood: Callable[[object], bool] | None) -> fx.GraphModule:
@@ -197,10 +204,10 @@ def _describe(node: fx.Node) -> TraceNode:
     return TraceNode(node.name, operator_name(node), shape_of(node) or (), dtype, module_path(node), source)
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes) -> tuple[Any, bool]:
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes, axes: Axes) -> tuple[Any, bool]:
     """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
     errors: list[Exception] = []
-    for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes), (args, kwargs, None)):
+    for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes, axes), (args, kwargs, None)):
         try:
             with quiet(), general_sizes(sizes == "any"):
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
@@ -233,26 +240,32 @@ def _is_dynamic(exported: torch.export.ExportedProgram, inputs: Any) -> bool:
     return any(sizes.varies(name, pytree.tree_leaves(inputs)) for name in free)
 
 
-def _variants(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes) -> Iterator[tuple[Any, Any, Any]]:
+def _variants(args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes, axes: Axes) -> Iterator[tuple[Any, Any, Any]]:
     """Yield inputs, and which of their axes may change, the most first."""
     tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     batches = {leaf.shape[0] for leaf in tensors if leaf.dim() > 0}
     batched = len(batches) == 1 and 0 not in batches and all(leaf.dim() for leaf in tensors)
     # torch.export specialises sizes 0 and 1, so a single example is traced as a batch of two
     copies = 2 if batched and batches == {1} else 1
-    for axes in {"any": (None, 1), "batch": (1,), "fixed": ()}[sizes]:
-        if axes is None or batched:
-            yield _marked(args, kwargs, copies, axes)
+    if sizes == "any":
+        yield _marked(args, kwargs, copies, axes)
+    if sizes != "fixed" and batched:
+        yield _marked(args, kwargs, copies, [(0,)] * len(pytree.tree_leaves((args, kwargs))))
 
 
-def _marked(args: tuple[Any, ...], kwargs: dict[str, Any], copies: int, axes: int | None) -> tuple[Any, Any, Any]:
-    # copies always: torch marks the tensors themselves as dynamic, and the user's, or a second attempt's, must not be marked
+def _marked(args: tuple[Any, ...], kwargs: dict[str, Any], copies: int, axes: Axes) -> tuple[Any, Any, Any]:
+    """Return copies of inputs with marks on the axes that may change; None: on all.
+
+    Copies always: torch marks the tensors themselves as dynamic, and the user's, or a second attempt's, must not be marked.
+    """
+
     def copied(leaf: Any) -> Any:
         return torch.cat([leaf] * copies) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 
     args, kwargs = pytree.tree_map(copied, (args, kwargs))
     shapes = torch.export.ShapesCollection()
-    for leaf in pytree.tree_leaves((args, kwargs)):
+    for at, leaf in enumerate(pytree.tree_leaves((args, kwargs))):
         if isinstance(leaf, Tensor) and leaf.dim():
-            shapes[leaf] = dict.fromkeys(range(leaf.dim())[:axes], torch.export.Dim.AUTO)
+            free = range(leaf.dim()) if axes is None else axes[at]
+            shapes[leaf] = dict.fromkeys(free, torch.export.Dim.AUTO)
     return args, kwargs, shapes

@@ -23,7 +23,7 @@ from torch import nn
 from geta_nb.errors import ArtifactError
 from geta_nb.files import own_graph
 from geta_nb.graph import (
-    Sizes,
+    InputSizes,
     agree_in_float64,
     are_close,
     check_inputs,
@@ -38,6 +38,8 @@ from geta_nb.onnx.batch import note_fixed, why_traced, why_untranslated
 from geta_nb.onnx.file import expand, translate
 from geta_nb.onnx.lowering import lower_for_onnx
 from geta_nb.onnx.processor import adds_bytes_exactly
+from geta_nb.onnx.sizes import open_program
+from geta_nb.subnet import input_sizes
 
 
 def export_onnx(
@@ -95,39 +97,52 @@ def export_onnx(
     lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)
     _check_same(lowered, net, args, kwargs)
     facts = {"any_processor": str(wary).lower(), "dynamic": str(dynamic).lower()}
-    model = expand(*_translated(lowered, args, kwargs, bits, dynamic=dynamic, facts=facts), exact=not integer_biases)
+    sizes = input_sizes(net) if dynamic else None
+    model = expand(*_translated(lowered, args, kwargs, bits, sizes=sizes, facts=facts), exact=not integer_biases)
     return write_model(model, Path(path))
 
 
 def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
     """Write a plain float32 model as torch's exporter does: the other side of a comparison."""
-    return write_model(expand(*_translated(model, args, kwargs, {}, dynamic=False, facts={})), path)
+    return write_model(expand(*_translated(model, args, kwargs, {}, sizes=None, facts={})), path)
 
 
 def _translated(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], bits: dict[str, int], *, dynamic: bool, facts: dict[str, str]
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    bits: dict[str, int],
+    *,
+    sizes: InputSizes | None,
+    facts: dict[str, str],
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
-    why, batch, proto = "", False, None
-    tried: tuple[Sizes, ...] = ("any", "batch", "fixed") if dynamic else ("batch", "fixed")
-    for sizes in tried:
-        program, batch = export_program(model, args, kwargs, sizes=sizes)
-        if sizes == "batch":
-            why = "" if batch else why_traced(args, kwargs)
-        try:
-            proto = translate(program)
-        except ArtifactError as error:
-            if not batch and sizes != "any":
-                raise
-            why = why_untranslated(program, error) if sizes == "batch" else why
-            continue
-        if batch or sizes != "any":
-            break
-    assert proto is not None  # the last attempt has no batch that could be to blame: it returns, or has raised
+    found = open_program(model, args, kwargs, sizes) if sizes is not None else None
+    if found is not None:
+        program, batch, _ = found
+        with contextlib.suppress(ArtifactError):  # what ONNX cannot say of every size it may say of every batch
+            return _described(translate(program), program, batch, "", facts), bits
+    program, batch = export_program(model, args, kwargs)
+    why = "" if batch else why_traced(args, kwargs)
+    try:
+        proto = translate(program)
+    except ArtifactError as error:
+        if not batch:
+            raise
+        why, batch = why_untranslated(program, error), False
+        program, _ = export_program(model, args, kwargs, sizes="fixed")
+        proto = translate(program)
+    return _described(proto, program, batch, why, facts), bits
+
+
+def _described(
+    proto: onnx.ModelProto, program: torch.export.ExportedProgram, batch: bool, why: str, facts: dict[str, str]
+) -> onnx.ModelProto:
+    """Write into the file what it takes; warn where its batch is fixed."""
     if not batch:
-        facts["fixed_batch"] = note_fixed(proto, why)
+        facts["fixed_batch"] = note_fixed(proto, why or "the network computes with this size")
     facts["sizes"] = json.dumps(encode_sizes(sizes_of(program)))
     onnx.helper.set_model_props(proto, {"dynamic_batch": str(batch).lower(), "producer": "geta-nb", **facts})
-    return proto, bits
+    return proto
 
 
 def _check_same(lowered: nn.Module, net: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

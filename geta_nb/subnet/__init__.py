@@ -8,7 +8,18 @@ from geta_nb.subnet import build
 from geta_nb.subnet.any_size import widened
 from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
 from geta_nb.subnet.formats import WeightFormat, nearly_whole
-from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph, find_module, input_sizes, list_entries
+from geta_nb.subnet.graph_net import (
+    BUFFER,
+    PARAMETER,
+    SCRATCH,
+    Entry,
+    GraphNet,
+    copy_graph,
+    find_module,
+    input_sizes,
+    list_entries,
+    probe_inputs,
+)
 
 __all__ = [
     "BUFFER",
@@ -27,6 +38,7 @@ __all__ = [
     "input_sizes",
     "list_entries",
     "nearly_whole",
+    "probe_inputs",
     "restore_formats",
     "widened",
 ]

@@ -39,7 +39,7 @@ from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
 from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
 from geta_nb.subnet.graph_net import GraphNet, input_sizes
-from geta_nb.subnet.native import cut_native
+from geta_nb.subnet.native import changed_integers, cut_native
 from geta_nb.subnet.rescaling import rescale_norms
 from geta_nb.subnet.rewrite import cut_graph
 from geta_nb.subnet.values import Values
@@ -85,6 +85,9 @@ class SubnetInfo(Shown):
         example: positional and keyword inputs on which the graph of a native subnet is traced anew, for every size, when it leaves the
             package; None for a graph subnet, which is for every size as it is.
         sizes: which sizes of inputs a graph subnet is for; a native one takes what its classes take.
+        widths: of a native subnet: module path -> integer attribute -> its value, where it is not that of the dense network;
+            None of a graph subnet.
+        whole: of a native subnet: name of a parameter or buffer -> shape in the dense network, where it was cut.
     """
 
     kind: str
@@ -95,6 +98,8 @@ class SubnetInfo(Shown):
     facts: CutFacts | None = None
     example: tuple[tuple[Any, ...], dict[str, Any]] | None = None
     sizes: InputSizes | None = None
+    widths: dict[str, dict[str, Any]] | None = None
+    whole: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
@@ -211,8 +216,31 @@ def build_subnet(
         facts=CutFacts(fingerprint(analysis.table), removed, zero_groups, difference, bits[0], bits[1], round_to, rounded),
         example=None if native is None else (args, kwargs),
         sizes=input_sizes(graph) if native is None else None,
+        widths=_widths(model, native) if native is not None else None,
+        whole=_whole_shapes(model, {**own, **buffers}, native) if native is not None else {},
     )
     return result
+
+
+def _widths(model: nn.Module, native: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return the integers that are not those of the dense network, of which the model may be a subnet itself."""
+    info = getattr(model, "geta_info", None)
+    earlier = info.widths if isinstance(info, SubnetInfo) else None
+    found = {path: dict(values) for path, values in (earlier or {}).items()}
+    own = {path for path, module in native.named_modules() if isinstance(module, Quantizer)}
+    for path, values in changed_integers(model, native).items():
+        if path not in own:
+            found.setdefault(path, {}).update(values)
+    return found
+
+
+def _whole_shapes(model: nn.Module, before: Mapping[str, Tensor], native: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that tensors had in the dense network, of which the model may be a subnet itself, where they were cut."""
+    info = getattr(model, "geta_info", None)
+    earlier = info.whole if isinstance(info, SubnetInfo) else {}
+    after = (*native.named_parameters(remove_duplicate=False), *native.named_buffers(remove_duplicate=False))
+    cut = {name: tuple(before[name].shape) for name, tensor in after if name in before and before[name].shape != tensor.shape}
+    return {**cut, **earlier}
 
 
 _CutWith = Callable[[Graphed], tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet]]

@@ -181,6 +181,19 @@ def input_sizes(net: GraphNet) -> InputSizes | None:
     return net._input_sizes
 
 
+def probe_inputs(net: GraphNet) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return inputs that a graph takes, of the sizes of its example, the same at every call.
+
+    Raises:
+        ArtifactError: nobody knows which it takes.
+    """
+    codegen, sizes = net.graph._codegen, net._input_sizes
+    if sizes is None or not isinstance(codegen, _PyTreeCodeGen):
+        raise ArtifactError("a probe of a graph of whose inputs nothing is known.")
+    args, kwargs = pytree.tree_unflatten(sizes.probe(), codegen.pytree_info.in_spec)
+    return tuple(args), dict(kwargs)
+
+
 def copy_graph(graph: fx.Graph) -> fx.Graph:
     """Return a copy of ``graph`` with its signature; node metadata is shared, as fx does."""
     new = fx.Graph()

@@ -173,6 +173,17 @@ def _integers(module: nn.Module) -> Attributes:
     return found
 
 
+def changed_integers(before: nn.Module, after: nn.Module) -> dict[str, Attributes]:
+    """Return what a cut changed beside tensors: module path -> attribute -> new value."""
+    found = {}
+    for path, module in after.named_modules():
+        old = vars(owner) if (owner := _submodule(before, path)) is not None else {}
+        changes = {name: value for name, value in _integers(module).items() if name in old and old[name] != value}
+        if changes:
+            found[path] = changes
+    return found
+
+
 def _alternatives(value: Any, pairs: Pairs) -> list[Any]:
     """Return the values that an attribute may have after the cut, [value] where no evidence touches it."""
     if type(value) is int:

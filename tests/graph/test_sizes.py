@@ -52,10 +52,17 @@ def test_sizes_say_themselves_and_go_through_json() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        {"inputs": [["x", ["n0", "n1 * n7"], None]], "conditions": []}, {"inputs": [["x", ["n0"], None]], "conditions": ["n1 == 2"]},
-        {"inputs": [["x", ["n0"], None]], "conditions": ["open('f')"]}, {"inputs": [[3, ["n0"], None]], "conditions": []},
-        {"inputs": [["x", [1.5], None]], "conditions": []}, {"inputs": [["x", [True], None]], "conditions": []},
-        {"inputs": [["x", "n0", None]], "conditions": []}, {"inputs": [["x", None, [1]]], "conditions": []},
+        {"inputs": [["x", ["n0", "n1 * n7"], None, "int64"]], "conditions": [], "example": {}},
+        {"inputs": [["x", ["n0"], None, "int64"]], "conditions": ["n1 == 2"], "example": {}},
+        {"inputs": [["x", ["n0"], None, "int64"]], "conditions": ["open('f')"], "example": {}},
+        {"inputs": [[3, ["n0"], None, "int64"]], "conditions": [], "example": {}},
+        {"inputs": [["x", [1.5], None, "int64"]], "conditions": [], "example": {}},
+        {"inputs": [["x", [True], None, "int64"]], "conditions": [], "example": {}},
+        {"inputs": [["x", "n0", None, "int64"]], "conditions": [], "example": {}},
+        {"inputs": [["x", None, [1], ""]], "conditions": [], "example": {}},
+        {"inputs": [["x", ["n0"], None, 3]], "conditions": [], "example": {}},
+        {"inputs": [["x", ["n0"], None, "int64"]], "conditions": [], "example": {"n0": 2**40}},
+        {"inputs": [["x", ["n0"], None, "int64"]], "conditions": [], "example": {"n3": 2}},
     ],
 )  # fmt: skip
 def test_malformed_sizes_are_refused(data: object) -> None:
