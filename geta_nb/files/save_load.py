@@ -26,7 +26,19 @@ from geta_nb.files.narrow import decode_shapes, decode_widths, encode_widths, ma
 from geta_nb.files.tensor_table import decode_tensors, encode_tensors
 from geta_nb.graph import decode_program, decode_sizes, encode_program, encode_sizes
 from geta_nb.quantizers import ActivationQuantizer
-from geta_nb.subnet import BUFFER, SCRATCH, Entry, GraphNet, SubnetInfo, input_sizes, list_entries, widened
+from geta_nb.subnet import (
+    BUFFER,
+    SCRATCH,
+    Entry,
+    GraphNet,
+    SubnetInfo,
+    input_sizes,
+    list_entries,
+    modes_of,
+    note_modes,
+    what_differs,
+    widened,
+)
 
 _LARGEST_PROGRAM = 64_000_000
 
@@ -51,6 +63,8 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
         ArtifactError: no subnet, a weight that has moved off its grid, an operator that a file cannot carry, or no such folder.
     """
     net, info = own_graph(subnet, "save", dynamic=dynamic)
+    if info.example is not None:
+        note_modes(net, what_differs(subnet, *info.example))
     quantizers = _quantizers(net)
     signs = {f"{path}.has_sign" for path in quantizers}  # one bit each: it stands in the header
     blocks, table = encode_tensors([entry for entry in list_entries(net) if entry.name not in signs], info.formats)
@@ -63,6 +77,7 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
         "activations": inputs,
         "sizes": encode_sizes(input_sizes(net)),
         "widths": encode_widths(info.widths),
+        "differs": modes_of(net),
         "whole": {name: list(shape) for name, shape in info.whole.items()},
     }
     text = base64.b64encode(zlib.compress(json.dumps(header, separators=(",", ":")).encode(), 9)).decode()
@@ -126,6 +141,7 @@ def load(path: str | PathLike[str], *, into: nn.Module | None = None, model: nn.
         quantizers = _decode_quantizers(header["quantizers"], entries)
         entries += [Entry(f"{path}.has_sign", BUFFER, quantizer.has_sign) for path, quantizer in quantizers.items()]
         net = GraphNet.build(graph, entries, quantizers, decode_sizes(header.get("sizes")))
+        note_modes(net, str(header.get("differs", ""))[:400])
         widths, whole = decode_widths(header.get("widths")), decode_shapes(header.get("whole", {}))
     except ArtifactError:
         raise

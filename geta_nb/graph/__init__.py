@@ -12,7 +12,7 @@ from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, op
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.signs import nonnegative_nodes
 from geta_nb.graph.sizes import InputSizes, decode_sizes, encode_sizes, sizes_of
-from geta_nb.graph.trace import Sizes, Trace, TraceNode, eval_mode, export_program, trace_model
+from geta_nb.graph.trace import Sizes, Trace, TraceNode, branching_mode, eval_mode, export_program, trace_model
 
 __all__ = [
     "InputSizes",
@@ -22,6 +22,7 @@ __all__ = [
     "agree_in_float64",
     "are_close",
     "attribute_tensor",
+    "branching_mode",
     "call_of",
     "check_inputs",
     "check_path",

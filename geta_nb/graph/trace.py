@@ -82,6 +82,7 @@ def trace_model(
     *,
     understood: Callable[[object], bool] | None = None,
     sizes: Sizes = "batch",
+    training: bool = False,
 ) -> Trace:
     """Return the ATen graph of ``model`` in eval mode.
 
@@ -90,12 +91,14 @@ def trace_model(
         args: example inputs, a tuple.
         kwargs: example keyword inputs.
         understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
+        sizes: which axes of the inputs may change.
+        training: let branches go as in training, see :func:`branching_mode`.
 
     Raises:
         TraceError: torch.export cannot trace the model; the message has torch's own words, and a hint where the reason is known.
     """
     kwargs = dict(kwargs or {})
-    exported, dynamic = export_program(model, args, kwargs, sizes=sizes)
+    exported, dynamic = export_program(model, args, kwargs, sizes=sizes, training=training)
     try:
         with quiet(), general_sizes(sizes == "any"):
             module = _functional(exported, understood)
@@ -115,15 +118,20 @@ def export_program(
     *,
     sizes: Sizes = "batch",
     axes: Axes = None,
+    training: bool = False,
 ) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
 
-    ``dynamic_batch``: let it change where the model allows that; else all sizes are those of the inputs.
+    Args:
+        model, args, kwargs: what to trace.
+        sizes: which axes may change where the model allows that.
+        axes: of each input in flattened order, the axes that "any" stands for; None: all.
+        training: let branches go as in training, see :func:`branching_mode`.
 
     Raises:
         TraceError: torch.export cannot trace the model.
     """
-    with eval_mode(model), torch.no_grad():
+    with branching_mode(model) if training else eval_mode(model), torch.no_grad():
         return _export(model, args, kwargs, sizes, axes)
 
 
@@ -194,6 +202,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def branching_mode(model: nn.Module) -> Iterator[None]:
+    """Let branches go as in training: modules that hold others choose them; a norm or a dropout only computes, and stays in eval mode."""
+    with eval_mode(model):
+        for module in model.modules():
+            module.training = next(module.children(), None) is not None
+        yield
 
 
 def _describe(node: fx.Node) -> TraceNode:

@@ -7,7 +7,7 @@ model is traced once, without quantizers: groups are those of the plain network,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from geta_nb.qadg.insertion import join_branches, match_codes, put_branches
 from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
+from geta_nb.qadg.training_only import find_training_only
 from geta_nb.quantizers import OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
 
 
@@ -84,6 +85,14 @@ def analyse(
     """Return groups, graph and costs of ``model``, which has its quantizers from then on; after an error it is as it was."""
     options = Options(config, protect, approximate_norms)
     found = _plain(model, args, kwargs, options, "batch")
+    alone = find_training_only(
+        model, args, kwargs, found.trace.module, found.names, found.tensors, found.table,
+        lambda: _plain(model, args, kwargs, options, "batch", training=True),
+    )  # fmt: skip
+    if alone.kept:
+        options = replace(options, protect=lambda name: name in alone.kept or protect(name))
+        found.table, found.protected = find_groups(found.state, protect=options.protect)
+    found.protected = alone.shown_in(found.protected, protect)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
         quantizers = attach_quantizers(model, config, find_sites(found.trace.module, found.names))
         try:
@@ -150,10 +159,12 @@ class _Plain:
     protected: ProtectedList
 
 
-def _plain(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes) -> _Plain:
+def _plain(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes, *, training: bool = False
+) -> _Plain:
     tensors = own_tensors(model)
     with marked(model, options.config):
-        trace = trace_model(model, args, kwargs, understood=understood, sizes=sizes)
+        trace = trace_model(model, args, kwargs, understood=understood, sizes=sizes, training=training)
     with torch.device("cpu"):
         names = own_names(tensors, trace.module)
         foreign = find_branches(trace.module)

@@ -18,8 +18,11 @@ from geta_nb.subnet.graph_net import (
     find_module,
     input_sizes,
     list_entries,
+    modes_of,
+    note_modes,
     probe_inputs,
 )
+from geta_nb.subnet.modes import what_differs
 
 __all__ = [
     "BUFFER",
@@ -37,8 +40,11 @@ __all__ = [
     "fingerprint",
     "input_sizes",
     "list_entries",
+    "modes_of",
     "nearly_whole",
+    "note_modes",
     "probe_inputs",
     "restore_formats",
+    "what_differs",
     "widened",
 ]

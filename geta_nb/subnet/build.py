@@ -39,6 +39,7 @@ from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
 from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
 from geta_nb.subnet.graph_net import GraphNet, input_sizes
+from geta_nb.subnet.modes import what_differs
 from geta_nb.subnet.native import changed_integers, cut_native
 from geta_nb.subnet.rescaling import rescale_norms
 from geta_nb.subnet.rewrite import cut_graph
@@ -194,7 +195,8 @@ def build_subnet(
         wide = _widened(model, analysis, cut_with, found, args, kwargs)
         cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
         free_small_sizes(graph, args, kwargs, lambda *given: not exact or are_close(outputs_of(graph, *given), outputs_of(model, *given)))
-    result: nn.Module = graph.train(model.training) if native is None else native
+        graph._differs = what_differs(model, args, kwargs)
+    result: nn.Module = graph.train(model.training and not graph._differs) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
     difference = max_difference(found if native is None else outputs[-1], reference)
     for module in result.modules():

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.graph import PythonCode, _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
-from geta_nb.errors import ArtifactError
+from geta_nb.errors import ArtifactError, RunStateError
 from geta_nb.graph import InputSizes, check_path, decode_program, encode_program, owner_of
 from geta_nb.quantizers import ActivationQuantizer
 
@@ -34,10 +34,12 @@ class Entry(NamedTuple):
 class GraphNet(fx.GraphModule):
     """A graph with its parameters, buffers and activation quantizers on nested modules under their original dotted names.
 
-    It knows which sizes of its inputs it is for, and refuses others with an :class:`~geta_nb.errors.InputError`.
+    It knows which sizes of its inputs it is for, and refuses others with an :class:`~geta_nb.errors.InputError`. It computes what the
+    network computes in evaluation, and refuses ``train()`` where that is something else in training.
     """
 
     _input_sizes: InputSizes | None = None
+    _differs: str = ""
     _seen_shapes: frozenset[object] = frozenset()
 
     @classmethod
@@ -100,7 +102,9 @@ class GraphNet(fx.GraphModule):
             if first.tensor.shape != entry.tensor.shape:
                 shapes = tuple(first.tensor.shape), tuple(entry.tensor.shape)
                 raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])
-        return cls.build(graph, table.values(), quantizers, getattr(module, "_input_sizes", None))
+        net = cls.build(graph, table.values(), quantizers, getattr(module, "_input_sizes", None))
+        net._differs = getattr(module, "_differs", "")
+        return net
 
     def __repr__(self) -> str:
         """Return one line: what it is made of, and which sizes it takes."""
@@ -111,6 +115,21 @@ class GraphNet(fx.GraphModule):
     def __str__(self) -> str:
         """Return the same line; ``print(net.code)`` shows the program."""
         return repr(self)
+
+    def train(self, mode: bool = True) -> GraphNet:
+        """Set the mode, as any module does.
+
+        Raises:
+            RunStateError: training mode, of a network that computes something else in it.
+        """
+        if mode and self._differs:
+            raise RunStateError(
+                "train: this graph computes what the network computes in evaluation.", expected="a network that is the same in both modes",
+                got=f"another one in training: {self._differs}",
+                hint="train geta.model and cut again; or leave the graph in eval mode, where its parameters train and statistics stay",
+            )
+        super().train(mode)
+        return self
 
     def recompile(self) -> PythonCode:
         """Make the forward of the present graph; before it runs, the sizes of inputs are checked."""
@@ -192,6 +211,16 @@ def probe_inputs(net: GraphNet) -> tuple[tuple[Any, ...], dict[str, Any]]:
         raise ArtifactError("a probe of a graph of whose inputs nothing is known.")
     args, kwargs = pytree.tree_unflatten(sizes.probe(), codegen.pytree_info.in_spec)
     return tuple(args), dict(kwargs)
+
+
+def note_modes(net: GraphNet, differs: str) -> None:
+    """Let a graph know what its network computes in another way in training; "": nothing."""
+    net._differs = differs
+
+
+def modes_of(net: GraphNet) -> str:
+    """Return what the network of a graph computes in another way in training; "" where nothing."""
+    return net._differs
 
 
 def copy_graph(graph: fx.Graph) -> fx.Graph:

@@ -164,3 +164,9 @@ def prelu(call: Call) -> Labels:
     aligned = call.space.align([data, slope], call.reason("aligned with a fixed axis"))
     call.produce(aligned, "data")
     return aligned[0]
+
+
+@rule("native_dropout")
+def native_dropout(call: Call) -> tuple[Labels, Labels]:
+    """Dropout as training has it, and which numbers stayed; zero stays zero."""
+    return call.args[0], Labels(call.args[0].shape, (), "const")
