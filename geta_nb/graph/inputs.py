@@ -40,10 +40,11 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words."""
     if any(parameter.is_meta for parameter in model.parameters()):
         return  # a meta model cannot run on real inputs; export itself will tell
+    given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
     try:
         with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model(*args, **kwargs)
+            model(*given[0], **given[1])
     except CalibrationError:
         return  # quantizers of an earlier GETA that have not seen data: the trace does not need their ranges
     except Exception as error:

@@ -42,6 +42,11 @@ _CACHE = _Reason(
     "inputs and outputs of tensors, tuples, lists and dicts; a cache is an object that the forward writes into",
     "model.config.use_cache = False, and no past_key_values among the example inputs",
 )
+_OBJECT = _Reason(
+    re.compile(r"unrecognized type UserDefinedObjectVariable\((\w+)\)|Found <class '[\w.]*?(\w+)'> in output, which is not a known type"),
+    "outputs of tensors, tuples, lists and dicts, or of classes that torch was told of",
+    "torch.export.register_dataclass({name}) before, where it is a dataclass; or return a tuple or a dict",
+)
 _DATA = _Reason(
     re.compile(r"fake tensor in the exported program constant's list"),
     "a forward that reads and writes tensors in sight of autograd and the exporter, which .data is not",
@@ -77,7 +82,7 @@ _OTHER = _Reason(
     "a forward that torch.export can trace",
     "move what stands there out of the model, or give GETA the part of the model without it",
 )
-_SURE = (_PACKED, _CACHE, _CONSTANT)
+_SURE = (_PACKED, _CACHE, _OBJECT, _CONSTANT)
 _REASONS = (*_SURE, _NUMPY, _GRADIENT, _FORK, _NUMBER, _DATA, _OTHER)
 
 
@@ -101,8 +106,14 @@ def explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], e
     said = next((item for item in reversed(errors) if reason.told_by.search(_words(item))), errors[-1])
     return TraceError(
         "GETA: torch.export cannot see through the model.", at=line or type(model).__name__, expected=reason.expected,
-        got=f"{type(said).__name__}: {first_line(said)}", hint=reason.hint,
+        got=f"{type(said).__name__}: {first_line(said)}", hint=_hint(reason, said),
     )
+
+
+def _hint(reason: _Reason, said: Exception) -> str:
+    """Return the hint of a reason, with the name of the class that it is about."""
+    found = reason.told_by.search(_words(said)) if reason is _OBJECT else None
+    return reason.hint.format(name=next((name for name in found.groups() if name), "Name")) if found else reason.hint
 
 
 def first_line(error: BaseException) -> str:
