@@ -38,7 +38,7 @@ def own_forwards(model: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs that it writes into stay as they are."""
+    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs stay, though it writes into them."""
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
     with torch.no_grad(), eval_mode(module):
         out = module(*args, **kwargs)

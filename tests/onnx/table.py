@@ -99,6 +99,11 @@ with as many groups as samples) do not: ONNX wants the number of groups in the f
 `torch.onnx.export` writes it; a warning names inputs, axis and reason, and so do the file's metadata: `dynamic_batch` is "false", and
 `fixed_batch` says why.
 
+**Other sizes.** So are all other axes (lengths, sides of images) where that is safe: a file checks no condition on sizes, so an axis along
+which it would run where the network does not (another way in the network's code for another size) is bound to the example. `sizes` in the
+file's metadata says what it takes; `dynamic=False` leaves the batch open alone. Python's division of sizes below zero is written out:
+torch's own translation cuts off towards zero there.
+
 **Operators in parts.** A trace keeps what the groups have a rule for. Where torch's exporter does not know such an operator by that name
 (products of three as in `nn.Bilinear`, `torch.cdist`, pools of volumes, determinants), it is written in parts that it knows. It has no form
 for medians, orders and running extremes (`median`, `kthvalue`, `mode`, `cummax`, `searchsorted`): `gt.save` writes those.
