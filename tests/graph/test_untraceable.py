@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+from torch.utils._pytree import _deregister_pytree_node
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 import geta_nb as gt
@@ -183,6 +185,27 @@ def test_detach_and_copy_into_a_buffer_are_what_the_hint_says():
     with torch.no_grad():
         y = net.a(*ROWS)
         assert torch.equal(trace.module(*ROWS), net.b(y - y.mean(0)))
+
+
+@dataclass
+class Out:
+    logits: Tensor
+
+
+def test_an_output_that_torch_does_not_know_is_named_and_the_hint_is_true():
+    def wrapped(net: Body, x: Tensor) -> Out:
+        return Out(net.b(net.a(x)))
+
+    with pytest.raises(TraceError, match=r"(?s)classes that torch was told of.*try: +torch\.export\.register_dataclass\(Out\)") as raised:
+        gt.GETA(Body(wrapped), ROWS, quantize=None)
+    assert not [known for known in HINTS if known in raised.value.hint]
+    torch.export.register_dataclass(Out)
+    try:
+        geta = gt.GETA(Body(wrapped), ROWS, quantize=None)
+        geta.mask([0])
+        assert isinstance(geta.construct_subnet()(*ROWS), Out)
+    finally:
+        _deregister_pytree_node(Out)
 
 
 def test_a_reason_that_nobody_knows_gets_torch_s_words_and_no_guess():

@@ -179,3 +179,29 @@ def test_files_from_before_sizes_were_written_refuse_none(tmp_path: Path) -> Non
     loaded = gt.load(gt.save(subnet, tmp_path / "net"))
     assert input_sizes(loaded) is None
     assert_same(net, loaded, torch.randn(3, 3, 9, 9))
+
+
+def test_a_network_that_writes_into_its_input_is_cut_and_the_example_stays() -> None:
+    """A recurrent cache that is updated in place."""
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.o = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+            h = self.b(torch.relu(self.a(x))) + state[0]
+            state[0] = h
+            return self.o(h), state
+
+    torch.manual_seed(0)
+    model, args = Step().eval(), (torch.rand(2, 8), torch.zeros(1, 2, 8))
+    geta = gt.GETA(model, args, quantize=None)
+    geta.mask([0, 1, 2])
+    subnet = geta.construct_subnet()
+    assert not args[1].any() and not geta.example_inputs[1].any()
+    with torch.no_grad():
+        ours, theirs = torch.ones(1, 2, 8), torch.ones(1, 2, 8)
+        torch.testing.assert_close(subnet(args[0], ours)[0], model(args[0], theirs)[0])
+        torch.testing.assert_close(ours, theirs)
+    assert not torch.equal(ours, torch.ones(1, 2, 8)) and subnet.a.out_features == 13
