@@ -32,12 +32,12 @@ from geta_nb.subnet import (
     Entry,
     GraphNet,
     SubnetInfo,
+    fitted,
     input_sizes,
     list_entries,
     modes_of,
     note_modes,
     what_differs,
-    widened,
 )
 
 _LARGEST_PROGRAM = 64_000_000
@@ -104,9 +104,9 @@ def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[Gr
     if graph is subnet:
         return GraphNet.of(graph), info
     net = GraphNet.of(graph, subnet)
-    if dynamic and info.example is not None:
-        wide = widened(subnet, net, *info.example)
-        net = wide if wide is net else GraphNet.of(wide, subnet)
+    if info.example is not None:
+        found = fitted(subnet, net, *info.example, dynamic=dynamic)
+        net = found if found is net else GraphNet.of(found, subnet)
     return net, info
 
 

@@ -87,7 +87,7 @@ def analyse(
     found = _plain(model, args, kwargs, options, "batch")
     alone = find_training_only(
         model, args, kwargs, found.trace.module, found.names, found.tensors, found.table,
-        lambda: _plain(model, args, kwargs, options, "batch", training=True),
+        marked(model, config), lambda: _plain(model, args, kwargs, options, "batch", training=True),
     )  # fmt: skip
     if alone.kept:
         options = replace(options, protect=lambda name: name in alone.kept or protect(name))

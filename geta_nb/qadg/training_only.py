@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -67,6 +68,7 @@ def find_training_only(
     names: Mapping[str, str],
     tensors: OwnTensors,
     table: GroupTable,
+    plain: AbstractContextManager[None],
     trace_training: Callable[[], Traced],
 ) -> TrainingOnly:
     """Return what ``model`` has for training alone; its modes are as before afterwards.
@@ -77,6 +79,7 @@ def find_training_only(
         module, names: its trace in evaluation, and get_attr target -> own name.
         tensors: its own tensors.
         table: groups as evaluation shows them.
+        plain: lets it compute without quantizers for a while.
         trace_training: traces it with the branches that training takes.
 
     Warns with a :class:`~geta_nb.errors.GetaWarning` where training reads such a parameter and cannot be traced.
@@ -88,7 +91,8 @@ def find_training_only(
     if not unread or any(tensor.is_meta for tensor in unread.values()):
         return found
     try:
-        read = _read_in_training(model, args, kwargs)
+        with plain:
+            read = _read_in_training(model, args, kwargs)
     except Exception as error:  # of a forward that wants more in training: targets, other inputs
         _warn(list(unread), f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}")
         return found

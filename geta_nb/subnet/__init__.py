@@ -5,7 +5,7 @@ In: a trained model, its analysis, and the groups that live. Out: the model's ow
 """
 
 from geta_nb.subnet import build
-from geta_nb.subnet.any_size import widened
+from geta_nb.subnet.any_size import fitted
 from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
 from geta_nb.subnet.formats import WeightFormat, nearly_whole
 from geta_nb.subnet.graph_net import (
@@ -38,6 +38,7 @@ __all__ = [
     "dense_totals",
     "find_module",
     "fingerprint",
+    "fitted",
     "input_sizes",
     "list_entries",
     "modes_of",
@@ -46,5 +47,4 @@ __all__ = [
     "probe_inputs",
     "restore_formats",
     "what_differs",
-    "widened",
 ]

@@ -83,25 +83,26 @@ def _holds_from_two(condition: str) -> bool:
     return all(value_of(condition, dict(zip(names, numbers, strict=True))) for numbers in tried)
 
 
-def widened(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GraphNet:
-    """Return the graph of a module with every axis of its inputs free; where that cannot be, the one that came in.
+def fitted(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool) -> GraphNet:
+    """Return the graph of a module as it may leave the package.
 
     Args:
         native: a subnet of the model's own classes; it stays as it is.
         graph: its graph as it was cut.
         args, kwargs: example inputs.
+        dynamic: with every axis of its inputs free, where that can be; else as it came in.
     """
+    wide = (_widened(native, graph, args, kwargs) if dynamic else None) or graph
+    free_small_sizes(wide, args, kwargs, lambda *given: are_close(outputs_of(wide, *given), outputs_of(native, *given)))
+    return wide
+
+
+def _widened(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GraphNet | None:
     try:
         found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
         cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
         tensors: dict[str, Tensor] = {**own.parameters, **own.foreign, **own.buffers}
         wide = cut_graph(cut, found.qadg, found.names, tensors, found.quantizers.activations, copied=False)
-        reference = outputs_of(graph, args, kwargs)
-        if not are_close(outputs_of(wide, args, kwargs), reference):
-            return graph
     except GetaError:
-        return graph
-
-    free_small_sizes(wide, args, kwargs, lambda *given: are_close(outputs_of(wide, *given), outputs_of(native, *given)))
-    return wide
-
+        return None
+    return wide if are_close(outputs_of(wide, args, kwargs), outputs_of(graph, args, kwargs)) else None

@@ -194,7 +194,7 @@ def build_subnet(
     if native is None:
         wide = _widened(model, analysis, cut_with, found, args, kwargs)
         cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
-        free_small_sizes(graph, args, kwargs, lambda *given: not exact or are_close(outputs_of(graph, *given), outputs_of(model, *given)))
+        free_small_sizes(graph, args, kwargs, lambda *given: exact and are_close(outputs_of(graph, *given), outputs_of(model, *given)))
         graph._differs = what_differs(model, args, kwargs)
     result: nn.Module = graph.train(model.training and not graph._differs) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]

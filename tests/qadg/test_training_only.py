@@ -91,6 +91,14 @@ def test_training_that_cannot_be_looked_at_is_said() -> None:
     assert len(seen) == 1 and seen[0].filename == __file__ and {family.name for family in geta.families} == {"a", "b", "c"}
 
 
+def test_quantizers_that_have_seen_no_data_do_not_matter() -> None:
+    model, x = Net(), torch.randn(4, 3, 8, 8)
+    gt.GETA(model, x, quantize=gt.QuantConfig(activations=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert {family.name for family in gt.GETA(model, x).families} == {"b", "c"}
+
+
 def test_a_network_that_reads_all_it_has_is_not_run_in_training() -> None:
     class Same(nn.Module):
         def __init__(self) -> None:

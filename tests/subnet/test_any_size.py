@@ -140,6 +140,9 @@ class Branching(nn.Module):
 
 def test_a_way_for_one_sample_is_tried_and_a_way_for_many_is_refused(tmp_path: Path) -> None:
     net, subnet = cut(Branching(), torch.randn(3, 5, 6), quantize=None)
+    plain = gt.load(gt.save(subnet, tmp_path / "plain", dynamic=False))
+    for batch in (1, 7):
+        assert_same(net, plain, torch.randn(batch, 5, 6))
     loaded = gt.load(gt.save(subnet, tmp_path / "net"))
     for shape in ((1, 5, 6), (4, 8, 6), (1, 1, 6)):
         assert_same(net, loaded, torch.randn(shape))
