@@ -7,6 +7,7 @@ Where a graph holds nothing but operators that are functional already, and the f
     contiguous                                   nothing, or a copy
     chunk                                        split
     reshape, flatten, unflatten                  view, with a copy before it where the memory asks for one
+    expand_as                                    expand
     batch_norm                                   its form for inference
     an operator that writes to its first input   its functional form, where no view of that input exists
 """
@@ -191,26 +192,34 @@ def _view(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
+    """Sizes of a flatten or unflatten: axes that stay follow its input, one that is made of several is what is left."""
     source: Any = node.args[0]
-    sizes: list[Any] = []
-    for axis, size in enumerate(node.meta["val"].shape):
-        if not isinstance(size, int):  # before those that change, so it stands where it stood: _changes_whole_sizes checked that
-            with graph.inserting_before(node):
-                item = graph.call_function(aten.sym_size.int, (source, axis))
-            item.meta = {**node.meta, "val": size}
-            size = item
-        sizes.append(size)
-    return sizes
+    before, after = source.meta["val"].shape, node.meta["val"].shape
+    given: Any = dict(zip(("input", "start_dim", "sizes"), node.args, strict=False)) | dict(node.kwargs)
+    start = given.get("start_dim", given.get("dim", 0)) % len(before)
+    made = [after[start] if isinstance(after[start], int) else -1]
+    if node.target is aten.unflatten.int:
+        made = list(given["sizes"])
+    behind = [_size(graph, node, source, axis) for axis in range(len(before) - (len(after) - start - len(made)), len(before))]
+    return [*(_size(graph, node, source, axis) for axis in range(start)), *made, *behind]
 
 
-def _changes_whole_sizes(node: fx.Node) -> bool:
-    """Whether only axes before those that a flatten or unflatten changes are symbolic."""
-    source, value = (item.meta.get("val") if isinstance(item, fx.Node) else None for item in (node.args[0], node))
-    if not isinstance(source, Tensor) or not isinstance(value, Tensor) or not source.dim():
-        return False
-    start: Any = node.args[1] if len(node.args) > 1 else 0
-    start = start % source.dim() if isinstance(start, int) else 0
-    return all(isinstance(size, int) for size in value.shape[start:])
+def _size(graph: fx.Graph, before: fx.Node, source: fx.Node, axis: int) -> Any:
+    """Return the size of an axis: a number, or a node in front of ``before`` that reads it."""
+    size = source.meta["val"].shape[axis]
+    if isinstance(size, int):
+        return size
+    with graph.inserting_before(before):
+        item = graph.call_function(aten.sym_size.int, (source, axis))
+    item.meta = {**before.meta, "val": size}
+    return item
+
+
+def _expand_as(graph: fx.Graph, node: fx.Node) -> None:
+    source, other = node.args
+    assert isinstance(other, fx.Node)
+    sizes = [_size(graph, node, other, axis) for axis in range(other.meta["val"].dim())]
+    node.target, node.args, node.kwargs = aten.expand.default, (source, sizes), {}
 
 
 def _chunk(graph: fx.Graph, node: fx.Node) -> None:
@@ -249,6 +258,11 @@ def _always(node: fx.Node) -> bool:
     return True
 
 
+def _has_axes(node: fx.Node) -> bool:
+    source = node.args[0]
+    return isinstance(source, fx.Node) and isinstance(source.meta.get("val"), Tensor) and source.meta["val"].dim() > 0
+
+
 def _runs_on_statistics(node: fx.Node) -> bool:
     return len(node.args) >= 8 and node.args[5] is False and node.args[3] is not None and node.args[4] is not None
 
@@ -258,8 +272,9 @@ _KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node],
     aten.dropout.default: (_is_off(2), _drop),
     aten.detach_.default: (_always, _drop),
     aten.reshape.default: (_always, _view),
-    aten.flatten.using_ints: (_changes_whole_sizes, _view),
-    aten.unflatten.int: (_changes_whole_sizes, _view),
+    aten.flatten.using_ints: (_has_axes, _view),
+    aten.unflatten.int: (_has_axes, _view),
+    aten.expand_as.default: (_always, _expand_as),
     aten.chunk.default: (_splits_whole_size, _chunk),
     aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
     aten.contiguous.default: (_is_plain, _contiguous),

@@ -138,3 +138,27 @@ def facts(found: trace.Trace) -> list[Any]:
     same = {"_unsafe_view": "view", "reshape": "view"}
     rows = [(same.get(n.operator, n.operator), n.shape, n.dtype, n.module_path) for n in found.nodes]
     return [row for row in rows if row[0] not in {"clone", "sym_size", "getitem"}]
+
+
+def flattened_over_open_axes(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    tokens = y.flatten(2).transpose(1, 2)
+    return net.linear(tokens).flatten() + y.flatten(start_dim=1, end_dim=2).flatten(0, 1).flatten(0)
+
+
+def unflattened_over_open_axes(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    rows = y.unflatten(1, (2, -1)).flatten(3)
+    return rows * rows.amax(1, keepdim=True).expand_as(rows) + y[:, :1, :1, :1].expand_as(y).unflatten(1, (2, 2)).flatten(3)
+
+
+@pytest.mark.parametrize("body", [flattened_over_open_axes, unflattened_over_open_axes])
+def test_axes_that_are_open_are_merged_and_split_without_a_second_trace(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", lambda *_: pytest.fail("a second trace"))
+    net = Net(body).eval()
+    found = trace_model(net, (torch.randn(2, 3, 6, 8),), understood=understood, sizes="any")
+    assert found.sizes is not None and found.sizes.inputs[0].axes == ("n0", 3, "n1", "n2")
+    with torch.no_grad():
+        for shape in ((2, 3, 6, 8), (1, 3, 5, 9), (4, 3, 1, 1)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(found.module(x), net(x))
