@@ -37,6 +37,7 @@ from geta_nb.subnet import (
     list_entries,
     modes_of,
     note_modes,
+    suited,
     what_differs,
 )
 
@@ -64,7 +65,7 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
     """
     net, info = own_graph(subnet, "save", dynamic=dynamic)
     if info.example is not None:
-        note_modes(net, what_differs(subnet, *info.example))
+        note_modes(net, what_differs(subnet, *suited(subnet, *info.example)))
     quantizers = _quantizers(net)
     signs = {f"{path}.has_sign" for path in quantizers}  # one bit each: it stands in the header
     blocks, table = encode_tensors([entry for entry in list_entries(net) if entry.name not in signs], info.formats)
@@ -105,7 +106,7 @@ def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[Gr
         return GraphNet.of(graph), info
     net = GraphNet.of(graph, subnet)
     if info.example is not None:
-        found = fitted(subnet, net, *info.example, dynamic=dynamic)
+        found = fitted(subnet, net, *suited(subnet, *info.example), dynamic=dynamic)
         net = found if found is net else GraphNet.of(found, subnet)
     return net, info
 

@@ -83,6 +83,29 @@ def _holds_from_two(condition: str) -> bool:
     return all(value_of(condition, dict(zip(names, numbers, strict=True))) for numbers in tried)
 
 
+def suited(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return example inputs where a module is now, in the type that it computes in: it may have been moved or cast since the cut."""
+    tensors = [*module.parameters(), *module.buffers()]
+    real = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    if not tensors or tensors[0].is_meta:
+        return args, kwargs
+
+    def moved(leaf: Tensor) -> Tensor:
+        return leaf.to(tensors[0].device)
+
+    def cast(leaf: Tensor) -> Tensor:
+        return moved(leaf).to(real.dtype) if real is not None and leaf.is_floating_point() else moved(leaf)
+
+    for change in (moved, cast):
+        given = pytree.tree_map_only(Tensor, change, (args, kwargs))
+        try:
+            outputs_of(module, *given)
+        except Exception:  # of one type that meets another, in whatever words
+            continue
+        return given[0], given[1]
+    return args, kwargs
+
+
 def fitted(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool) -> GraphNet:
     """Return the graph of a module as it may leave the package.
 

@@ -208,3 +208,16 @@ def test_a_network_that_writes_into_its_input_is_cut_and_the_example_stays() -> 
         torch.testing.assert_close(subnet(args[0], ours)[0], model(args[0], theirs)[0])
         torch.testing.assert_close(ours, theirs)
     assert not torch.equal(ours, torch.ones(1, 2, 8)) and subnet.a.out_features == 13
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_subnet_that_was_cast_since_takes_every_size_and_knows_its_modes(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    _, subnet = cut(Text(), torch.randint(0, 50, (4, 10)), quantize=None)
+    _, pixels = cut(nn.Sequential(Pixels(), nn.Dropout(0.5)), torch.randn(2, 3, 32, 32), quantize=None)
+    for net, x in ((subnet, torch.randint(0, 50, (3, 17))), (pixels, torch.randn(3, 3, 20, 12, dtype=dtype))):
+        loaded = gt.load(gt.save(net.to(dtype), tmp_path / "net"))
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(x), net.eval()(x))
+    with pytest.raises(gt.GetaError, match="Dropout"):
+        loaded.train()
