@@ -109,10 +109,10 @@ def _names(model: nn.Module) -> set[str]:
 
 
 def _put(model: nn.Module, name: str, entry: Entry) -> None:
-    """Let a module have a tensor of the file, on the device of the one that it had; tied names get the same one."""
+    """Let a module have a tensor of the file, on the device of the one that it had (on the CPU for meta); tied names get the same one."""
     owner, leaf, new = _submodule(model, name.rpartition(".")[0]), name.rpartition(".")[2], entry.tensor
     device = next(tensor.device for tensor in (owner._parameters.get(leaf), owner._buffers.get(leaf)) if tensor is not None)
-    if new.device != device:
+    if new.device != device and device.type != "meta":
         new.data = new.data.to(device)
     if entry.kind == PARAMETER:
         owner._parameters[leaf] = new if isinstance(new, nn.Parameter) else nn.Parameter(new, requires_grad=False)

@@ -75,6 +75,14 @@ def test_a_fresh_model_becomes_the_subnet(inputs: bool, tmp_path: Path) -> None:
     assert len(again.groups) > 0
 
 
+def test_a_model_without_values_is_filled(tmp_path: Path) -> None:
+    subnet, path = saved(tmp_path / "net")
+    with torch.device("meta"):
+        model = Net()
+    x = torch.randn(3, 6)
+    torch.testing.assert_close(gt.load(path, model=model).eval()(x), subnet(x), rtol=0, atol=0)
+
+
 def test_a_subnet_of_a_subnet_comes_back_from_the_dense_class(tmp_path: Path) -> None:
     subnet, _ = saved(tmp_path / "net")
     geta = gt.GETA(subnet, torch.randn(4, 6))
