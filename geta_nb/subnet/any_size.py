@@ -87,7 +87,10 @@ def suited(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     """Return example inputs where a module is now, in the type that it computes in: it may have been moved or cast since the cut."""
     tensors = [*module.parameters(), *module.buffers()]
     real = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
-    if not tensors or tensors[0].is_meta:
+    leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    here = all(leaf.device == tensors[0].device for leaf in leaves) if tensors else True
+    alike = all(leaf.dtype == real.dtype for leaf in leaves if leaf.is_floating_point()) if real is not None else True
+    if (here and alike) or tensors[0].is_meta:
         return args, kwargs
 
     def moved(leaf: Tensor) -> Tensor:

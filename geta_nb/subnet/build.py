@@ -33,12 +33,12 @@ from geta_nb.quantizers import (
     parameter_tensors,
     unregister,
 )
-from geta_nb.subnet.any_size import free_small_sizes, same_space
+from geta_nb.subnet.any_size import free_small_sizes, same_space, suited
 from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
 from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
-from geta_nb.subnet.graph_net import GraphNet, input_sizes
+from geta_nb.subnet.graph_net import GraphNet, follow_model, input_sizes
 from geta_nb.subnet.modes import what_differs
 from geta_nb.subnet.native import changed_integers, cut_native
 from geta_nb.subnet.rescaling import rescale_norms
@@ -160,6 +160,7 @@ def build_subnet(
         NonFiniteError: a weight is NaN or infinite.
         SubnetError: the cut network computes something else, which is a defect of this package.
     """
+    args, kwargs = suited(model, args, kwargs)
     parameters = parameter_tensors(model)
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
@@ -172,7 +173,9 @@ def build_subnet(
         fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
         rescale_norms(cut, found.names, values)
         twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
-        return cut, values, twins, cut_graph(cut, found.qadg, found.names, values.sources, twins, finish=values.finish)
+        graph = cut_graph(cut, found.qadg, found.names, values.sources, twins, finish=values.finish)
+        follow_model(graph, found.trace.module, found.names, {**own, **buffers})
+        return cut, values, twins, graph
 
     cut, values, twins, graph = cut_with(analysis)
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
@@ -192,7 +195,11 @@ def build_subnet(
 
     native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
     if native is None:
-        wide = _widened(model, analysis, cut_with, found, args, kwargs)
+
+        def as_before(now: list[Tensor]) -> bool:
+            return are_close(now, found) or (exact and are_close(now, reference, inside=inside))
+
+        wide = _widened(model, analysis, cut_with, args, kwargs, as_before)
         cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
         free_small_sizes(graph, args, kwargs, lambda *given: exact and are_close(outputs_of(graph, *given), outputs_of(model, *given)))
         graph._differs = what_differs(model, args, kwargs)
@@ -249,7 +256,12 @@ _CutWith = Callable[[Graphed], tuple[Cut, Values, dict[str, ActivationQuantizer]
 
 
 def _widened(
-    model: nn.Module, analysis: Analysis, cut_with: _CutWith, found: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: nn.Module,
+    analysis: Analysis,
+    cut_with: _CutWith,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    same: Callable[[list[Tensor]], bool],
 ) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet] | None:
     """Return the cut of a graph that is for every size; None where torch makes none, or where it is not the same network."""
     try:
@@ -259,7 +271,7 @@ def _widened(
         made = cut_with(wide)
     except GetaError:
         return None
-    return made if are_close(outputs_of(made[-1], args, kwargs), found) else None
+    return made if same(outputs_of(made[-1], args, kwargs)) else None
 
 
 def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:

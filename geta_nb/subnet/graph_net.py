@@ -233,19 +233,51 @@ def copy_graph(graph: fx.Graph) -> fx.Graph:
     return new
 
 
-def follow_dtypes(graph: fx.Graph, changed: Mapping[torch.dtype, torch.dtype]) -> None:
-    """Let casts to an old dtype be casts to the new one, and a limit of its range (what a mask is filled with) the limit of the other's."""
+def follow_dtypes(
+    graph: fx.Graph, changed: Mapping[torch.dtype, torch.dtype], devices: Mapping[torch.device, torch.device] | None = None
+) -> None:
+    """Let casts to an old dtype be casts to the new one, and a limit of its range (what a mask is filled with) the limit of the other's.
+
+    ``devices``: what an operator makes on an old one is made on the new one.
+    """
+    places = devices or {}
     pairs = [(torch.finfo(old), torch.finfo(new)) for old, new in changed.items() if new.is_floating_point]
     limits = {getattr(old, end): getattr(new, end) for old, new in pairs for end in ("min", "max")}
 
     def change(value: Any) -> Any:
         if isinstance(value, torch.dtype):
             return changed.get(value, value)
+        if isinstance(value, torch.device):
+            return places.get(value, value)
         return limits.get(value, value) if type(value) is float else value
 
     for node in graph.nodes:
         if node.op == "call_function":
             node.args, node.kwargs = pytree.tree_map(change, (node.args, dict(node.kwargs)))
+
+
+def follow_model(net: GraphNet, traced: fx.GraphModule, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Let a graph compute where its model is now, in the type that it has now: a model may be moved or cast after it was traced.
+
+    Args:
+        net: the graph; its own casts, and constants that nothing of the model holds, follow.
+        traced: the trace that it came from, which knows how the model's tensors were.
+        names: get_attr target -> own name.
+        tensors: own name -> tensor of the model.
+    """
+    read = [node for node in traced.graph.find_nodes(op="get_attr") if str(node.target) in names]
+    pairs = [(node.meta["val"], tensors[names[str(node.target)]]) for node in read]
+    dtypes = {old.dtype: new.dtype for old, new in pairs if old.dtype != new.dtype and old.is_floating_point()}
+    devices = {old.device: new.device for old, new in pairs if old.device != new.device}
+    if not dtypes and not devices:
+        return
+    follow_dtypes(net.graph, dtypes, devices)
+    for owner in net.modules():
+        for name in owner._non_persistent_buffers_set:
+            value = owner._buffers[name]
+            if value is not None:
+                owner._buffers[name] = value.to(device=devices.get(value.device), dtype=dtypes.get(value.dtype))
+    net.recompile()
 
 
 def find_module(root: nn.Module, path: str) -> nn.Module | None:
