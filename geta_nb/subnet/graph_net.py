@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx import _pytree as fx_pytree
 from torch.fx.graph import PythonCode, _PyTreeCodeGen
 from torch.utils import _pytree as pytree
 
@@ -168,9 +169,14 @@ class GraphNet(fx.GraphModule):
         if info is None:
             return list(args) if not kwargs else None
         given = dict(zip(info.orig_args, args, strict=False)) | kwargs
-        if len(args) + len(kwargs) != len(given) or given.keys() - set(info.orig_args) or len(given) != len(info.orig_args):
+        if len(args) + len(kwargs) != len(given) or given.keys() != set(info.orig_args):
             return None
-        return pytree.tree_leaves([given[name] for name in info.orig_args])
+        positional, named = info.in_spec.children()
+        rows = [given[name] for name in info.orig_args[: positional.num_children]], {name: given[name] for name in named.context}
+        try:
+            return list(fx_pytree.tree_flatten_spec(rows, info.in_spec))  # as the generated forward does
+        except (TypeError, ValueError, KeyError, AttributeError):
+            return None
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
         """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""

@@ -221,3 +221,30 @@ def test_a_subnet_that_was_cast_since_takes_every_size_and_knows_its_modes(dtype
             torch.testing.assert_close(loaded(x), net.eval()(x))
     with pytest.raises(gt.GetaError, match="Dropout"):
         loaded.train()
+
+
+def test_nested_inputs_are_checked_by_name_in_whatever_order_they_come(tmp_path: Path) -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.head = nn.Linear(4, 8), nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, batch: dict[str, Tensor], *, scale: Tensor, twice: bool = False) -> Tensor:
+            y = self.head((self.one(batch["a"]) + self.two(batch["b"])).relu()) * scale
+            return y * 2 if twice else y
+
+    model, batch = Nested().eval(), {"a": torch.randn(3, 4), "b": torch.randn(3, 6)}
+    geta = gt.GETA(model, (batch,), example_kwargs={"twice": True, "scale": torch.ones(3, 1)}, quantize=None)
+    geta.mask([0, 3])
+    loaded = gt.load(gt.save(geta.construct_subnet(), tmp_path / "net"))
+    other = {"b": torch.randn(5, 6), "a": torch.randn(5, 4)}
+    with torch.no_grad():
+        expected = model(other, scale=torch.full((5, 1), 3.0), twice=True)
+        torch.testing.assert_close(loaded(other, scale=torch.full((5, 1), 3.0), twice=True), expected)
+        torch.testing.assert_close(loaded(twice=True, scale=torch.full((5, 1), 3.0), batch=other), expected)
+    with pytest.raises(InputError, match=r"at: +input twice\n +expected: True"):
+        loaded(other, scale=torch.ones(5, 1), twice=False)
+    with pytest.raises(InputError, match=r"at: +input batch_b, axis 1\n +expected: 6\n +got: +7"):
+        loaded({"a": torch.randn(5, 4), "b": torch.randn(5, 7)}, scale=torch.ones(5, 1), twice=True)
+    with pytest.raises(TypeError):
+        loaded(other)
