@@ -147,7 +147,7 @@ def test_signatures_are_those_of_the_contract() -> None:
     assert names(gt.GETA) == ["model", "example_inputs", "example_kwargs", "quantize", "protect", "approximate_norms"]
     assert {"optimizer", "budget", "schedule", "lr_quant", "inner"} <= set(names(gt.GETA.qasso))
     assert names(gt.GETA.construct_subnet) == ["self", "round_to"]
-    assert names(gt.GETA.report)[-1] == "metrics" and names(gt.load) == ["path", "into"]
+    assert names(gt.GETA.report)[-1] == "metrics" and names(gt.load) == ["path", "into", "model"]
     for name in ("model", "trace", "qadg", "groups", "families", "protected", "calibrate", "preview", "mask", "bit_widths"):
         assert hasattr(gt.GETA, name) or name == "model" or name == "groups"
     for name in ("activation_bit_widths", "group_sparsity", "save_checkpoint", "resume"):
