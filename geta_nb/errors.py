@@ -87,7 +87,7 @@ class SubnetError(GetaError, RuntimeError):
 
 
 class RunStateError(GetaError, RuntimeError):
-    """A live run was asked for what its present state does not allow."""
+    """A live run, or a graph, was asked for what its present state does not allow."""
 
 
 class GetaWarning(UserWarning):
