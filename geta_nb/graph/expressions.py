@@ -7,6 +7,7 @@ arithmetic of whole numbers is refused before it is computed.
 from __future__ import annotations
 
 import ast
+import math
 import operator
 import re
 import reprlib
@@ -20,12 +21,16 @@ _LONGEST = 50_000
 _LARGEST = 2**63
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-    ast.Div: operator.truediv,
+    ast.Div: operator.truediv, ast.Pow: operator.pow,
 }  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
-_CALLS: dict[str, Callable[..., Any]] = {"min": min, "max": max}
+_CALLS: dict[str, Callable[..., Any]] = {
+    "min": min, "max": max, "math.trunc": math.trunc, "math.floor": math.floor, "math.ceil": math.ceil, "math.sqrt": math.sqrt,
+    "torch.sym_float": float,
+}  # fmt: skip
+_HIGHEST = 8  # power
 _NAME = re.compile(r"n\d+\Z")
 
 
@@ -38,7 +43,7 @@ def names_in(text: str) -> frozenset[str]:
     >>> sorted(names_in("2*n1 + min(4, n0)"))
     ['n0', 'n1']
     """
-    return frozenset(node.id for node in ast.walk(_tree(text)) if isinstance(node, ast.Name) and node.id not in _CALLS)
+    return frozenset(node.id for node in ast.walk(_tree(text)) if isinstance(node, ast.Name) and _NAME.match(node.id))
 
 
 def value_of(text: str, names: Mapping[str, int]) -> Any:
@@ -47,9 +52,10 @@ def value_of(text: str, names: Mapping[str, int]) -> Any:
     >>> value_of("(n0 % 4) == 0", {"n0": 8})
     True
     """
+    tree = _tree(text)
     try:
-        return _value(_tree(text), names)
-    except (ArithmeticError, KeyError):
+        return _value(tree, names)
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         return False
 
 
@@ -68,13 +74,15 @@ def _tree(text: str) -> ast.expr:
 def _check(node: ast.expr) -> None:
     """Raise ValueError at what is no arithmetic of whole numbers."""
     if isinstance(node, ast.Constant):
-        fine = isinstance(node.value, (bool, int)) and abs(node.value) <= _LARGEST
+        fine = isinstance(node.value, (bool, int, float)) and abs(node.value) <= _LARGEST
     elif isinstance(node, ast.Name):
         fine = _NAME.match(node.id) is not None
     elif isinstance(node, ast.Call):
-        fine = isinstance(node.func, ast.Name) and node.func.id in _CALLS and bool(node.args) and not node.keywords
+        fine = ast.unparse(node.func) in _CALLS and bool(node.args) and not node.keywords
     elif isinstance(node, ast.BinOp):
         fine = type(node.op) in _BINARY
+        if isinstance(node.op, ast.Pow):
+            fine = isinstance(node.right, ast.Constant) and isinstance(node.right.value, (int, float)) and 0 <= node.right.value <= _HIGHEST
     elif isinstance(node, ast.UnaryOp):
         fine = isinstance(node.op, (ast.USub, ast.Not))
     else:
@@ -92,7 +100,7 @@ def _value(node: ast.expr, names: Mapping[str, int]) -> Any:
     if isinstance(node, ast.Name):
         return names[node.id]
     if isinstance(node, ast.Call):
-        return _CALLS[node.func.id](*(_value(item, names) for item in node.args))  # type: ignore[attr-defined]
+        return _CALLS[ast.unparse(node.func)](*(_value(item, names) for item in node.args))
     if isinstance(node, ast.BinOp):
         return _BINARY[type(node.op)](_value(node.left, names), _value(node.right, names))
     if isinstance(node, ast.UnaryOp):

@@ -196,12 +196,14 @@ def build_subnet(
     native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
     if native is None:
 
-        def as_before(now: list[Tensor]) -> bool:
-            return are_close(now, found) or (exact and are_close(now, reference, inside=inside))
+        def as_before(net: nn.Module) -> bool:
+            now = outputs_of(net, args, kwargs)
+            close = are_close(now, found) or (exact and are_close(now, reference, inside=inside))
+            return close or agree_in_float64(net, graph, args, kwargs)
 
         wide = _widened(model, analysis, cut_with, args, kwargs, as_before)
         cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
-        free_small_sizes(graph, args, kwargs, lambda *given: exact and are_close(outputs_of(graph, *given), outputs_of(model, *given)))
+        free_small_sizes(graph, args, kwargs, lambda *given: exact and _agrees(graph, model, quantizers, *given, inside=inside))
         graph._differs = what_differs(model, args, kwargs)
     result: nn.Module = graph.train(model.training and not graph._differs) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
@@ -261,7 +263,7 @@ def _widened(
     cut_with: _CutWith,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    same: Callable[[list[Tensor]], bool],
+    same: Callable[[nn.Module], bool],
 ) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet] | None:
     """Return the cut of a graph that is for every size; None where torch makes none, or where it is not the same network."""
     try:
@@ -271,7 +273,7 @@ def _widened(
         made = cut_with(wide)
     except GetaError:
         return None
-    return made if same(outputs_of(made[-1], args, kwargs)) else None
+    return made if same(made[-1]) else None
 
 
 def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:
@@ -285,6 +287,14 @@ def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: 
         return found
     step, clip = (cut.slice(name, number.detach()) for number in (quantizer.step_size, quantizer.clip_max))
     return fake_quantize(value, step, clip, quantizer.exponent.detach(), **quantizer.kind._asdict())
+
+
+def _agrees(
+    graph: nn.Module, model: nn.Module, quantizers: Quantizers | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, inside: Any
+) -> bool:
+    """Whether a cut graph computes what the masked model computes, in its own type or in float64."""
+    found, reference = outputs_of(graph, args, kwargs), outputs_of(model, args, kwargs)
+    return are_close(found, reference, inside=inside) or _agree_exactly(graph, model, quantizers, args, kwargs)
 
 
 def _agree_exactly(

@@ -241,10 +241,12 @@ def _rewrite_slice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sour
     before = np.cumsum(np.append(0, kept))  # [size + 1], how many stay before each index
     cut.note(module_path(node), stop - begin, int(kept[begin:stop].sum()))
     cut.note(module_path(node), begin, int(before[begin]))
+    if kept.all():
+        return  # the run may be of an open axis, whose size is not that of the example
     if stride == 1:
         new = (int(before[begin]), int(before[max(stop, begin)]))
         twin.args = (twin.args[0], axis, new[0], new[1] - new[0]) if narrow else (twin.args[0], axis, *new)
-    elif not kept.all():
+    else:
         _pick(cut, graph, node, twin, axis, [int(before[index]) for index in range(begin, stop, stride) if kept[index]])
 
 
@@ -275,6 +277,8 @@ def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out
     before = np.cumsum(np.append(0, kept))
     cut.note(module_path(node), begin, int(before[begin]))
     cut.note(module_path(node), stop - begin, int(before[stop] - before[begin]))
+    if kept.all():
+        return
     twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
 
 
@@ -301,6 +305,8 @@ def _rewrite_choice(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, sou
     numbers, axis = written_numbers(node.args[2]), _axis(node, 1, source)
     if numbers is not None and source.covering(axis) is not None:
         kept = cut.kept(source, axis)
+        if kept.all():
+            return
         before = np.cumsum(np.append(0, kept))
         _pick(cut, graph, node, twin, axis, [int(before[number]) for number in numbers if kept[number]])
 
@@ -325,6 +331,8 @@ def _rewrite_split(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: 
     new = [int(kept[a:b].sum()) for a, b in pairwise(np.cumsum([0, *lengths]))]
     for old, size in zip(lengths, new, strict=True):
         cut.note(module_path(node), old, size)
+    if kept.all():
+        return
     twin.target = torch.ops.aten.split_with_sizes.default
     twin.args, twin.kwargs = (twin.args[0], new, axis), {}
 

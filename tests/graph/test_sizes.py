@@ -22,7 +22,8 @@ SIZES = InputSizes(
     ("text", "value"),
     [
         ("(n0 // 4) * 4 == n0", True), ("n0 % 3", 2), ("-1 + 2*n1", 5), ("min(24, n0) == n0", True), ("max(1, n1 - 5)", 1),
-        ("n0 % (n1 - 3) == 0", False), ("n0 == 1 or n1 == 3", True), ("n0 == 8 and not n1 == 3", False), ("1 < 3*n0*n1 < 100", True),
+        ("n0 % (n1 - 3) == 0", False), ("math.trunc(torch.sym_float(n0*2) ** 0.5) == 4", True), ("math.ceil(n1 / 2)", 2), ("n0 ** 2", 64),
+        ("n0 == 1 or n1 == 3", True), ("n0 == 8 and not n1 == 3", False), ("1 < 3*n0*n1 < 100", True),
     ],
 )  # fmt: skip
 def test_arithmetic_of_sizes(text: str, value: object) -> None:
@@ -32,8 +33,10 @@ def test_arithmetic_of_sizes(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "__import__('os')", "n0.real", "x0", "n0 ** 9", "(lambda: 1)()", "[n0]", "n0 if n1 else 2", "min(n0, key=n1)", "max()", "n0 <<", "",
-        "'a' * n0", "1.5 * n0", "print(n0)", f"{2**70}", "(" * 5000 + ")" * 5000, "n0 + " * 20000 + "1", "min",
+        "__import__('os')", "n0.real", "x0", "n0 ** 9", "n0 ** n1", "2 ** -n0", "math.factorial(n0)",
+        "math.inf", "torch.load(n0)", "min.__class__(n0)",
+        "(lambda: 1)()", "[n0]", "n0 if n1 else 2", "min(n0, key=n1)", "max()", "n0 <<", "",
+        "'a' * n0", "print(n0)", f"{2**70}", "(" * 5000 + ")" * 5000, "n0 + " * 20000 + "1", "min",
     ],
 )  # fmt: skip
 def test_what_is_no_arithmetic_is_refused_before_it_is_computed(text: str) -> None:
