@@ -38,38 +38,35 @@ def same_space(left: GroupTable, right: GroupTable) -> bool:
     )
 
 
-def free_small_sizes(graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any], same: Same) -> None:
-    """Drop conditions that nothing but a size of 1 breaks, where the graph computes what the network does at that size.
+def take_sizes(graph: GraphNet, sizes: InputSizes | None, args: tuple[Any, ...], kwargs: dict[str, Any], same: Same) -> None:
+    """Let a graph refuse what it is not for.
+
+    Conditions that nothing but a size of 1 breaks, or that the example itself breaks (a batch of one is traced as two), go where the graph
+    computes what the network does at that size.
 
     Args:
-        graph: its sizes are changed in place.
+        graph: refuses nothing yet, and computes what the network computes on the example.
+        sizes: what its trace is for.
         args, kwargs: example inputs.
         same: (positional inputs, keyword inputs) -> whether the graph computes what the network computes.
     """
-    sizes = graph._input_sizes
-    if sizes is None or not sizes.conditions:
+    graph._input_sizes = None
+    if sizes is None:
         return
-    example = sizes.read(pytree.tree_leaves((args, kwargs)))
-    for at in ({**example, name: 1} for name in example), (dict.fromkeys(example, 1),):
-        for small in at:
-            broken = [text for text in sizes.conditions if not value_of(text, small) and _holds_from_two(text)]
-            if broken and _agrees(graph, sizes, small, (args, kwargs), same, set(broken)):
-                sizes = sizes.without(broken)
+    example = sizes.without(sizes.conditions).read(pytree.tree_leaves((args, kwargs)))
+    sizes = sizes.without(text for text in sizes.conditions if not value_of(text, example))
+    for small in (*({**example, name: 1} for name in example), dict.fromkeys(example, 1)):
+        broken = {text for text in sizes.conditions if not value_of(text, small)}
+        if broken and all(map(_holds_from_two, broken)) and _agrees(sizes, small, (args, kwargs), same):
+            sizes = sizes.without(broken)
     graph._input_sizes = sizes
 
 
-def _agrees(
-    graph: GraphNet, sizes: InputSizes, at: Mapping[str, int], inputs: tuple[Any, Any], same: Same, without: set[str]
-) -> bool:
-    if any(not value_of(text, at) for text in sizes.conditions if text not in without):
-        return False
-    graph._input_sizes = None
+def _agrees(sizes: InputSizes, at: Mapping[str, int], inputs: tuple[Any, Any], same: Same) -> bool:
     try:
         return same(*sizes.resized(inputs, dict(at)))
     except Exception:  # of a network that does not take this size, whatever it raises
         return False
-    finally:
-        graph._input_sizes = sizes
 
 
 def _holds_from_two(condition: str) -> bool:
@@ -118,16 +115,19 @@ def fitted(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: di
         args, kwargs: example inputs.
         dynamic: with every axis of its inputs free, where that can be; else as it came in.
     """
-    wide = (_widened(native, graph, args, kwargs) if dynamic else None) or graph
+    sizes, graph._input_sizes = graph._input_sizes, None
+    wide, sizes = (_widened(native, graph, args, kwargs) if dynamic else None) or (graph, sizes)
 
     def same(*given: Any) -> bool:  # in float32 a sum may lie in the middle between two codes
         return are_close(outputs_of(wide, *given), outputs_of(native, *given)) or agree_in_float64(wide, native, *given)
 
-    free_small_sizes(wide, args, kwargs, same)
+    take_sizes(wide, sizes, args, kwargs, same)
     return wide
 
 
-def _widened(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GraphNet | None:
+def _widened(
+    native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[GraphNet, InputSizes | None] | None:
     try:
         found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
         cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
@@ -136,4 +136,4 @@ def _widened(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: 
     except GetaError:
         return None
     same = are_close(outputs_of(wide, args, kwargs), outputs_of(graph, args, kwargs)) or agree_in_float64(wide, graph, args, kwargs)
-    return wide if same else None
+    return (wide, found.trace.sizes) if same else None

@@ -23,7 +23,6 @@ from geta_nb.graph import InputSizes, agree_in_float64, are_close, computed_dtyp
 from geta_nb.groups import BoolArray, GroupTable
 from geta_nb.qadg import Analysis, Graphed, graph_at_any_size
 from geta_nb.quantizers import (
-    ActivationQuantizer,
     Quantizer,
     Quantizers,
     WeightQuantizer,
@@ -33,7 +32,7 @@ from geta_nb.quantizers import (
     parameter_tensors,
     unregister,
 )
-from geta_nb.subnet.any_size import free_small_sizes, same_space, suited
+from geta_nb.subnet.any_size import same_space, suited, take_sizes
 from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
@@ -167,7 +166,7 @@ def build_subnet(
     own = {**parameters, **foreign_parameters(model)}
     buffers = dict(model.named_buffers(remove_duplicate=False))
 
-    def cut_with(found: Analysis | Graphed) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet]:
+    def cut_with(found: Analysis | Graphed) -> tuple[Cut, Values, GraphNet]:
         cut = Cut(found.state, found.table, alive).filled()
         values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
         fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
@@ -175,9 +174,9 @@ def build_subnet(
         twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
         graph = cut_graph(cut, found.qadg, found.names, values.sources, twins, finish=values.finish)
         follow_model(graph, found.trace.module, found.names, {**own, **buffers})
-        return cut, values, twins, graph
+        return cut, values, graph
 
-    cut, values, twins, graph = cut_with(analysis)
+    cut, values, graph = cut_with(analysis)
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
     inside = computed_dtypes(analysis.trace.module)
@@ -194,6 +193,7 @@ def build_subnet(
         return are_close(outputs[-1], found)
 
     native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
+    sizes = analysis.trace.sizes
     if native is None:
 
         def as_before(net: nn.Module) -> bool:
@@ -202,9 +202,12 @@ def build_subnet(
             return close or agree_in_float64(net, graph, args, kwargs)
 
         wide = _widened(model, analysis, cut_with, args, kwargs, as_before)
-        cut, values, twins, graph = wide if wide is not None else (cut, values, twins, graph)
-        free_small_sizes(graph, args, kwargs, lambda *given: exact and _agrees(graph, model, quantizers, *given, inside=inside))
+        if wide is not None:
+            (cut, values, graph), sizes = wide
+        take_sizes(graph, sizes, args, kwargs, lambda *given: exact and _agrees(graph, model, quantizers, *given, inside=inside))
         graph._differs = what_differs(model, args, kwargs)
+    else:
+        graph._input_sizes = sizes
     result: nn.Module = graph.train(model.training and not graph._differs) if native is None else native
     bits = [{layer: nearly_whole(float(q.bit_width())) for layer, q in table.items()} for table in (weights, inputs)]
     difference = max_difference(found if native is None else outputs[-1], reference)
@@ -254,7 +257,7 @@ def _whole_shapes(model: nn.Module, before: Mapping[str, Tensor], native: nn.Mod
     return {**cut, **earlier}
 
 
-_CutWith = Callable[[Graphed], tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet]]
+_CutWith = Callable[[Graphed], tuple[Cut, Values, GraphNet]]
 
 
 def _widened(
@@ -264,8 +267,8 @@ def _widened(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     same: Callable[[nn.Module], bool],
-) -> tuple[Cut, Values, dict[str, ActivationQuantizer], GraphNet] | None:
-    """Return the cut of a graph that is for every size; None where torch makes none, or where it is not the same network."""
+) -> tuple[tuple[Cut, Values, GraphNet], InputSizes | None] | None:
+    """Return the cut of a graph that is for every size, and what it is for; None where torch makes none, or another network."""
     try:
         wide = graph_at_any_size(model, args, kwargs, analysis)
         if not same_space(wide.table, analysis.table):
@@ -273,7 +276,7 @@ def _widened(
         made = cut_with(wide)
     except GetaError:
         return None
-    return made if same(made[-1]) else None
+    return (made, wide.trace.sizes) if same(made[-1]) else None
 
 
 def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:

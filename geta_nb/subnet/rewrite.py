@@ -41,7 +41,7 @@ def cut_graph(
     finish: Callable[[str, Tensor], Tensor] = lambda name, value: value,
     copied: bool = True,
 ) -> GraphNet:
-    """Return the graph with the dead groups removed, weights materialised and input quantizers as modules.
+    """Return the graph with the dead groups removed, weights materialised and input quantizers as modules; it refuses no size yet.
 
     Args:
         cut: labels, groups and what stays.
@@ -70,7 +70,7 @@ def cut_graph(
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
     modules = {paths[layer]: quantizer for layer, quantizer in quantizers.items()}
-    return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish, copied), modules, qadg.trace.sizes)
+    return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish, copied), modules)
 
 
 def _quantizer_paths(qadg: QADG, layers: Iterable[str]) -> dict[str, str]:

@@ -150,6 +150,19 @@ def test_a_way_for_one_sample_is_tried_and_a_way_for_many_is_refused(tmp_path: P
         loaded(torch.randn(3, 9, 6))
 
 
+@pytest.mark.parametrize("model", [Text, Halves, Branching])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_one_example_is_enough_for_every_batch(model, dynamic: bool, tmp_path: Path) -> None:
+    """Torch traces a batch of one as two, and takes for granted that it never is one."""
+    x = {"Text": torch.randint(0, 50, (1, 10)), "Halves": torch.randn(1, 3, 8, 8), "Branching": torch.randn(1, 5, 6)}[model.__name__]
+    net, subnet = cut(model(), x, quantize=None)
+    loaded = gt.load(gt.save(subnet, tmp_path / "net", dynamic=dynamic))
+    for batch in (1, 4):
+        other = x.flip(-1).repeat(batch, *[1] * (x.dim() - 1))
+        assert_same(net, subnet, other)
+        assert_same(net, loaded, other)
+
+
 def test_a_subnet_for_any_size_is_compressed_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     _, subnet = cut(Halves(), torch.randn(2, 3, 8, 8), quantize=None)

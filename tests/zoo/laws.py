@@ -6,6 +6,7 @@ other batch sizes; the consumers' slices are overwritten too, which must change 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from collections import Counter
@@ -147,13 +148,15 @@ def check_any_size(geta: gt.GETA, chosen: list[int], path: Path) -> InputSizes:
         assert_same(outputs(model, *inputs), outputs(loaded, *inputs), RTOL)
         for other in ({name: size + 1 for name, size in example.items()}, {name: 2 * size for name, size in example.items()}):
             args, kwargs = sizes.resized(inputs, other)
-            refused, found = None, []
+            refused, found, expected = None, None, None
+            with contextlib.suppress(RuntimeError, ValueError, IndexError, AssertionError):  # of a network that takes no such size
+                expected = outputs(model, args, kwargs)
             try:
-                found = outputs(loaded, args, kwargs)
+                found = outputs(loaded, args, kwargs) if expected is not None else None
             except InputError as error:
                 refused = str(error.at)
-            if refused is None:
-                assert_same(outputs(model, args, kwargs), found, RTOL)
+            if found is not None:
+                assert_same(expected, found, RTOL)
             assert refused is None or ", ax" in refused
         for name, axis, size in sizes.bound[:1]:
             with pytest.raises(InputError, match=f"input {name}, axis {axis}(?s:.)*expected: {size}\n"):
