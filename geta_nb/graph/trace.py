@@ -7,7 +7,7 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,7 +82,7 @@ def trace_model(
     *,
     understood: Callable[[object], bool] | None = None,
     sizes: Sizes = "batch",
-    training: bool = False,
+    training: Iterable[str] = (),
 ) -> Trace:
     """Return the ATen graph of ``model`` in eval mode.
 
@@ -92,7 +92,7 @@ def trace_model(
         kwargs: example keyword inputs.
         understood: says of an ATen operator whether later stages have a rule for it; others are decomposed where torch knows how.
         sizes: which axes of the inputs may change.
-        training: let branches go as in training, see :func:`branching_mode`.
+        training: names of parameters around which branches go as in training, see :func:`branching_mode`.
 
     Raises:
         TraceError: torch.export cannot trace the model; the message has torch's own words, and a hint where the reason is known.
@@ -118,7 +118,7 @@ def export_program(
     *,
     sizes: Sizes = "batch",
     axes: Axes = None,
-    training: bool = False,
+    training: Iterable[str] = (),
 ) -> tuple[Any, bool]:
     """Return torch's exported program of ``model`` in eval mode, and whether its batch axis may change.
 
@@ -126,12 +126,12 @@ def export_program(
         model, args, kwargs: what to trace.
         sizes: which axes may change where the model allows that.
         axes: of each input in flattened order, the axes that "any" stands for; None: all.
-        training: let branches go as in training, see :func:`branching_mode`.
+        training: names of parameters around which branches go as in training, see :func:`branching_mode`.
 
     Raises:
         TraceError: torch.export cannot trace the model.
     """
-    with branching_mode(model) if training else eval_mode(model), torch.no_grad():
+    with branching_mode(model, training), torch.no_grad():
         return _export(model, args, kwargs, sizes, axes)
 
 
@@ -205,11 +205,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def branching_mode(model: nn.Module) -> Iterator[None]:
-    """Let branches go as in training: modules that hold others choose them; a norm or a dropout only computes, and stays in eval mode."""
+def branching_mode(model: nn.Module, parameters: Iterable[str]) -> Iterator[None]:
+    """Let branches around these parameters go as in training; everything else is in eval mode.
+
+    Modules around a parameter choose whether it is read; a norm or a dropout, which holds no other module, only computes.
+    """
+    names = list(parameters)
+    around = {name[:at] for name in names for at, letter in enumerate(name) if letter == "."} | {""}
     with eval_mode(model):
-        for module in model.modules():
-            module.training = next(module.children(), None) is not None
+        for path, module in model.named_modules() if names else ():
+            module.training = path in around and next(module.children(), None) is not None
         yield
 
 

@@ -6,7 +6,7 @@ model is traced once, without quantizers: groups are those of the plain network,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,7 +87,7 @@ def analyse(
     found = _plain(model, args, kwargs, options, "batch")
     alone = find_training_only(
         model, args, kwargs, found.trace.module, found.names, found.tensors, found.table,
-        marked(model, config), lambda: _plain(model, args, kwargs, options, "batch", training=True),
+        marked(model, config), lambda unread: _plain(model, args, kwargs, options, "batch", training=unread),
     )  # fmt: skip
     if alone.kept:
         options = replace(options, protect=lambda name: name in alone.kept or protect(name))
@@ -160,7 +160,7 @@ class _Plain:
 
 
 def _plain(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes, *, training: bool = False
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes, *, training: Iterable[str] = ()
 ) -> _Plain:
     tensors = own_tensors(model)
     with marked(model, options.config):

@@ -7,7 +7,7 @@ go because a branch reads them that runs only in training. What is read is seen 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -69,7 +69,7 @@ def find_training_only(
     tensors: OwnTensors,
     table: GroupTable,
     plain: AbstractContextManager[None],
-    trace_training: Callable[[], Traced],
+    trace_training: Callable[[Iterable[str]], Traced],
 ) -> TrainingOnly:
     """Return what ``model`` has for training alone; its modes are as before afterwards.
 
@@ -80,7 +80,7 @@ def find_training_only(
         tensors: its own tensors.
         table: groups as evaluation shows them.
         plain: lets it compute without quantizers for a while.
-        trace_training: traces it with the branches that training takes.
+        trace_training: traces it with the branches that training takes around parameters.
 
     Warns with a :class:`~geta_nb.errors.GetaWarning` where training reads such a parameter and cannot be traced.
     """
@@ -92,7 +92,7 @@ def find_training_only(
         return found
     try:
         with plain:
-            read = _read_in_training(model, args, kwargs)
+            read = _read_in_training(model, args, kwargs, unread)
     except Exception as error:  # of a forward that wants more in training: targets, other inputs
         _warn(list(unread), f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}")
         return found
@@ -100,7 +100,7 @@ def find_training_only(
     if not alive:
         return found
     try:
-        training = trace_training()
+        training = trace_training(unread)
     except TraceError as error:
         _warn(sorted(alive), str(error.got))
         return found
@@ -133,7 +133,7 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _read_in_training(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[int]:
+def _read_in_training(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], unread: Iterable[str]) -> set[int]:
     """Return the identities of the tensors that functions read where branches go as in training; buffers and inputs stay as they are."""
     before = [(owner, dict(owner._buffers)) for owner in model.modules()]
     reads = _Reads()
@@ -141,7 +141,7 @@ def _read_in_training(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
         for owner, buffers in before:
             owner._buffers = {name: None if value is None else value.clone() for name, value in buffers.items()}
         given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-        with branching_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]), reads:
+        with branching_mode(model, unread), torch.no_grad(), torch.random.fork_rng(devices=[]), reads:
             model(*given[0], **given[1])
     finally:
         for owner, buffers in before:

@@ -91,6 +91,25 @@ def test_training_that_cannot_be_looked_at_is_said() -> None:
     assert len(seen) == 1 and seen[0].filename == __file__ and {family.name for family in geta.families} == {"a", "b", "c"}
 
 
+def test_a_parameter_of_the_root_is_read_in_training_too() -> None:
+    class Tokens(nn.Module):
+        """Puts a learned row in some places, in training (wav2vec2, BEiT)."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head, self.mask = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 2), nn.Parameter(torch.zeros(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x)
+            if self.training:
+                y = torch.where(torch.arange(x.shape[1])[:, None] % 2 == 0, y, self.mask)
+            return self.head(self.b(y).relu())
+
+    geta = gt.GETA(Tokens(), torch.randn(2, 4, 6), quantize=None)
+    assert reasons(geta)["mask"] == "a parameter that the network does not read in evaluation"
+    assert {family.name for family in geta.families} == {"b"}
+
+
 def test_quantizers_that_have_seen_no_data_do_not_matter() -> None:
     model, x = Net(), torch.randn(4, 3, 8, 8)
     gt.GETA(model, x, quantize=gt.QuantConfig(activations=True))
