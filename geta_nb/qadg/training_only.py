@@ -100,7 +100,7 @@ def find_training_only(
     if not alive:
         return found
     try:
-        training = trace_training(unread)
+        training = trace_training(sorted(alive))
     except TraceError as error:
         _warn(sorted(alive), str(error.got))
         return found
