@@ -44,17 +44,15 @@ class Options:
 
 
 @dataclass
-class Analysis:
-    """All that was found out about a model.
+class Graphed:
+    """A model as a graph: what a cut needs of it.
 
     Attributes:
         trace, qadg: raw and folded graph.
         names: get_attr target -> own name of a parameter or buffer.
         state: labels.
-        table, protected: groups, and what may not go.
+        table: groups.
         quantizers: what was attached, or was there.
-        cost: cost model.
-        options: what the user said.
     """
 
     trace: Trace
@@ -62,8 +60,20 @@ class Analysis:
     names: dict[str, str]
     state: Propagation
     table: GroupTable
-    protected: ProtectedList
     quantizers: Quantizers
+
+
+@dataclass
+class Analysis(Graphed):
+    """All that was found out about a model.
+
+    Attributes:
+        protected: what may not go, and why.
+        cost: cost model.
+        options: what the user said.
+    """
+
+    protected: ProtectedList
     cost: CostModel
     options: Options
 
@@ -102,27 +112,7 @@ def analyse(
         except BaseException:
             quantizers.undo()
             raise
-    return Analysis(found.trace, qadg, found.names, found.state, found.table, found.protected, quantizers, cost, options)
-
-
-@dataclass
-class Graphed:
-    """A model as a graph that is for every size that the model takes, as far as torch can say it: what a cut needs of it.
-
-    Attributes:
-        trace, qadg: raw and folded graph.
-        names: get_attr target -> own name of a parameter or buffer.
-        state: labels.
-        table: groups.
-        quantizers: those that stand on the model.
-    """
-
-    trace: Trace
-    qadg: QADG
-    names: dict[str, str]
-    state: Propagation
-    table: GroupTable
-    quantizers: Quantizers
+    return Analysis(found.trace, qadg, found.names, found.state, found.table, quantizers, found.protected, cost, options)
 
 
 def graph_at_any_size(
