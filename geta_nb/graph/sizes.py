@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -219,8 +219,11 @@ def _same_value(given: Any, wanted: Constant) -> bool:
     return type(given) is type(wanted) and (given == wanted or (given != given and wanted != wanted))
 
 
-def sizes_of(exported: torch.export.ExportedProgram) -> InputSizes | None:
-    """Return what sizes an exported program is for; None where torch says it in words that are no arithmetic of input sizes."""
+def sizes_of(exported: torch.export.ExportedProgram, *, strict: bool = True) -> InputSizes | None:
+    """Return what sizes an exported program is for.
+
+    None where torch says it in words that are no arithmetic of input sizes; not ``strict``: without what it says so, axes bound or free.
+    """
     nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
     names: dict[Any, str] = {}
     hints: dict[str, Any] = {}
@@ -242,10 +245,20 @@ def sizes_of(exported: torch.export.ExportedProgram) -> InputSizes | None:
         found = InputSizes(tuple(inputs), tuple(_conditions(environment, names)) if environment is not None else ())
         free = found.free.keys()
         found = replace(found, example=tuple((name, int(hints[name])) for name in free if hints.get(name) is not None))
+        if not strict:
+            found = replace(found, conditions=tuple(text for text in found.conditions if _is_read(text, free)))
         texts = [*found.conditions, *(size for item in inputs for size in item.axes or () if isinstance(size, str))]
-        return found if all(names_in(text) <= free for text in texts) else None
+        return found if all(_is_read(text, free) for text in texts) else None
     except ArtifactError:
         return None
+
+
+def _is_read(text: str, free: Collection[str]) -> bool:
+    """Whether a text is arithmetic of these free sizes."""
+    try:
+        return names_in(text) <= set(free)
+    except ArtifactError:
+        return False
 
 
 def _axis(size: Any, names: dict[Any, str]) -> Axis:

@@ -108,7 +108,7 @@ def trace_model(
         with eval_mode(model), torch.no_grad():
             raise explained(model, args, kwargs, error) from error
     tidy(module)
-    return Trace(module, args, kwargs, dynamic, sizes_of(exported))
+    return Trace(module, args, kwargs, dynamic, sizes_of(exported, strict=sizes == "any"))
 
 
 def export_program(
@@ -244,7 +244,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], siz
 
 @contextmanager
 def general_sizes(wanted: bool) -> Iterator[None]:
-    """Let torch reason about sizes as about any number, not about 0 and 1 apart: fewer conditions, and far fewer proofs (Swin: 20 x)."""
+    """Let torch reason about sizes as about any number, not about 0 and 1 apart: fewer conditions, and far fewer proofs."""
     patch: Any = symbolic_config.patch  # type: ignore[attr-defined]
     with patch(backed_size_oblivious=True) if wanted else nullcontext():
         yield

@@ -118,7 +118,7 @@ def _translated(
 ) -> tuple[onnx.ModelProto, dict[str, int]]:
     found = open_program(model, args, kwargs, sizes) if sizes is not None else None
     if found is not None:
-        program, batch, _ = found
+        program, batch = found
         with contextlib.suppress(ArtifactError):  # what ONNX cannot say of every size it may say of every batch
             return _described(translate(program), program, batch, "", facts), bits
     program, batch = export_program(model, args, kwargs)

@@ -21,8 +21,8 @@ _ROUNDS = 4
 
 def open_program(
     lowered: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], taken: InputSizes | None
-) -> tuple[torch.export.ExportedProgram, bool, InputSizes | None] | None:
-    """Return a program with as many axes open as may be, whether its batch is, and what it takes; None where there is none.
+) -> tuple[torch.export.ExportedProgram, bool] | None:
+    """Return a program with as many axes open as may be, and whether its batch is; None where there is none.
 
     Args:
         lowered: the graph on its way to ONNX.
@@ -37,7 +37,7 @@ def open_program(
             return None
         unsafe = _unsafe(own, taken)
         if not unsafe:
-            return program, batch, own
+            return program, batch
         axes = [
             tuple(axis for axis in free if not isinstance(size := (item.axes or ())[axis], str) or size not in unsafe)
             for free, item in zip(own.open_axes, own.inputs, strict=True)

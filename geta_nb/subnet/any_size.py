@@ -136,4 +136,4 @@ def _widened(
     except GetaError:
         return None
     same = are_close(outputs_of(wide, args, kwargs), outputs_of(graph, args, kwargs)) or agree_in_float64(wide, graph, args, kwargs)
-    return (wide, found.trace.sizes) if same else None
+    return (wide, found.trace.sizes) if same and found.trace.sizes is not None else None  # it refuses what it is not for, or is not open

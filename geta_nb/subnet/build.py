@@ -166,7 +166,7 @@ def build_subnet(
     own = {**parameters, **foreign_parameters(model)}
     buffers = dict(model.named_buffers(remove_duplicate=False))
 
-    def cut_with(found: Analysis | Graphed) -> tuple[Cut, Values, GraphNet]:
+    def cut_with(found: Graphed) -> tuple[Cut, Values, GraphNet]:
         cut = Cut(found.state, found.table, alive).filled()
         values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
         fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
@@ -271,7 +271,7 @@ def _widened(
     """Return the cut of a graph that is for every size, and what it is for; None where torch makes none, or another network."""
     try:
         wide = graph_at_any_size(model, args, kwargs, analysis)
-        if not same_space(wide.table, analysis.table):
+        if wide.trace.sizes is None or not same_space(wide.table, analysis.table):
             return None
         made = cut_with(wide)
     except GetaError:

@@ -261,3 +261,15 @@ def test_nested_inputs_are_checked_by_name_in_whatever_order_they_come(tmp_path:
         loaded({"a": torch.randn(5, 4), "b": torch.randn(5, 7)}, scale=torch.ones(5, 1), twice=True)
     with pytest.raises(TypeError):
         loaded(other)
+
+
+def test_where_nobody_reads_what_torch_says_no_axis_but_the_batch_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geta_nb.graph.sizes._conditions", lambda *_: ["Piecewise((1, True))"])
+    for model, kind in ((Halves(), "graph"), (Pixels(), "native")):
+        net, subnet = cut(model, torch.randn(2, 3, 8, 8), quantize=None)
+        assert subnet.geta_info.kind == kind
+        loaded = gt.load(gt.save(subnet, tmp_path / "net"))
+        assert "takes x: a × 3 × 8 × 8" in repr(loaded)
+        assert_same(net, loaded, torch.randn(5, 3, 8, 8))
+        with pytest.raises(InputError, match=r"at: +input x, axis 2"):
+            loaded(torch.randn(2, 3, 9, 9))
