@@ -30,6 +30,7 @@ class KeptRun:
         fingerprint: of all that the number depends on; another one makes the run stale.
         commit: of the checkout; with ``+`` where the package's files differed from it.
         figures: what came out, JSON-able.
+        carried: ``"COMMIT = COMMIT"`` where the fingerprint is that of later code, which gave the same bits beside it; see ``carry``.
     """
 
     part: str
@@ -40,6 +41,7 @@ class KeptRun:
     fingerprint: str
     commit: str
     figures: Mapping[str, Any]
+    carried: str = ""
 
     @property
     def place(self) -> tuple[str, str, str, int, str]:
@@ -70,8 +72,12 @@ def keep_run(file: Path, run: KeptRun) -> None:
     runs = {kept.place: kept for kept in [*read_runs(file), run]}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.write_text("".join(json.dumps(asdict(runs[place]), sort_keys=True) + "\n" for place in sorted(runs)))
+    partial.write_text("".join(_line(runs[place]) for place in sorted(runs)))
     partial.replace(file)
+
+
+def _line(run: KeptRun) -> str:
+    return json.dumps({key: value for key, value in asdict(run).items() if key != "carried" or value}, sort_keys=True) + "\n"
 
 
 def current_commit() -> str:
