@@ -22,8 +22,8 @@ from geta_nb.quantizers import parameter_tensors
 _UNWRITABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
-def check_arguments(model: object, quantize: object, approximate_norms: object) -> None:
-    """Check the kinds of the façade's arguments.
+def check_arguments(model: object, quantize: object, **switches: object) -> None:
+    """Check the kinds of the façade's arguments; ``switches`` are those that are True or False.
 
     Raises:
         ConfigError: no module, no ``QuantConfig``, or no truth value.
@@ -36,8 +36,9 @@ def check_arguments(model: object, quantize: object, approximate_norms: object) 
         raise ConfigError(
             "GETA: quantize.", expected="a gt.QuantConfig, or None for pruning only", got=repr(quantize), hint="gt.QuantConfig()"
         )
-    if not isinstance(approximate_norms, bool):
-        raise ConfigError("GETA: approximate_norms.", expected="True or False", got=repr(approximate_norms))
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"GETA: {name}.", expected="True or False", got=repr(value))
 
 
 def _check_not_scripted(model: object) -> None:

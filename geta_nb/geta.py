@@ -25,7 +25,7 @@ from geta_nb.files import checkpoint, random_state
 from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
-from geta_nb.qasso import QASSO, Rules, Schedule, ranks
+from geta_nb.qasso import QASSO, Rules, Schedule, ranks, warn_of_strays
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
 from geta_nb.views import Shown
@@ -42,6 +42,8 @@ class GETA(Shown):
         protect: patterns of parameter or module paths whose groups must stay.
         approximate_norms: also remove channels that layer norms run over (a transformer's residual width). Such groups are marked
             ``exact=False``: a norm over fewer channels has other statistics, so the subnet is near the masked model, not equal to it.
+        dynamic: let subnets, files and ONNX files of this network take every size of its inputs that the network takes; another size of
+            an axis that it binds is an ``InputError``. False: the batch axis alone, which spares a second trace.
 
     Attributes:
         model: the model.
@@ -65,11 +67,12 @@ class GETA(Shown):
         quantize: QuantConfig | None = QuantConfig(),  # noqa: B008 - frozen
         protect: Sequence[str] = (),
         approximate_norms: bool = False,
+        dynamic: bool = True,
     ) -> None:
-        checks.check_arguments(model, quantize, approximate_norms)
+        checks.check_arguments(model, quantize, approximate_norms=approximate_norms, dynamic=dynamic)
         checks.check_names(model)
         ranks.check_unwrapped(model)
-        self.model, self.config, self.approximate_norms = model, quantize, approximate_norms
+        self.model, self.config, self.approximate_norms, self.dynamic = model, quantize, approximate_norms, dynamic
         self.example_inputs, self.example_kwargs = example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
         check_inputs(model, self.example_inputs, self.example_kwargs)
@@ -128,8 +131,10 @@ class GETA(Shown):
     def __deepcopy__(self, memo: dict[int, Any]) -> GETA:
         """Copy the model, its quantizers and the optimizer of the last :meth:`qasso`; the graphs are traced anew, from the copy."""
         model, inputs, keywords = copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo)
-        options: dict[str, Any] = {"quantize": self.config, "protect": self.protect, "approximate_norms": self.approximate_norms}
-        twin = type(self)(model, inputs, example_kwargs=keywords, **options)
+        twin = type(self)(
+            model, inputs, example_kwargs=keywords, quantize=self.config, protect=self.protect, approximate_norms=self.approximate_norms,
+            dynamic=self.dynamic,
+        )
         memo[id(self)] = twin
         twin._optimizer, twin._pending, twin._saved = copy.deepcopy((self._optimizer, self._pending, self._saved), memo)
         return twin
@@ -246,6 +251,8 @@ class GETA(Shown):
         self._analysis.match_codes()
         table = self._analysis.table
         nonzero = masking.alive_groups(table, parameter_tensors(self.model))
+        if self._optimizer is not None:
+            warn_of_strays(self._optimizer.group_mask, nonzero, self._optimizer.bank)
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
         needed = masking.keep_one(table, nonzero)
         alive = round_up(table, needed, round_to=round_to)
@@ -253,7 +260,7 @@ class GETA(Shown):
         with own_forwards(self.model):
             return build_subnet(
                 self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs,
-                zero_groups=int((~nonzero).sum()), rounded=rounded, round_to=round_to,
+                zero_groups=int((~nonzero).sum()), rounded=rounded, round_to=round_to, dynamic=self.dynamic,
             )
 
     def report(self, subnet: nn.Module, *, metrics: Mapping[str, Any] | None = None) -> Report:
@@ -285,6 +292,7 @@ class GETA(Shown):
             target_group_sparsity=target / len(self.groups) if target is not None and len(self.groups) else None,
             metrics=metrics,
             rounding=(facts.round_to, facts.rounded),
+            dynamic_axes=info.sizes.dynamic_axes if info is not None and info.sizes is not None else None,
         )
 
     def save_checkpoint(self, path: str | PathLike[str], **extra: Any) -> None:
@@ -304,6 +312,7 @@ class GETA(Shown):
             "quantize": asdict(self.config) if self.config is not None else None,
             "protect": list(self.protect),
             "approximate_norms": self.approximate_norms,
+            "dynamic": self.dynamic,
             "groups": len(self.groups),
             "random": random_state.capture(),
             "extra": checkpoint.state_of(extra),
@@ -349,6 +358,7 @@ class GETA(Shown):
         # checkpoints from before there was a choice have symmetric codes
         config = QuantConfig(**{"narrow_range": True, **state["quantize"]}) if state["quantize"] is not None else None
         options: dict[str, Any] = {"protect": tuple(state["protect"]), "approximate_norms": bool(state.get("approximate_norms", False))}
+        options["dynamic"] = bool(state.get("dynamic", True))
         try:
             geta = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, **options)
         except ConfigError as error:  # the options were right for the model that was saved

@@ -66,7 +66,7 @@ def _ask(run: KeptRun) -> Ask:
 
 def equal(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether two codes' answers to one ask are the same but for seconds."""
-    return before["figures"] == now["figures"]
+    return bool(before["figures"] == now["figures"])
 
 
 def carried(runs: Iterable[KeptRun], asks: Sequence[Ask], before: Sequence[Any], now: Sequence[Any], name: str) -> list[KeptRun]:

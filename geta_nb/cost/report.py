@@ -39,6 +39,8 @@ class Report(Shown):
         approximate_groups: removed groups that a norm runs over (``approximate_norms``); 0: the subnet equals the masked model.
         rounding: where zero groups were kept so that channels are a multiple of a number: ``round_to``, ``groups`` kept, and what they
             cost: ``parameters``, ``size_bytes``, ``macs``, ``relative_bops``; None where nothing was rounded.
+        dynamic_axes: of a graph, input -> its axes that need not be of the example's size; None: the model's own classes, which take what
+            they take.
         metrics: what the user measured, plain values; one that is not finite is None, with ``<name>_reason`` beside it.
         versions: package -> version.
     """
@@ -54,6 +56,7 @@ class Report(Shown):
     metrics: dict[str, Any]
     versions: dict[str, str]
     rounding: dict[str, Any] | None = None
+    dynamic_axes: dict[str, list[int]] | None = None
 
     @property
     def layers(self) -> tuple[LayerReport, ...]:
@@ -81,6 +84,7 @@ class Report(Shown):
             "relative_bops_full": self.costs.relative_bops_full,
             "max_abs_difference": self.max_abs_difference,
             "module_kind": self.module_kind,
+            "dynamic_axes": self.dynamic_axes,
             **({"approximate_groups": self.approximate_groups} if self.approximate_groups else {}),
             **({"rounding": dict(self.rounding)} if self.rounding else {}),
             "layers": [{key: _plain(value) for key, value in asdict(row).items()} for row in self.layers],
@@ -114,6 +118,7 @@ def build_report(
     approximate_groups: int = 0,
     metrics: Mapping[str, Any] | None = None,
     rounding: tuple[int, Sequence[int]] = (1, ()),
+    dynamic_axes: Mapping[str, Sequence[int]] | None = None,
 ) -> Report:
     """Return the report of a subnet.
 
@@ -129,6 +134,7 @@ def build_report(
         approximate_groups: removed groups that did not go exactly.
         metrics: name -> number, text, or a mapping or list of such.
         rounding: (round_to, zero groups that live for it).
+        dynamic_axes: of a graph, input -> its axes that need not be of the example's size.
 
     Raises:
         ConfigError: an unknown kind of module, or a metric that JSON cannot hold.
@@ -148,6 +154,7 @@ def build_report(
         metrics=_plain_metrics({} if metrics is None else metrics, at="metrics"),
         versions=find_versions(),
         rounding=_rounding(cost, alive, weight_bits, activation_bits, *rounding),
+        dynamic_axes=None if dynamic_axes is None else {name: list(axes) for name, axes in dynamic_axes.items()},
     )
 
 

@@ -92,7 +92,13 @@ def _checks(facts_: Mapping[str, Any]) -> list[tuple[str, Cell]]:
         *kept,
         ("masked model against subnet, largest difference", (MISSING if difference is None else f"{float(difference):.3g}") + remark),
         ("kind of module", f"{clean(kind)}: {kinds[kind]}" if kind in kinds else clean(kind)),
+        *([("axes of inputs that may have another size", axes)] if (axes := _axes(facts_.get("dynamic_axes"))) else []),
     ]
+
+
+def _axes(found: Mapping[str, Any] | None) -> str:
+    """Return which axes of which inputs are free, of a graph; "" of the model's own classes."""
+    return "; ".join(f"{clean(name)}: {', '.join(map(str, axes)) or 'none'}" for name, axes in (found or {}).items())
 
 
 def _rounding(found: Mapping[str, Any]) -> Prose:

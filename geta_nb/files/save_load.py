@@ -44,7 +44,7 @@ from geta_nb.subnet import (
 _LARGEST_PROGRAM = 64_000_000
 
 
-def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) -> Path:
+def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool | None = None) -> Path:
     """Write ``subnet`` to one file: the weights as integer codes of their bit width, packed without gaps, and everything else as it is.
 
     The file takes sum(numel * bits) / 8 bytes for the weights of up to 16 bits (wider ones are stored in their own dtype), two numbers
@@ -56,6 +56,7 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
         path: the file; ``.safetensors`` is the usual ending.
         dynamic: let the network in the file take every size of its inputs that ``subnet`` takes, which is traced anew for it; an axis
             that is bound to its size is written down, and another size is refused. False: the batch axis alone, as it was traced first.
+            None: as ``gt.GETA`` was told, which is True unless it was.
 
     Returns:
         The path of the file.
@@ -86,13 +87,13 @@ def save(subnet: nn.Module, path: str | PathLike[str], *, dynamic: bool = True) 
     return Path(path)
 
 
-def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[GraphNet, SubnetInfo]:
+def own_graph(subnet: nn.Module, who: str, *, dynamic: bool | None = False) -> tuple[GraphNet, SubnetInfo]:
     """Return the graph of a subnet with its present values, which it shares, and what it knows of itself.
 
     Args:
         subnet: what ``construct_subnet`` or :func:`load` returned.
         who: the caller's public name, for the message.
-        dynamic: trace a subnet of the model's own classes anew, for every size that it takes.
+        dynamic: trace a subnet of the model's own classes anew, for every size that it takes; None: as the subnet says.
 
     Raises:
         ArtifactError: no subnet.
@@ -106,7 +107,8 @@ def own_graph(subnet: nn.Module, who: str, *, dynamic: bool = False) -> tuple[Gr
         return GraphNet.of(graph), info
     net = GraphNet.of(graph, subnet)
     if info.example is not None:
-        found = fitted(subnet, net, *suited(subnet, *info.example), dynamic=dynamic)
+        wanted = info.dynamic if dynamic is None else dynamic
+        found = fitted(subnet, net, *suited(subnet, *info.example), dynamic=wanted)
         net = found if found is net else GraphNet.of(found, subnet)
     return net, info
 

@@ -64,6 +64,11 @@ class InputSizes:
         return tuple((item.name, axis, size) for item in self.inputs for axis, size in enumerate(item.axes or ()) if isinstance(size, int))
 
     @property
+    def dynamic_axes(self) -> dict[str, list[int]]:
+        """Input -> its axes that need not be of the example's size; what is no tensor is left out."""
+        return {item.name: list(axes) for item, axes in zip(self.inputs, self.open_axes, strict=True) if item.axes is not None}
+
+    @property
     def free(self) -> dict[str, tuple[str, int]]:
         """Free size -> (input, axis) where it is read off."""
         found: dict[str, tuple[str, int]] = {}

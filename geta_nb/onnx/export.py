@@ -50,7 +50,7 @@ def export_onnx(
     example_kwargs: Mapping[str, Any] | None = None,
     integer_biases: bool = False,
     any_processor: bool | None = None,
-    dynamic: bool = True,
+    dynamic: bool | None = None,
 ) -> Path:
     """Write ``subnet`` as one ONNX file (opset 21): integer codes as initializers, QuantizeLinear and DequantizeLinear around them.
 
@@ -75,7 +75,8 @@ def export_onnx(
             in 16 bits, and saturate in silence: such layers, of 8-bit weights mostly, are then written so that they run in float32,
             which costs the others their integers. None: as this processor needs; ``metadata_props["any_processor"]`` says what it was.
         dynamic: let the file take every size of its inputs that the subnet takes. False: the batch axis alone, the others as in the
-            example, for a runtime that is faster so (``metadata_props["dynamic"]`` says which).
+            example, for a runtime that is faster so (``metadata_props["dynamic"]`` says which). None: as ``gt.GETA`` was told, which is
+            True unless it was.
 
     Returns:
         The path of the file.
@@ -92,6 +93,7 @@ def export_onnx(
     """
     args, kwargs = example_arguments(example_inputs, example_kwargs)
     net, info = own_graph(subnet, "export_onnx", dynamic=dynamic)
+    dynamic = info.dynamic if dynamic is None else dynamic
     check_inputs(net, args, kwargs)
     wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
     lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)

@@ -7,6 +7,7 @@ groups are zero and every bit width is a whole number within its range.
 from geta_nb.qasso import ranks
 from geta_nb.qasso.distillation import distill
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
+from geta_nb.qasso.holding import warn_of_strays
 from geta_nb.qasso.optimizer import QASSO
 from geta_nb.qasso.projection import levels, project_step_size
 from geta_nb.qasso.rules import Rules
@@ -22,4 +23,5 @@ __all__ = [
     "ranks",
     "split_quantized",
     "uniform_rate",
+    "warn_of_strays",
 ]

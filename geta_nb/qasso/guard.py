@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geta_nb.budget import Budget
-from geta_nb.errors import CollapseWarning, ConfigError, NonFiniteError
+from geta_nb.errors import CollapseWarning, ConfigError, GetaWarning, NonFiniteError
 from geta_nb.qasso.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -121,10 +121,7 @@ def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget,
     wanted = budget.group_sparsity or 0.0
     share = 0.75 if wanted <= 0.6 else math.floor(50 * (1 + wanted)) / 100
     for family in families:
-        makers = [
-            entry.parameter for entry in table.axis_maps
-            if entry.producing and family in table.family_of[entry.group_of_index[entry.group_of_index >= 0]]
-        ]
+        makers = _makers(table, family)
         if any(budget.layer(name).max_sparsity is not None for name in makers):
             continue
         layer = makers[0].rpartition(".")[0] or makers[0]
@@ -134,8 +131,37 @@ def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget,
                 at=f"{table.family_names[family]}, step {step}", got=f"1 of {int((table.family_of == family).sum())} groups left",
                 hint=f'Budget(..., exceptions={{"{layer}": LayerBudget(max_sparsity={share})}})',
             ),
-            stacklevel=4,
+            stacklevel=5,
         )  # fmt: skip
+
+
+def _makers(table: GroupTable, family: int) -> list[str]:
+    """Return the parameters that make the channels of a family."""
+    return [
+        entry.parameter for entry in table.axis_maps
+        if entry.producing and family in table.family_of[entry.group_of_index[entry.group_of_index >= 0]]
+    ]  # fmt: skip
+
+
+def warn_of_no_gradient(table: GroupTable, families: Sequence[int], step: int) -> None:
+    """Warn of families whose groups are judged by the size of their weights, for want of a gradient.
+
+    Args:
+        table: the groups.
+        families: of ``Pruner.unmoved``.
+        step: steps done, for the message.
+    """
+    layers = [makers[0].rpartition(".")[0] or makers[0] for makers in (_makers(table, family) for family in families)]
+    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+    warnings.warn(
+        GetaWarning(
+            "QASSO: layers get no gradient, so their groups are chosen by the size of their weights.",
+            at=f"{', '.join(layers[:3])}{more}, step {step}", expected="a loss that depends on them, and requires_grad",
+            got=f"none in {len(layers)} of {len(table.family_names)} families",
+            hint=f'gt.GETA(..., protect=("{layers[0]}",)) keeps what is frozen whole',
+        ),
+        stacklevel=5,
+    )  # fmt: skip
 
 
 def check_arguments(inner: object, budget: object, schedule: object, lr_quant: object) -> None:

@@ -21,17 +21,21 @@ from numpy.typing import NDArray
 from geta_nb.budget import Budget
 from geta_nb.cost import lowest_bits
 from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
-from geta_nb.files import check_qasso_part, first_difference
+from geta_nb.files import check_qasso_part
 from geta_nb.qasso.bundle import Bundle
 from geta_nb.qasso.closures import calls_once, first_known
-from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse
+from geta_nb.qasso.fixed import Fixed
+from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
+from geta_nb.qasso.holding import bound_to, hold
 from geta_nb.qasso.members import Products
 from geta_nb.qasso.plan import find_limits
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
 from geta_nb.qasso.rules import Rules
+from geta_nb.qasso.saved import FORMAT, own_part
 from geta_nb.qasso.schedule import WARM_UP, Schedule
+from geta_nb.qasso.snapshot import snapshot
 from geta_nb.views import Shown
 
 if TYPE_CHECKING:
@@ -39,8 +43,6 @@ if TYPE_CHECKING:
     from geta_nb.groups import GroupTable
     from geta_nb.quantizers import Quantizers
 
-FORMAT = 3
-"""Version of the ``"qasso"`` part of a state dict."""
 WATCHED_EVERY = 4
 """Steps of which the inputs of one are counted."""
 
@@ -68,6 +70,8 @@ class QASSO(Shown, torch.optim.Optimizer):
     Laws: after the last step of the schedule exactly K groups are zero and every bit width is an integer within its range; with nothing to
     prune and no quantizer, a step is the inner step, bit for bit.
     """
+
+    budget, schedule = Fixed[Budget](), Fixed[Schedule]()
 
     def __init__(
         self,
@@ -100,7 +104,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
-        self._table, self._family_names = table, list(table.family_names)
+        self._table, self.family_names = table, list(table.family_names)
+        self._parameters, self._layer_of = dict(parameters), dict(layer_of)
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
@@ -187,6 +192,7 @@ class QASSO(Shown, torch.optim.Optimizer):
 
         Warns:
             CollapseWarning: of a family's groups all but one begin to fade.
+            GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
         loss = self._evaluate(closure) if closure else None
         before = None if closure is None or calls_once(self.inner) else self._whole()
@@ -213,11 +219,16 @@ class QASSO(Shown, torch.optim.Optimizer):
         if self.steps_done == self.schedule.cool_down_start and self.bank.frozen is None:
             self.bank.freeze(self.bank.rounded_bits(self.bank.bound))
         self._watch()
-        if self.pruner.collapsing:  # said at the end, so that the step is whole even where warnings are errors
-            families, self.pruner.collapsing = self.pruner.collapsing, []
-            if is_first():
-                warn_of_collapse(self._table, families, self.budget, self.steps_done)
+        self._warn()
         return loss
+
+    def _warn(self) -> None:
+        """Say what the last choice did to layers: at the end of a step, which is whole then even where warnings are errors."""
+        (collapsing, self.pruner.collapsing), (unmoved, self.pruner.unmoved) = (self.pruner.collapsing, []), (self.pruner.unmoved, [])
+        if unmoved and is_first():
+            warn_of_no_gradient(self._table, unmoved, self.steps_done)
+        if collapsing and is_first():
+            warn_of_collapse(self._table, collapsing, self.budget, self.steps_done)
 
     def _whole(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, Any]]:
         """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
@@ -309,26 +320,25 @@ class QASSO(Shown, torch.optim.Optimizer):
         return self.schedule.spans()
 
     def progress(self) -> dict[str, Any]:
-        """Return a JSON-able snapshot for live views; waits for the device, costs nothing while nobody asks.
+        """Return a JSON-able snapshot for live views, with the keys of ``qasso.snapshot``; waits for the device when it is called."""
+        return snapshot(self)
 
-        Keys: ``step`` (steps done), ``stage``, ``bits`` and ``activation_bits`` (layer -> bits), ``bit_bound`` (the upper bound of the
-        budget's range reached so far), ``kept`` (family -> share of its groups that live), ``zero_groups``, ``fading_groups`` (redundant,
-        not yet zero), ``n_groups``, ``target`` (what the budget asks for).
+    def hold(self, model: torch.nn.Module | None = None) -> None:
+        """Hold weights that no step of this run made, such as an average of several steps', to what the run has reached, in place.
+
+        Groups that went are zero again, and bit widths are the fixed ones (before they are fixed: inside their ranges). All else stays.
+
+        Args:
+            model: a copy or an average of the trained model (``torch.optim.swa_utils.AveragedModel``); None: the trained model itself,
+                into which other weights were loaded.
+
+        Raises:
+            InputError: another model, or a copy without quantizers; nothing was changed.
         """
-        bits, alive, target = self._bits(), self.group_mask, self.budget.target
-        kept = self.pruner.limits.kept_shares(alive)
-        return {
-            "step": self.steps_done,
-            "stage": self.stage,
-            "bits": self.bank.by_layer("weight", bits),
-            "activation_bits": self.bank.by_layer("activation", bits),
-            "bit_bound": self.schedule.upper_bound(self.steps_done, self.budget.bit_range),
-            "kept": dict(zip(self._family_names, kept.tolist(), strict=True)),
-            "zero_groups": int((~alive).sum()),
-            "fading_groups": int(self.pruner.redundant.sum()),
-            "n_groups": len(alive),
-            "target": {target[0]: target[1]} if target else {"group_sparsity": self.budget.group_sparsity, "zero_groups": self.n_redundant},
-        }
+        members, bank = self.pruner.members, self.bank
+        if model is not None:
+            members, bank = bound_to(model, self._table, bank, self._parameters, self._layer_of)
+        hold(members, bank, self.pruner.alive)
 
     def saliency(self) -> dict[str, Any]:
         """Return what decides which groups go next, for live views: waits for the device.
@@ -355,10 +365,10 @@ class QASSO(Shown, torch.optim.Optimizer):
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same in the run that loads a state: plain values."""
-        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self._family_names)).tolist()
+        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self.family_names)).tolist()
         return {
             "optimizer": type(self.inner).__name__,
-            "groups": [[name, size] for name, size in zip(self._family_names, sizes, strict=True)],
+            "groups": [[name, size] for name, size in zip(self.family_names, sizes, strict=True)],
             "quantizers": [list(key) for key in self.bank.keys],
             "budget": self.budget.to_dict(),
             "schedule": self.schedule.to_dict(),
@@ -372,17 +382,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         Raises:
             CheckpointError: a state of another optimizer, model, budget or schedule.
         """
-        own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
-        if not isinstance(own, dict) or own.get("format") != FORMAT:
-            raise CheckpointError(
-                "QASSO.load_state_dict: not a state of this optimizer.", expected=f"a 'qasso' part, format {FORMAT}",
-                got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
-            )
-        for name, mine in self._identity().items():
-            difference = first_difference(name, mine, own.get(name))
-            if difference is not None:
-                at, expected, got = difference
-                raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
+        own = own_part(state_dict, self._identity())
         check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted())
         if self._bundle is not None:
             self._bundle.unpack()

@@ -194,6 +194,14 @@ class QuantizerBank:
             torch._foreach_clamp_min_(exponents, EXPONENT_RANGE[0])
             torch._foreach_clamp_max_(exponents, EXPONENT_RANGE[1])
 
+    def hold(self) -> None:
+        """Put numbers that no step of ours moved to where a bit width exists, and every d to its range, or to the frozen bits, in place."""
+        if self.keys:
+            torch._foreach_clamp_min_([p.detach() for p in self.clip_maxes], CLIP_FLOOR)
+            torch._foreach_clamp_min_([p.detach() for p in self.exponents], EXPONENT_RANGE[0])
+            torch._foreach_clamp_max_([p.detach() for p in self.exponents], EXPONENT_RANGE[1])
+            self.constrain()
+
     def constrain(self, *, anywhere: bool = False) -> None:
         """Project every d to its bit range, or set it by the frozen bits, in place.
 

@@ -21,7 +21,7 @@ from geta_nb.qasso.members import Elements, Factors, Members, Products
 from geta_nb.qasso.plan import choose_count, count_redundant, find_limits, removal_order
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.rules import Rules
-from geta_nb.qasso.saliency import fisher_scores, paper_scores, taylor_scores
+from geta_nb.qasso.saliency import family_share, fisher_scores, paper_scores, taylor_scores, without_gradient
 from geta_nb.qasso.schedule import JointPeriod, Schedule
 from geta_nb.qasso.target import CostTarget
 
@@ -55,6 +55,7 @@ class Pruner:
         redundant: bool [G]; those that fade in this period.
         n_redundant: K, or None for a cost target.
         collapsing: families that the last choice leaves with one group.
+        unmoved: families that a choice judged by the size of their weights, for want of a gradient; each is in it once.
 
     Raises:
         BudgetError: the budget cannot be met.
@@ -88,6 +89,8 @@ class Pruner:
         self._elements: Elements | None = None
         self._fading: _Fading | None = None
         self.collapsing: list[int] = []
+        self.unmoved: list[int] = []
+        self._named: set[int] = set()
 
     @property
     def active(self) -> bool:
@@ -143,8 +146,18 @@ class Pruner:
             stacked = ranks.mean(stacked)
         values, alive = stacked.cpu(), self.alive.cpu()
         if averaged:
-            return averaged(values[0], members.family_of.cpu(), alive, members.n_families, self.rules.sparing)
+            family_of, n_families, sparing = members.family_of.cpu(), members.n_families, self.rules.sparing
+            found = averaged(values[0], family_of, alive, n_families, sparing)
+            unmoved = self._unmoved(values[0], alive)
+            if bool(unmoved.any()):
+                norms = members.square_sums()[0].double().sqrt().cpu()
+                found = torch.where(unmoved[family_of], family_share(norms, family_of, alive, n_families, sparing), found)
+            return found
         return paper_scores(values[0], values[1], values[2], self._sizes, alive)
+
+    def _unmoved(self, average: Tensor, alive: Tensor) -> Tensor:
+        """Return the families without a gradient so far, bool [F] on the CPU."""
+        return without_gradient(average, self.members.family_of.cpu(), alive, self.members.n_families)
 
     def _choose(self, period: JointPeriod) -> None:
         """Choose the redundant groups of this period."""
@@ -160,7 +173,15 @@ class Pruner:
         redundant = torch.zeros(len(alive), dtype=torch.bool)
         redundant[torch.as_tensor(chosen)] = True
         self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
+        self._note_unmoved()
         self._set_redundant(redundant.to(self.alive.device))
+
+    def _note_unmoved(self) -> None:
+        """Note the families that are judged by the size of their weights, each once a run."""
+        if self.rules.saliency != "paper":
+            families = self._unmoved(self.average.double().cpu(), self.alive.cpu()).nonzero().flatten().tolist()
+            self.unmoved = sorted({*families} - self._named)
+            self._named |= {*families}
 
     def _set_redundant(self, redundant: Tensor) -> None:
         self.redundant, self._fades, self._fading = redundant, bool(redundant.any()), None

@@ -58,6 +58,20 @@ def fisher_scores(average: Tensor, family_of: Tensor, alive: Tensor, n_families:
     return family_share(average.sqrt(), family_of, alive, n_families, sparing)
 
 
+def without_gradient(average: Tensor, family_of: Tensor, alive: Tensor, n_families: int) -> Tensor:
+    """Return which families say nothing of their groups, bool [F]: the averages of all that live are exactly 0.
+
+    So it is where no producer of a family gets a gradient: it is frozen, or the loss does not depend on it. A channel that is dead (behind
+    a ReLU that never opens) among others that are not is none of these: to remove it changes nothing, and 0 is its score.
+
+    Args:
+        average: moving average of <x, g> or of its square, [G].
+        family_of, alive, n_families: as for :func:`family_share`.
+    """
+    moved = average.new_zeros(n_families).index_add_(0, family_of, average.abs() * alive)
+    return (moved == 0) & (average.new_zeros(n_families).index_add_(0, family_of, alive.to(average.dtype)) > 0)
+
+
 def paper_scores(xx: Tensor, gg: Tensor, xg: Tensor, size: Tensor, alive: Tensor) -> Tensor:
     """Return the paper's saliency: the mean of five scores, each divided by its sum over the living groups.
 

@@ -8,7 +8,15 @@ from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
-from geta_nb.quantizers.parametrized import OwnTensors, computed, foreign_parameters, own_tensors, parameter_tensors, unregister
+from geta_nb.quantizers.parametrized import (
+    OwnTensors,
+    computed,
+    foreign_parameters,
+    own_tensors,
+    parameter_tensors,
+    quantizers_at,
+    unregister,
+)
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.refit import Histogram, fitted_clip, largest_code
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
@@ -40,6 +48,7 @@ __all__ = [
     "marked",
     "own_tensors",
     "parameter_tensors",
+    "quantizers_at",
     "standing_in",
     "step_size",
     "unregister",

@@ -128,6 +128,19 @@ class Quantizer(Shown, nn.Module):
         return repr(self.layer)
 
 
+def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
+    """Return the first q_m of a weight: max|W| over ``axes``, which stay with one element, or over all, 0-dim; of a half type in float32.
+
+    Where that is 0 it is 1/sqrt(fan_in); where a weight is not finite, neither is it.
+    """
+    wide = weight.detach()
+    largest = (wide.abs().amax() if axes is None else wide.abs().amax(axes, keepdim=True)).to(compute_dtype(wide))
+    fallback = (weight.shape[0] / weight.numel()) ** 0.5
+    # below `tiny` the step of 16 bits would be subnormal, or 0
+    tiny = torch.finfo(largest.dtype).tiny * 2.0**20
+    return torch.where((largest > tiny) | ~largest.isfinite(), largest, fallback)
+
+
 class WeightQuantizer(Quantizer):
     """Quantizer of one weight (several tied names share it), attached as a parametrization."""
 
@@ -147,16 +160,24 @@ class WeightQuantizer(Quantizer):
         Raises:
             NonFiniteError: NaN or infinity in ``weight``.
         """
-        wide = weight.detach()
-        others = [at for at in range(wide.ndim) if at != axis]
-        largest = (wide.abs().amax() if axis is None else wide.abs().amax(others, keepdim=True)).to(compute_dtype(wide))
-        if not largest.is_meta and not bool(largest.isfinite().all()):
-            raise NonFiniteError("attach_quantizers: a weight is not finite.", at=layer, got=f"max |W| = {float(largest.max())}")
-        fallback = (weight.shape[0] / weight.numel()) ** 0.5
-        # below `tiny` the step of 16 bits would be subnormal, or 0
-        tiny = torch.finfo(largest.dtype).tiny * 2.0**20
-        clip = torch.where(largest > tiny, largest, fallback)
+        others = tuple(at for at in range(weight.ndim) if at != axis)
+        clip = weight_range(weight, None if axis is None else others)
+        if not clip.is_meta and not bool(clip.isfinite().all()):
+            raise NonFiniteError("attach_quantizers: a weight is not finite.", at=layer, got=f"max |W| = {float(clip.max())}")
         return cls(clip, initial_bits=initial_bits, learn_exponent=learn_exponent, layer=layer, narrow_range=narrow_range)
+
+    @torch.no_grad()
+    def fresh_state(self, weight: Tensor) -> dict[str, Tensor]:
+        """Return the state of a quantizer that starts on ``weight``, at the initial bits; on one of another shape, this one's own."""
+        clip, own = self.clip_max, {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
+        axes = tuple(axis for axis in range(clip.ndim) if clip.shape[axis] == 1)
+        if clip.ndim not in (0, weight.ndim) or not weight.is_floating_point():
+            return own
+        start = weight_range(weight, axes if clip.ndim else None).to(clip)
+        if start.shape != clip.shape:
+            return own
+        one = clip.new_ones(())
+        return own | {"clip_max": start, "exponent": one, "step_size": step_size(self.initial_bits, start, one, signed=self.signed)}
 
 
 class ActivationQuantizer(Quantizer):

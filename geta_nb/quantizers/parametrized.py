@@ -7,7 +7,7 @@ Below it lies ``torch.nn.utils.parametrize``, which this file makes exact: regis
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any, cast
@@ -17,7 +17,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from geta_nb.quantizers.lookup import lookup, reads_rows
-from geta_nb.quantizers.modules import Quantizer, WeightQuantizer, quantize_input
+from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
+from geta_nb.quantizers.plain_state import stop_watching, watch_loading
 
 
 def computed(module: nn.Module) -> dict[str, ParametrizationList]:
@@ -30,6 +31,27 @@ def computed(module: nn.Module) -> dict[str, ParametrizationList]:
 def weight_quantizer(module: nn.Module, name: str) -> WeightQuantizer | None:
     """Return the quantizer on ``module.name``, or None."""
     return next((q for q in computed(module).get(name, ()) if isinstance(q, WeightQuantizer)), None)
+
+
+def quantizers_at(
+    model: nn.Module, parameter_layer: Mapping[str, str], inputs: Iterable[str]
+) -> tuple[dict[str, WeightQuantizer], dict[str, ActivationQuantizer]]:
+    """Return the quantizers that stand at these places of a model, by layer; places without one are left out.
+
+    Args:
+        model: such as a copy of the one that was prepared.
+        parameter_layer: original parameter name -> layer of its quantizer.
+        inputs: layers (module paths) with a quantized input.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    weights: dict[str, WeightQuantizer] = {}
+    for name, layer in parameter_layer.items():
+        path, _, leaf = name.rpartition(".")
+        found = weight_quantizer(modules[path], leaf) if path in modules else None
+        if found is not None:
+            weights.setdefault(layer, found)
+    own = {layer: getattr(modules.get(layer), "input_quantizer", None) for layer in inputs}
+    return weights, {layer: quantizer for layer, quantizer in own.items() if isinstance(quantizer, ActivationQuantizer)}
 
 
 def _parameter_names(module: nn.Module) -> tuple[str, ...]:
@@ -112,6 +134,7 @@ def register(module: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
         type(module).__deepcopy__ = _deepcopy  # type: ignore[attr-defined]
     if first and reads_rows(cls):
         type(module).forward = lookup
+    watch_loading(module)
     tensors = computed(module)[name]
     object.__setattr__(tensors, "parameter_order", order)
     for part in (cast(nn.Module, module.parametrizations), tensors):
@@ -123,9 +146,11 @@ def unregister(module: nn.Module, name: str) -> None:
     tensors = computed(module)[name]
     if len(tensors) > 1:  # someone else's parametrization stays
         del tensors[next(i for i, q in enumerate(tensors) if isinstance(q, WeightQuantizer))]
+        stop_watching(module)
         return
     order, table = _parameter_names(module), cast(nn.ModuleDict, module.parametrizations)
     del table[name]
+    stop_watching(module)
     if len(table) == 0:
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]

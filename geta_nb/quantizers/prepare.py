@@ -17,6 +17,7 @@ from geta_nb.errors import ConfigError, NonFiniteError
 from geta_nb.quantizers.matrices import Site, channel_axis, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
 from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
+from geta_nb.quantizers.plain_state import stop_watching, watch_loading
 from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
 from geta_nb.views import Shown
 
@@ -76,6 +77,7 @@ class Quantizers(Shown):
         for key in [key for key, hook in module._forward_pre_hooks.items() if hook is quantize_input]:
             del module._forward_pre_hooks[key]
             module._forward_pre_hooks_with_kwargs.pop(key, None)
+        stop_watching(module)
 
     def undo(self) -> None:
         """Remove what this call attached: classes, Parameters, their order and hooks are as before. Quantizers taken over stay."""
@@ -152,6 +154,7 @@ class Quantizers(Shown):
             )
             module.input_quantizer = quantizer.train(module.training)
             module.register_forward_pre_hook(quantize_input, with_kwargs=True)
+            watch_loading(module)
         elif layer not in self.taken_over:
             self.taken_over += (layer,)
         self.activations[layer] = cast(ActivationQuantizer, module.input_quantizer)

@@ -88,6 +88,7 @@ class SubnetInfo(Shown):
         widths: of a native subnet: module path -> integer attribute -> its value, where it is not that of the dense network;
             None of a graph subnet.
         whole: of a native subnet: name of a parameter or buffer -> shape in the dense network, where it was cut.
+        dynamic: whether it leaves the package for every size, unless another is asked for.
     """
 
     kind: str
@@ -100,6 +101,7 @@ class SubnetInfo(Shown):
     sizes: InputSizes | None = None
     widths: dict[str, dict[str, Any]] | None = None
     whole: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dynamic: bool = True
 
 
 def restore_formats(model: nn.Module, quantizers: Quantizers) -> None:
@@ -142,6 +144,7 @@ def build_subnet(
     zero_groups: int,
     rounded: tuple[int, ...] = (),
     round_to: int = 1,
+    dynamic: bool = True,
 ) -> nn.Module:
     """Return ``model`` without the groups that do not live; the model itself is not changed.
 
@@ -154,6 +157,7 @@ def build_subnet(
         zero_groups: groups that are zero, for the report.
         rounded: those of them that live so that channels are a multiple of ``round_to``, for the report.
         round_to: that number.
+        dynamic: a graph is for every size that the network takes, where that can be; else for the example's, the batch axis aside.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
@@ -201,7 +205,7 @@ def build_subnet(
             close = are_close(now, found) or (exact and are_close(now, reference, inside=inside))
             return close or agree_in_float64(net, graph, args, kwargs)
 
-        wide = _widened(model, analysis, cut_with, args, kwargs, as_before)
+        wide = _widened(model, analysis, cut_with, args, kwargs, as_before) if dynamic else None
         if wide is not None:
             (cut, values, graph), sizes = wide
         take_sizes(graph, sizes, args, kwargs, lambda *given: exact and _agrees(graph, model, quantizers, *given, inside=inside))
@@ -232,6 +236,7 @@ def build_subnet(
         sizes=input_sizes(graph) if native is None else None,
         widths=_widths(model, native) if native is not None else None,
         whole=_whole_shapes(model, {**own, **buffers}, native) if native is not None else {},
+        dynamic=dynamic,
     )
     return result
 

@@ -144,7 +144,7 @@ def test_signatures_are_those_of_the_contract() -> None:
     def names(function: Any) -> list[str]:
         return list(inspect.signature(function).parameters)
 
-    assert names(gt.GETA) == ["model", "example_inputs", "example_kwargs", "quantize", "protect", "approximate_norms"]
+    assert names(gt.GETA) == ["model", "example_inputs", "example_kwargs", "quantize", "protect", "approximate_norms", "dynamic"]
     assert {"optimizer", "budget", "schedule", "lr_quant", "inner"} <= set(names(gt.GETA.qasso))
     assert names(gt.GETA.construct_subnet) == ["self", "round_to"]
     assert names(gt.GETA.report)[-1] == "metrics" and names(gt.load) == ["path", "into", "model"]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import geta_nb as gt
-from geta_nb.errors import NonFiniteError
+from geta_nb.errors import GetaWarning, NonFiniteError
 from tests.small_nets import evaluate
 from tests.zoo.laws import RTOL
 
@@ -235,3 +235,51 @@ def test_a_lightning_module_is_compressed_itself(tmp_path: Path) -> None:
     optimizer = geta.qasso(torch.optim.AdamW, **OPTIONS)
     lightning_trainer(tmp_path).fit(geta.model, DataLoader(Images(), batch_size=16, shuffle=True))
     check(geta, optimizer, net=geta.model.net)
+
+
+def held(geta: gt.GETA, optimizer: gt.QASSO) -> None:
+    """Averaged weights stand in the model: said by ``construct_subnet``, and mended by ``hold``."""
+    with pytest.warns(GetaWarning, match=r"optimizer\.hold\(\)"):
+        geta.construct_subnet()
+    optimizer.hold()
+    check(geta, optimizer)
+
+
+def test_an_average_that_a_callback_keeps_in_hugging_faces_trainer_is_held(tmp_path: Path) -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+    from transformers import TrainerCallback
+
+    geta = compressed()
+    optimizer = geta.qasso(torch.optim.AdamW, **OPTIONS)
+    averaged = AveragedModel(geta.model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+
+    class Average(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            averaged.update_parameters(geta.model)
+
+    trainer = hf_trainer(geta, optimizer, tmp_path)
+    trainer.add_callback(Average())
+    trainer.train()
+    geta.model.load_state_dict(averaged.module.state_dict())
+    held(geta, optimizer)
+
+
+def test_lightnings_averaged_weights_are_held(tmp_path: Path) -> None:
+    from lightning.pytorch import LightningModule
+    from lightning.pytorch.callbacks import EMAWeightAveraging
+
+    class Module(LightningModule):
+        def __init__(self, geta: gt.GETA) -> None:
+            super().__init__()
+            self.net, self.geta = geta.model, geta
+
+        def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+            return self.net(**batch)["loss"]
+
+        def configure_optimizers(self) -> Any:
+            return self.geta.qasso(torch.optim.AdamW, **OPTIONS)
+
+    module = Module(compressed())
+    trainer = lightning_trainer(tmp_path, callbacks=[EMAWeightAveraging(decay=0.9)])
+    trainer.fit(module, DataLoader(Images(), batch_size=8, shuffle=True))
+    held(module.geta, trainer.optimizers[0])

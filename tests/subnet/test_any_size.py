@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb.errors import InputError
+from geta_nb.errors import ConfigError, InputError
 from geta_nb.subnet.graph_net import input_sizes
 
 
@@ -123,6 +123,41 @@ def test_without_dynamic_the_file_is_for_the_batch_alone_and_says_so(tmp_path: P
     assert "takes tokens: a × 10" in repr(loaded)
     with pytest.raises(InputError, match=r"at: +input tokens, axis 1\n +expected: 10\n +got: +20"):
         loaded(torch.randint(0, 50, (4, 20)))
+
+
+def test_a_geta_that_is_not_dynamic_makes_graphs_files_and_reports_of_its_sizes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8)
+    open_geta, geta = (gt.GETA(Halves().eval(), x, dynamic=dynamic) for dynamic in (True, False))
+    for each, axes in ((open_geta, [0, 2, 3]), (geta, [0])):
+        each.mask(range(2, len(each.groups), 5))
+        subnet = each.construct_subnet()
+        assert subnet.geta_info.kind == "graph"
+        report = each.report(subnet)
+        assert report.to_dict()["dynamic_axes"] == {"x": axes}
+        assert f"x: {', '.join(map(str, axes))}" in report._repr_mimebundle_()["text/html"]
+        assert_same(each.model, subnet, torch.randn(5, 3, 8, 8))
+    with pytest.raises(InputError, match=r"at: +input x, axis 2\n +expected: 8\n +got: +12"):
+        subnet(torch.randn(2, 3, 12, 20))
+    twin = copy.deepcopy(geta)
+    assert not twin.dynamic and twin.report(twin.construct_subnet()).to_dict()["dynamic_axes"] == {"x": [0]}
+    geta.save_checkpoint(tmp_path / "run")
+    assert not gt.GETA.resume(tmp_path / "run", Halves(), x).dynamic
+
+
+def test_files_of_a_native_subnet_are_as_geta_was_told_unless_they_are_told_otherwise(tmp_path: Path) -> None:
+    x = torch.randint(0, 50, (4, 10))
+    _, subnet = cut(Text(), x, dynamic=False)
+    assert subnet.geta_info.kind == "native"
+    assert gt.GETA(Text(), x).report(cut(Text(), x)[1]).to_dict()["dynamic_axes"] is None
+    for options, words in (({}, "a × 10"), ({"dynamic": True}, "a × b"), ({"dynamic": False}, "a × 10")):
+        assert f"takes tokens: {words}" in repr(gt.load(gt.save(subnet, tmp_path / "net", **options)))
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_dynamic_is_a_truth_value(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"GETA: dynamic\.\n +expected: True or False"):
+        gt.GETA(Text(), torch.randint(0, 50, (4, 10)), dynamic=value)
 
 
 class Branching(nn.Module):

@@ -1,0 +1,62 @@
+"""A state dict of the plain network, loaded into the quantized one: pretrained weights that arrive after ``gt.GETA``.
+
+In: a module with quantizers, and a state dict that knows of none. Out: the same state dict under the names that the module has now. The
+quantizer of a weight starts on it as if new; a range of inputs, which belonged to other weights, has to be calibrated again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geta_nb.quantizers.modules import ActivationQuantizer, WeightQuantizer
+
+
+def read_plain_names(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Load hook of a module that has quantizers; a state dict with their numbers, or one that lacks some of them, stays as it is."""
+    plain = True
+    for name, tensors in _parametrized(module).items():
+        quantizer = tensors[0] if len(tensors) == 1 else None
+        if not isinstance(quantizer, WeightQuantizer):
+            continue
+        place, value = f"{prefix}parametrizations.{name}.", state_dict.get(f"{prefix}{name}")
+        if not isinstance(value, Tensor) or _knows(state_dict, place):
+            plain = False
+            continue
+        state_dict[f"{place}original"] = state_dict.pop(f"{prefix}{name}")
+        state_dict.update({f"{place}0.{key}": number for key, number in quantizer.fresh_state(value).items()})
+    inputs, place = getattr(module, "input_quantizer", None), f"{prefix}input_quantizer."
+    if plain and isinstance(inputs, ActivationQuantizer) and not _knows(state_dict, place):
+        empty = {name: torch.zeros_like(tensor) for name, tensor in inputs.named_parameters()} | {"has_sign": inputs.has_sign.clone()}
+        state_dict.update({f"{place}{key}": number for key, number in empty.items()})
+
+
+def _parametrized(module: nn.Module) -> dict[str, Any]:
+    table = getattr(module, "parametrizations", None)
+    return dict(table.items()) if isinstance(table, nn.ModuleDict) else {}
+
+
+def _knows(state_dict: dict[str, Any], place: str) -> bool:
+    return any(key.startswith(place) for key in state_dict)
+
+
+def watch_loading(module: nn.Module) -> None:
+    """Let a module read state dicts of the plain network, from now on."""
+    if not _hooks(module):
+        module.register_load_state_dict_pre_hook(read_plain_names)
+
+
+def stop_watching(module: nn.Module) -> None:
+    """Undo :func:`watch_loading`, unless a quantizer is left on the module."""
+    parts = [part for tensors in _parametrized(module).values() for part in tensors]
+    if isinstance(getattr(module, "input_quantizer", None), ActivationQuantizer) or any(isinstance(q, WeightQuantizer) for q in parts):
+        return
+    for key in _hooks(module):
+        del module._load_state_dict_pre_hooks[key]
+
+
+def _hooks(module: nn.Module) -> list[int]:
+    hooks: dict[int, Any] = module._load_state_dict_pre_hooks
+    return [key for key, hook in hooks.items() if getattr(hook, "hook", hook) is read_plain_names]
