@@ -12,6 +12,7 @@ from geta_nb.files import load, save
 from geta_nb.geta import GETA
 from geta_nb.groups import Family, Group, register_rule
 from geta_nb.qasso import QASSO, Schedule, distill
+from geta_nb.sensitivity import Front, Sensitivity
 
 _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for those of _EXPORT, "notebook" for the others
     "BudgetPanel": "geta_nb.widgets.budget_panel",
@@ -33,6 +34,7 @@ __all__ = [
     "BudgetPanel",
     "Explorer",
     "Family",
+    "Front",
     "GetaError",
     "Group",
     "LayerBudget",
@@ -41,6 +43,7 @@ __all__ = [
     "QuantConfig",
     "Report",
     "Schedule",
+    "Sensitivity",
     "benchmark_latency",
     "distill",
     "export_onnx",

@@ -1,13 +1,12 @@
 """The façade: one object that traces, groups, quantizes, prices, prunes, cuts and reports. Each method is a call into a room.
 
-In: a model, example inputs and what the user says. Out: a :class:`GETA`, which displays and widgets show. Stage 11, above the core's rooms.
+In: a model, example inputs and what the user says. Out: a :class:`GETA`, which displays and widgets show. Stage 12, above the core's rooms.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -20,18 +19,20 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Preview, Report, build_report
 from geta_nb.cost import preview as preview_budget
-from geta_nb.errors import CalibrationError, CheckpointError, ConfigError, InputError
-from geta_nb.files import checkpoint, random_state
+from geta_nb.errors import CalibrationError, InputError
+from geta_nb.files import random_state
 from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks, warn_of_strays
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors
+from geta_nb.resuming import Resumable
+from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
 from geta_nb.views import Shown
 
 
-class GETA(Shown):
+class GETA(Resumable, Shown):
     """Makes ``model`` quantization-aware in place and finds what can be removed from it.
 
     Args:
@@ -209,10 +210,58 @@ class GETA(Shown):
         self._optimizer = qasso
         return qasso
 
-    def preview(self, budget: Budget, *, groups: Iterable[int | Group] | None = None) -> Preview:
-        """Return what the network costs once the budget is met; exact for given ``groups``, else it says what it assumes."""
+    def sensitivity(
+        self,
+        batches: Iterable[Any],
+        loss: Callable[[nn.Module, Any], torch.Tensor],
+        *,
+        kept: Sequence[float] = KEPT,
+        bits: Sequence[int] = BITS,
+        estimate: str = "auto",
+        seed: int = 0,
+        path: str | PathLike[str] | None = None,
+    ) -> Sensitivity:
+        """Return how much the loss rises with each layer at fewer bits and each family with fewer groups, all else as it is now.
+
+        In eval mode; nothing is trained, and the model is as it was afterwards. Groups go whole, the least salient first (<x, g>^2).
+
+        Args:
+            batches: gone through once and kept in memory; a few hundred samples do.
+            loss: (model, batch) -> scalar tensor, a mean over the batch.
+            kept: shares of a family's groups.
+            bits: bit widths of weights and of quantized inputs.
+            estimate: "measured": each change is tried; "gradient": from gradients, to second order, a sample of them measured beside it;
+                "auto": measured where that takes minutes.
+            seed: of random numbers in the loss, and of the sample.
+            path: a JSON file in which rises are kept as they come: a run that was stopped goes on from it.
+
+        Raises:
+            InputError: no batches, a loss that fails or is not finite, or a file of another network.
+            ConfigError: bits, shares or an estimate that are none.
+        """
+        asked = Asked(tuple(bits), tuple(kept), estimate, seed).check()
+        _check_calibrated(self.quantizers.activations if self.quantizers else {})
+        losses = Losses(self.model, loss, batches, seed)
+        parameters = parameter_tensors(self.model)
+        return find_sensitivity(self._analysis.table, parameters, self.quantizers, self.cost, losses, asked, path=path)
+
+    def preview(
+        self, budget: Budget, *, groups: Iterable[int | Group] | None = None, sensitivity: Sensitivity | None = None
+    ) -> Preview:
+        """Return what the network costs once the budget is met; exact for given ``groups``, else it says what it assumes.
+
+        Args:
+            budget: what is asked for.
+            groups: exactly these go.
+            sensitivity: of this network; groups go where the loss rises least, and the predicted rise of the loss, before training on,
+                is added, with what carries it.
+        """
         checks.check_space(budget, len(self.groups), self.protected, self.model)
-        return preview_budget(self.cost, self._analysis.table, budget, groups=groups)
+        table = self._analysis.table
+        if sensitivity is None:
+            return preview_budget(self.cost, table, budget, groups=groups)
+        known = sensitivity.of(self.cost, table)
+        return preview_budget(self.cost, table, budget, groups=groups, price=known.predict, order=known.removal_order(budget))
 
     def mask(self, groups: Iterable[int | Group]) -> None:
         """Zero the producing slices of these groups in place: weights, biases, norm parameters."""
@@ -294,85 +343,6 @@ class GETA(Shown):
             rounding=(facts.round_to, facts.rounded),
             dynamic_axes=info.sizes.dynamic_axes if info is not None and info.sizes is not None else None,
         )
-
-    def save_checkpoint(self, path: str | PathLike[str], **extra: Any) -> None:
-        """Write model, quantizers, the optimizer of the last :meth:`qasso` and the global random numbers to one file, whole or not at all.
-
-        Args:
-            path: the file; one that is there is replaced only when the new one is complete.
-            extra: what else the run needs, by name: anything with a ``state_dict`` (scheduler, gradient scaler), a ``torch.Generator``, or
-                plain values and tensors (the epoch). :meth:`restore` gives it back.
-
-        Raises:
-            CheckpointError: a value that a file cannot hold, or no place to write; what was there stays.
-        """
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict() if self._optimizer is not None else self._pending,
-            "quantize": asdict(self.config) if self.config is not None else None,
-            "protect": list(self.protect),
-            "approximate_norms": self.approximate_norms,
-            "dynamic": self.dynamic,
-            "groups": len(self.groups),
-            "random": random_state.capture(),
-            "extra": checkpoint.state_of(extra),
-        }
-        checkpoint.write(path, state)
-
-    def restore(self, **objects: Any) -> dict[str, Any]:
-        """After :meth:`resume` and :meth:`qasso`: give schedulers, scalers and generators their state back, and return all that was saved.
-
-        The last thing to do before training goes on. A scheduler that is built anew writes its first learning rates into the optimizer;
-        this puts those of the checkpoint back, and the global random numbers.
-
-        Args:
-            objects: by the names under which :meth:`save_checkpoint` got them.
-
-        Returns:
-            name -> plain value, or the state of an object.
-
-        Raises:
-            CheckpointError: a name under which nothing was saved, or nothing was resumed.
-            ConfigError: an object that has no state.
-        """
-        if not self._saved:
-            raise CheckpointError("restore: this GETA was not resumed.", hint="geta = gt.GETA.resume(path, model, example_inputs)")
-        saved: dict[str, Any] = self._saved["extra"]
-        checkpoint.load_into(objects, saved)
-        if self._optimizer is not None:
-            for group, before in zip(self._optimizer.param_groups, self._saved.get("groups", ()), strict=False):
-                group.update({key: value for key, value in before.items() if key != "params"})
-        random_state.restore(self._saved["random"])
-        return dict(saved)
-
-    @classmethod
-    def resume(
-        cls, path: str | PathLike[str], model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str, Any] | None = None
-    ) -> GETA:
-        """Return a ``GETA`` in the state of a checkpoint; the next :meth:`qasso` call restores the optimizer too.
-
-        Raises:
-            CheckpointError: the file is not a checkpoint, is damaged, or is one of another model, which is then as it was.
-        """
-        state = checkpoint.read(path)
-        # checkpoints from before there was a choice have symmetric codes
-        config = QuantConfig(**{"narrow_range": True, **state["quantize"]}) if state["quantize"] is not None else None
-        options: dict[str, Any] = {"protect": tuple(state["protect"]), "approximate_norms": bool(state.get("approximate_norms", False))}
-        options["dynamic"] = bool(state.get("dynamic", True))
-        try:
-            geta = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, **options)
-        except ConfigError as error:  # the options were right for the model that was saved
-            raise CheckpointError("resume: a checkpoint of another model.", at=path, got=error.what) from error
-        try:
-            checkpoint.restore(model, state, len(geta.groups), path)
-        except BaseException:
-            if geta.quantizers is not None:
-                geta.quantizers.undo()
-            raise
-        geta._analysis.match_codes()
-        geta._pending = state["optimizer"]
-        geta._saved = {"random": state["random"], "extra": state["extra"]}
-        return geta
 
 
 def _bits(quantizers: Mapping[str, Quantizer]) -> dict[str, int | float]:

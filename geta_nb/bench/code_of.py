@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geta_nb.baselines.space import Space
 
 PACKAGE = Path(__file__).resolve().parents[1]
-SILENT = ("errors", "views", "_extra", "checks", "files", "onnx", "latency", "display", "widgets")
+SILENT = ("errors", "views", "_extra", "checks", "files", "onnx", "latency", "sensitivity", "display", "widgets")
 """What changes no number: words, files, views."""
 BY_VALUE = ("graph", "groups", "cost", "qadg", "subnet")
 """The analysis, and the cut that it prescribes."""

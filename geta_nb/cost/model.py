@@ -87,19 +87,51 @@ class CostModel:
         Raises:
             ConfigError: an unknown name.
         """
+        rates = self.rates(name, weight_bits, activation_bits)
+        if name != "size_bytes":
+            return lambda alive: float(rates @ self._macs.counts(alive))
+        element, channel = np.split(rates, 2)
+        if not channel.any():
+            return lambda alive: float(element @ self._numel.counts(alive))
+        return lambda alive: float(element @ self._numel.counts(alive) + channel @ self._channels.counts(alive))
+
+    def rates(self, name: str, weight_bits: Bits, activation_bits: Bits) -> FloatArray:
+        """Return what each unit of a figure costs, [U]: the figure is ``rates @ amounts``; arguments as for :meth:`measure`.
+
+        Units are operators (relative figures), or parameters and then their channels' numbers (bytes).
+        """
         if name not in MEASURES:
             raise ConfigError("CostModel.measure: no such figure.", expected=", ".join(MEASURES), got=repr(name))
         if name == "size_bytes":
-            element, channel = self._parameter_bits(weight_bits) / 8, self._channel_bits(weight_bits) / 8
-            if not channel.any():
-                return lambda alive: float(element @ self._numel.counts(alive))
-            return lambda alive: float(element @ self._numel.counts(alive) + channel @ self._channels.counts(alive))
+            found: FloatArray = np.concatenate([self._parameter_bits(weight_bits), self._channel_bits(weight_bits)]) / 8
+            return found
         full = name == "relative_bops_full"
         bops = self.dense.bops_full if full else self.dense.bops
         weights, inputs = self._operand_bits(weight_bits, activation_bits)
         # Without any product there is nothing to compare: the share is 0, not 0 / 0.
-        factors = weights * inputs * (self._paper | full) / (bops or 1.0)
-        return lambda alive: float(factors @ self._macs.counts(alive))
+        shares: FloatArray = weights * inputs * (self._paper | full) / (bops or 1.0)
+        return shares
+
+    def amounts(self, name: str, alive: BoolArray) -> FloatArray:
+        """Return how many of each unit there are while the groups ``alive`` (bool, [G]) live, [U]: see :meth:`rates`."""
+        if name == "size_bytes":
+            return np.concatenate([self._numel.counts(alive), self._channels.counts(alive)]).astype(np.float64)
+        return self._macs.counts(alive).astype(np.float64)
+
+    def units_of(self, name: str) -> dict[tuple[str, str], dict[int, int]]:
+        """Return ("weight" | "input", layer) -> units whose rate is in proportion to that many powers of its bits: see :meth:`rates`."""
+        found: dict[tuple[str, str], dict[int, int]] = {}
+        if name == "size_bytes":
+            for index, parameter in enumerate(self.parameters):
+                if parameter.layer is not None:
+                    found.setdefault(("weight", parameter.layer), {})[index] = 1
+            return found
+        for index, op in enumerate(self.operators):
+            for kind, layer in (("input" if op.attention else "weight", op.weight), ("input", op.activation)):
+                if layer is not None:
+                    powers = found.setdefault((kind, layer), {})
+                    powers[index] = powers.get(index, 0) + 1
+        return found
 
     def prefix_for_target(
         self,

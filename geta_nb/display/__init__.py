@@ -1,4 +1,4 @@
-"""Stage 12: how every object shows itself: pure functions from an object to text, HTML and SVG.
+"""Stage 13: how every object shows itself: pure functions from an object to text, HTML and SVG.
 
 In: any object of the stages before. Out: the registry ``geta_nb.views.VIEWS``, filled, and the parts that pictures of one's own are
 made of. One file a kind of object; ``wording``, ``theme``, ``markup``, ``drawing``, ``charts`` and ``page`` are what they share.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import Costs, Preview, Report, Totals
-from geta_nb.display import config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, subnet, trace
+from geta_nb.display import config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, sensitivity, subnet, trace
 from geta_nb.geta import GETA
 from geta_nb.graph import Trace, TraceNode
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
@@ -18,6 +18,7 @@ from geta_nb.latency import LatencyTable
 from geta_nb.qadg import QADG, Branch, Vertex
 from geta_nb.qasso import QASSO, Rules, Schedule
 from geta_nb.quantizers import Quantizer, Quantizers
+from geta_nb.sensitivity import Front, FrontPoint, Sensitivity
 from geta_nb.subnet import SubnetInfo, WeightFormat
 from geta_nb.views import VIEWS, View
 
@@ -59,6 +60,9 @@ VIEWS.update(
         GETA: View(geta.geta_text, geta.geta_html),
         LatencyTable: View(latency.latency_text, latency.latency_html, latency.latency_svg),
         Report: View(report.report_text, report.report_html, report.report_svg),
+        Sensitivity: View(sensitivity.sensitivity_text, sensitivity.sensitivity_html, sensitivity.sensitivity_svg),
+        Front: View(sensitivity.front_text, sensitivity.front_html, sensitivity.front_svg),
+        FrontPoint: View(sensitivity.point_text),
         SubnetInfo: View(subnet.subnet_text, subnet.subnet_html),
         WeightFormat: View(subnet.format_text),
     }

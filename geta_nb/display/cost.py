@@ -9,7 +9,7 @@ from typing import Any
 from geta_nb.cost import Costs, Preview, Totals, compare_layers
 from geta_nb.display.layers import Row, layers_picture, layers_table
 from geta_nb.display.markup import Cell, Number, cards, details, facts, figure, fragment, note, table
-from geta_nb.display.wording import MISSING, clean, count, percent, size
+from geta_nb.display.wording import MISSING, clean, count, number, percent, size
 
 CAPTION = (
     "per layer: channels kept, bits after, and the layer's share of all BOPs and bytes, before (grey) and after; the number beside is "
@@ -117,11 +117,23 @@ def _costs_html(title: str, costs: Costs, remark: str) -> str:
     return fragment(
         title,
         note(remark) if remark else "",
-        cards(headline(before, _numbers(costs))),
+        cards([*headline(before, _numbers(costs)), *_rise(costs)]),
         picture,
+        details("What carries the predicted rise", _rises(costs)) if _rise(costs) else "",
         details("Totals", headline_table(before, _numbers(costs)) + note(_COUNTINGS)),
         details(f"All layers ({count(len(rows))})", layers_table(rows)),
     )
+
+
+def _rise(costs: Costs) -> list[tuple[str, str, str]]:
+    rise = costs.predicted_rise if isinstance(costs, Preview) else None
+    return [] if rise is None else [("predicted rise of the loss", number(rise), "before training on")]
+
+
+def _rises(costs: Costs) -> str:
+    rises = costs.rises if isinstance(costs, Preview) else {}
+    rows = [(clean(part), Number(number(rise))) for part, rise in rises.items() if rise > 0]
+    return table(("", "rise"), rows, label="rises")
 
 
 def costs_svg(costs: Costs) -> str:

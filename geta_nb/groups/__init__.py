@@ -13,7 +13,7 @@ from geta_nb.groups.operators.indexing import NUMBERS, written_numbers
 from geta_nb.groups.operators.pointwise import is_pointwise
 from geta_nb.groups.operators.registry import RULES, Fold, MacCount, Rescale, SizeArgument, register_rule
 from geta_nb.groups.propagation import Propagation, propagate, understood
-from geta_nb.groups.removal import removal_order, round_up, unit_of_families
+from geta_nb.groups.removal import family_limits, removal_order, round_up, unit_of_families
 from geta_nb.groups.table import Family, Group, GroupList, GroupTable, Protected, ProtectedList
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Rescale",
     "SizeArgument",
     "alive_groups",
+    "family_limits",
     "find_groups",
     "group_flags",
     "is_pointwise",

@@ -8,6 +8,7 @@ from geta_nb.qasso import ranks
 from geta_nb.qasso.distillation import distill
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
 from geta_nb.qasso.holding import warn_of_strays
+from geta_nb.qasso.members import Members
 from geta_nb.qasso.optimizer import QASSO
 from geta_nb.qasso.projection import levels, project_step_size
 from geta_nb.qasso.rules import Rules
@@ -15,6 +16,7 @@ from geta_nb.qasso.schedule import Schedule
 
 __all__ = [
     "QASSO",
+    "Members",
     "Rules",
     "Schedule",
     "distill",

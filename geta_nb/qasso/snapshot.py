@@ -7,14 +7,11 @@ range reached so far), ``kept`` (family -> share of its groups that live), ``zer
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from geta_nb.qasso.optimizer import QASSO
+from typing import Any
 
 
-def snapshot(optimizer: QASSO) -> dict[str, Any]:
-    """Return where a run stands; waits for the device."""
+def snapshot(optimizer: Any) -> dict[str, Any]:
+    """Return where the run of a ``QASSO`` stands; waits for the device."""
     alive, budget, limits = optimizer.group_mask, optimizer.budget, optimizer.pruner.limits
     target = {budget.target[0]: budget.target[1]} if budget.target else None
     return {

@@ -5,7 +5,7 @@ can be calibrated, listed and taken off again.
 """
 
 from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
-from geta_nb.quantizers.calibration import calibrate
+from geta_nb.quantizers.calibration import calibrate, eval_mode
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import (
@@ -40,6 +40,7 @@ __all__ = [
     "calibrate",
     "codes",
     "computed",
+    "eval_mode",
     "fake_quantize",
     "fitted_clip",
     "foreign_parameters",

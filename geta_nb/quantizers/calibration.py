@@ -82,7 +82,7 @@ def calibrate(
     try:
         for layer, quantizer in quantizers.activations.items():
             quantizer.observer = observers[layer]
-        with _eval_mode(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             for batch in batches:
                 _run(model, batch, dict(example_kwargs or {}), count)
                 count += 1
@@ -101,7 +101,8 @@ def calibrate(
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Let all modules be in eval mode while inside; each is in its own again afterwards."""
     # flags one by one: model.train(was) would also wake the modules that were frozen in eval mode
     before = [(module, module.training) for module in model.modules()]
     try:

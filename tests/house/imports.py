@@ -15,8 +15,8 @@ PACKAGE = ROOT / "geta_nb"
 
 # From the ground up: a module imports what stands in its own place or below. `geta_nb` is the package's front, `geta_nb/__init__.py`.
 GROUND = ("errors", "views", "_extra", "config", "budget")
-CORE = ("graph", "groups", "quantizers", "cost", "qadg", "subnet", "files", "qasso", "onnx", "latency")
-FACADE = ("checks", "geta")
+CORE = ("graph", "groups", "quantizers", "cost", "qadg", "subnet", "files", "qasso", "sensitivity", "onnx", "latency")
+FACADE = ("checks", "resuming", "geta")
 SHOWN = ("display", "widgets")
 FRONT = "geta_nb"
 OUTSIDE = ("baselines", "bench", "pipelines")
@@ -72,7 +72,7 @@ def place(module: str) -> str:
 
 def stage(room: str) -> int:
     """Return a room's number in the pipeline. The façade is one stage, the front none."""
-    stages = [name for name in ORDER if name not in {*GROUND, FRONT, FACADE[0]}]
+    stages = [name for name in ORDER if name not in {*GROUND, FRONT, *FACADE[:-1]}]
     return stages.index(room) + 1
 
 

@@ -68,7 +68,7 @@ def _room(name: str, band: str) -> Box:
 def boxes() -> list[Box]:
     """Return all rows, from the ground up."""
     ground = Box(", ".join(house.GROUND), "what every room may use", "", "shared", house.GROUND)
-    facade = Box(f"{house.stage('geta')}  geta, checks", "the façade: one object from model to report", "GETA", "façade", house.FACADE)
+    facade = Box(f"{house.stage('geta')}  geta, checks, resuming", "the façade: from model to report", "GETA", "façade", house.FACADE)
     front = Box("import geta_nb as gt", "the public names, geta_nb/__init__.py", "", "façade", (house.FRONT,))
     core, shown = [_room(name, "core") for name in house.CORE], [_room(name, "shown") for name in house.SHOWN]
     return [ground, *core, facade, *shown, front, *(_room(name, "outside") for name in house.OUTSIDE)]

@@ -1,0 +1,116 @@
+"""A run that stops and goes on: the façade's checkpoints. In: a ``GETA`` and what else the run needs. Out: one file, and all of it back.
+
+A part of the façade, stage 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from os import PathLike
+from typing import Any, Self
+
+from torch import nn
+
+from geta_nb.config import QuantConfig
+from geta_nb.errors import CheckpointError, ConfigError
+from geta_nb.files import checkpoint, random_state
+from geta_nb.groups import GroupList
+from geta_nb.qadg import Analysis
+from geta_nb.qasso import QASSO
+from geta_nb.quantizers import Quantizers
+
+
+class Resumable:
+    """What of :class:`geta_nb.GETA` is kept in a checkpoint, and comes back from one."""
+
+    model: nn.Module
+    config: QuantConfig | None
+    protect: tuple[str, ...]
+    approximate_norms: bool
+    dynamic: bool
+    groups: GroupList
+    quantizers: Quantizers | None
+    _analysis: Analysis
+    _optimizer: QASSO | None
+    _pending: dict[str, Any] | None
+    _saved: dict[str, Any]
+
+    def save_checkpoint(self, path: str | PathLike[str], **extra: Any) -> None:
+        """Write model, quantizers, the optimizer of the last :meth:`qasso` and the global random numbers to one file, whole or not at all.
+
+        Args:
+            path: the file; one that is there is replaced only when the new one is complete.
+            extra: what else the run needs, by name: anything with a ``state_dict`` (scheduler, gradient scaler), a ``torch.Generator``, or
+                plain values and tensors (the epoch). :meth:`restore` gives it back.
+
+        Raises:
+            CheckpointError: a value that a file cannot hold, or no place to write; what was there stays.
+        """
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict() if self._optimizer is not None else self._pending,
+            "quantize": asdict(self.config) if self.config is not None else None,
+            "protect": list(self.protect),
+            "approximate_norms": self.approximate_norms,
+            "dynamic": self.dynamic,
+            "groups": len(self.groups),
+            "random": random_state.capture(),
+            "extra": checkpoint.state_of(extra),
+        }
+        checkpoint.write(path, state)
+
+    def restore(self, **objects: Any) -> dict[str, Any]:
+        """After :meth:`resume` and :meth:`qasso`: give schedulers, scalers and generators their state back, and return all that was saved.
+
+        The last thing to do before training goes on. A scheduler that is built anew writes its first learning rates into the optimizer;
+        this puts those of the checkpoint back, and the global random numbers.
+
+        Args:
+            objects: by the names under which :meth:`save_checkpoint` got them.
+
+        Returns:
+            name -> plain value, or the state of an object.
+
+        Raises:
+            CheckpointError: a name under which nothing was saved, or nothing was resumed.
+            ConfigError: an object that has no state.
+        """
+        if not self._saved:
+            raise CheckpointError("restore: this GETA was not resumed.", hint="geta = gt.GETA.resume(path, model, example_inputs)")
+        saved: dict[str, Any] = self._saved["extra"]
+        checkpoint.load_into(objects, saved)
+        if self._optimizer is not None:
+            for group, before in zip(self._optimizer.param_groups, self._saved.get("groups", ()), strict=False):
+                group.update({key: value for key, value in before.items() if key != "params"})
+        random_state.restore(self._saved["random"])
+        return dict(saved)
+
+    @classmethod
+    def resume(
+        cls, path: str | PathLike[str], model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Return a ``GETA`` in the state of a checkpoint; the next :meth:`qasso` call restores the optimizer too.
+
+        Raises:
+            CheckpointError: the file is not a checkpoint, is damaged, or is one of another model, which is then as it was.
+        """
+        state = checkpoint.read(path)
+        # checkpoints from before there was a choice have symmetric codes
+        config = QuantConfig(**{"narrow_range": True, **state["quantize"]}) if state["quantize"] is not None else None
+        options: dict[str, Any] = {"protect": tuple(state["protect"]), "approximate_norms": bool(state.get("approximate_norms", False))}
+        options["dynamic"] = bool(state.get("dynamic", True))
+        try:
+            geta: Self = cls(model, example_inputs, example_kwargs=example_kwargs, quantize=config, **options)  # type: ignore[call-arg]
+        except ConfigError as error:  # the options were right for the model that was saved
+            raise CheckpointError("resume: a checkpoint of another model.", at=path, got=error.what) from error
+        try:
+            checkpoint.restore(model, state, len(geta.groups), path)
+        except BaseException:
+            if geta.quantizers is not None:
+                geta.quantizers.undo()
+            raise
+        geta._analysis.match_codes()
+        geta._pending = state["optimizer"]
+        geta._saved = {"random": state["random"], "extra": state["extra"]}
+        return geta

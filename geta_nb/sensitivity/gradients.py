@@ -1,0 +1,175 @@
+"""What gradients say: which groups matter least, and how much the loss would rise, to second order and without trying it.
+
+For a change delta of a tensor whose gradients are g over batches of N samples each,
+
+    rise ~ N / 2 * mean over batches of <delta, g>**2
+
+which is delta^T F delta / 2 for F the empirical Fisher information of a sample, since gradients of samples vary independently where
+training has settled. delta is Q_b(x) - Q(x) for bits, with Q as it is now, and -x of the groups that go.
+
+Source: Theis et al. 2018, arXiv:1801.05787 (pruning); Dong et al. 2020, arXiv:1911.03852 (bits, with the Hessian in place of F).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from geta_nb.errors import InputError
+from geta_nb.groups import GroupTable
+from geta_nb.qasso import Members
+from geta_nb.quantizers import ActivationQuantizer, fake_quantize
+from geta_nb.sensitivity.losses import Losses
+from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
+
+Floats = NDArray[np.float64]
+
+
+@contextmanager
+def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor] | None = None) -> Iterator[Callable[[int], None]]:
+    """Give a function that fills ``.grad`` of the parameters with that of one batch; all is as before afterwards.
+
+    ``leaves`` fills with further tensors while a batch runs: gradients pass those too.
+    """
+    further = leaves if leaves is not None else []
+    tensors = list({id(p): p for p in parameters if p.is_floating_point()}.values())
+    before = [(p, p.grad, p.requires_grad) for p in tensors]
+
+    def of(number: int) -> None:
+        for p in tensors:
+            p.grad = None
+        with torch.enable_grad():
+            loss = losses.of(number)
+        if not loss.requires_grad:
+            raise InputError("sensitivity: the loss has no gradient.", expected="one that depends on the model", hint='estimate="measured"')
+        found = torch.autograd.grad(loss, [*tensors, *further], allow_unused=True)
+        further.clear()
+        for p, gradient in zip(tensors, found, strict=False):
+            p.grad = gradient
+
+    try:
+        for p in tensors:
+            p.requires_grad_(True)
+        with losses.repeatable():
+            yield of
+    finally:
+        for p, gradient, wanted in before:
+            p.grad = gradient
+            p.requires_grad_(wanted)
+
+
+def group_products(table: GroupTable, parameters: Mapping[str, Tensor], losses: Losses) -> Floats:
+    """Return <x, g> of each group for each batch, [B, G]."""
+    members = Members(table, parameters)
+    rows = []
+    with _gradients(losses, parameters.values()) as fill:
+        for number in tqdm(range(len(losses.batches)), desc="gradients", unit="batch", leave=False):
+            fill(number)
+            rows.append(members.products().per_group.detach().double().cpu())
+    found: Floats = np.nan_to_num(torch.stack(rows).numpy(), posinf=0.0, neginf=0.0)
+    return found
+
+
+def order_of_families(table: GroupTable, parameters: Mapping[str, Tensor], products: Floats | None) -> dict[str, tuple[int, ...]]:
+    """Return family -> its groups, the least salient first: by the root of the mean of <x, g>^2; by |x| where there is no gradient.
+
+    Args:
+        products: [B, G]; None: the loss has no gradient.
+    """
+    norms = Members(table, parameters).square_sums()[0].double().sqrt().cpu().numpy()
+    scores = norms if products is None else np.sqrt((products**2).mean(0))
+    order = {}
+    for family, name in enumerate(table.family_names):
+        groups = np.flatnonzero(table.family_of == family)
+        own = scores[groups] if scores[groups].any() else norms[groups]
+        order[name] = tuple(int(group) for group in groups[np.argsort(own, kind="stable")])
+    return order
+
+
+def estimated(prober: Prober, losses: Losses, probes: Sequence[Probe], products: Floats) -> dict[Probe, float]:
+    """Return the estimated rise of each probe.
+
+    Args:
+        products: <x, g> of each group for each batch, [B, G].
+    """
+    samples = np.array([losses.samples(number) for number in range(len(losses.batches))], dtype=np.float64)
+    of_families = [probe for probe in probes if probe.kind == FAMILY]
+    found = {probe: float((samples * products[:, list(prober.removed(probe))].sum(1) ** 2).mean() / 2) for probe in of_families}
+    asked = [probe for probe in probes if probe.kind != FAMILY]
+    if asked:
+        numbers = {probe: prober.numbers(probe) for probe in asked}
+        dots = _Dots(prober, numbers)
+        rows = []
+        with _gradients(losses, prober.parameters.values(), dots.leaves) as fill, dots.listening():
+            for number in tqdm(range(len(losses.batches)), desc="estimate", unit="batch", leave=False):
+                fill(number)
+                rows.append(dots.take())
+        squares = samples[:, None] * np.nan_to_num(np.array(rows)) ** 2
+        found |= dict(zip(asked, (squares.mean(0) / 2).tolist(), strict=True))
+    return {probe: found[probe] for probe in probes}
+
+
+class _Dots:
+    """<Q_b(x) - Q(x), g> of each probe of bits, for the batch that was just run: weights afterwards, inputs while gradients pass."""
+
+    def __init__(self, prober: Prober, numbers: Mapping[Probe, tuple[Tensor, Tensor, Tensor]]) -> None:
+        self._prober, self._numbers = prober, numbers
+        self._of_inputs: dict[Probe, Tensor] = {}
+        self.leaves: list[Tensor] = []  # inputs that nothing trained made: no gradient would pass them
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Look at the gradients of quantized inputs while inside."""
+        layers = dict.fromkeys(probe.name for probe in self._numbers if probe.kind == INPUT)
+        quantizers = [self._prober.quantizer(Probe(INPUT, layer, 0.0)) for layer in layers]
+        try:
+            for layer, quantizer in zip(layers, quantizers, strict=True):
+                assert isinstance(quantizer, ActivationQuantizer)
+                quantizer.stand_in = partial(self._pass, layer, quantizer)
+            yield
+        finally:
+            for quantizer in quantizers:
+                quantizer.stand_in = None
+
+    def _pass(self, layer: str, quantizer: ActivationQuantizer, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not x.requires_grad:
+            x = x.detach().requires_grad_()
+            self.leaves.append(x)
+        now = fake_quantize(x, quantizer.step_size, quantizer.clip_max, quantizer.exponent, **quantizer.kind._asdict())
+        if x.requires_grad:
+            x.register_hook(partial(self._hear, layer, quantizer, x.detach(), now.detach()))
+        return now
+
+    def _hear(self, layer: str, quantizer: ActivationQuantizer, x: Tensor, now: Tensor, gradient: Tensor) -> None:
+        for probe, numbers in self._numbers.items():
+            if probe.kind == INPUT and probe.name == layer:
+                dot = _dot(x, now, gradient, numbers, quantizer.kind._asdict())
+                self._of_inputs[probe] = self._of_inputs.get(probe, dot.new_zeros(())) + dot
+
+    @torch.no_grad()
+    def take(self) -> list[float]:
+        """Return the products, one for each probe, and forget them."""
+        found, self._of_inputs = self._of_inputs, {}
+        zero = torch.zeros(())
+        parts = [self._of_weight(probe) if probe.kind == WEIGHT else found.get(probe, zero) for probe in self._numbers]
+        return [float(value) for value in torch.stack([part.double().cpu() for part in parts])]
+
+    def _of_weight(self, probe: Probe) -> Tensor:
+        weight, quantizer = self._prober.weight(probe.name), self._prober.quantizer(probe)
+        gradient = self._prober.gradient(probe.name)
+        if gradient is None:
+            return torch.zeros(())
+        return _dot(weight, quantizer(weight), gradient, self._numbers[probe], quantizer.kind._asdict())
+
+
+def _dot(x: Tensor, now: Tensor, gradient: Tensor, numbers: tuple[Tensor, Tensor, Tensor], kind: Mapping[str, bool]) -> Tensor:
+    with torch.no_grad():
+        step, clip, exponent = numbers
+        return ((fake_quantize(x, step, clip, exponent, **kind) - now) * gradient).sum(dtype=torch.float64)

@@ -1,0 +1,80 @@
+"""The loss of a model on the user's batches, batch by batch, with the same random numbers every time. In: a loss. Out: numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from geta_nb.errors import GetaError, InputError
+from geta_nb.quantizers import eval_mode
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+class Losses:
+    """Evaluates a loss.
+
+    Args:
+        model: in its present state.
+        loss: (model, batch) -> scalar tensor, the mean over the batch.
+        batches: gone through once, and kept.
+        seed: of the random numbers that a loss or a model may draw.
+
+    Raises:
+        InputError: no batches, or something that is none.
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Any], seed: int) -> None:
+        if isinstance(batches, Tensor | Mapping | str) or not hasattr(batches, "__iter__"):
+            got = type(batches).__name__
+            raise InputError("sensitivity: these are no batches.", expected="an iterable of batches", got=got, hint="[batch]")
+        if not callable(loss):
+            raise InputError("sensitivity: no loss.", expected="loss(model, batch) -> scalar tensor", got=type(loss).__name__)
+        self.model, self._loss, self.batches, self._seed = model, loss, list(batches), seed
+        if not self.batches:
+            raise InputError("sensitivity: there are no batches.", expected="at least one", got="none", hint="[batch]")
+
+    def __call__(self) -> NDArray[np.float64]:
+        """Return the loss of each batch, [B]; infinity where it is not finite. In eval mode, without gradients."""
+        with torch.no_grad(), self.repeatable():
+            values = torch.stack([self.of(number).detach().double().cpu() for number in range(len(self.batches))])
+        found: NDArray[np.float64] = values.numpy()
+        return np.where(np.isfinite(found), found, math.inf)
+
+    def of(self, number: int) -> Tensor:
+        """Return the loss of one batch, 0-dim.
+
+        Raises:
+            InputError: the loss fails, or is not one number.
+        """
+        try:
+            value = self._loss(self.model, self.batches[number])
+        except GetaError:
+            raise
+        except Exception as error:
+            raise InputError("sensitivity: the loss fails.", at=f"batch {number}", got=f"{type(error).__name__}: {error}") from error
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            got = f"shape {tuple(value.shape)}, {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            expected = "a floating tensor with one element"
+            raise InputError("sensitivity: the loss is not one number.", at=f"batch {number}", expected=expected, got=got)
+        return value.reshape(())
+
+    def samples(self, number: int) -> int:
+        """Return how many samples a batch has: the length of its first tensor."""
+        leaves = [leaf for leaf in pytree.tree_leaves(self.batches[number]) if isinstance(leaf, Tensor) and leaf.dim()]
+        return len(leaves[0]) if leaves else 1
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Eval mode, and the same random numbers as ever; both as before afterwards."""
+        with eval_mode(self.model), torch.random.fork_rng():
+            torch.manual_seed(self._seed)
+            yield
