@@ -6,7 +6,7 @@ gradients; what a plan of bits and groups would cost in loss, the front of loss 
 
 from geta_nb.sensitivity.front import Front, FrontPoint
 from geta_nb.sensitivity.losses import Losses
-from geta_nb.sensitivity.measure import BITS, KEPT, Asked, find_sensitivity
+from geta_nb.sensitivity.measure import BITS, KEPT, Asked, find_sensitivity, real_rises
 from geta_nb.sensitivity.result import Sensitivity
 
-__all__ = ["BITS", "KEPT", "Asked", "Front", "FrontPoint", "Losses", "Sensitivity", "find_sensitivity"]
+__all__ = ["BITS", "KEPT", "Asked", "Front", "FrontPoint", "Losses", "Sensitivity", "find_sensitivity", "real_rises"]

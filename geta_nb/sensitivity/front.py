@@ -18,7 +18,7 @@ from geta_nb.budget import Budget, LayerBudget
 from geta_nb.cost import CostModel
 from geta_nb.errors import ConfigError
 from geta_nb.groups import BoolArray, GroupTable
-from geta_nb.sensitivity.curves import NOTHING, steady
+from geta_nb.sensitivity.curves import NOTHING, linked, steady
 from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, groups_kept
 from geta_nb.views import Shown
 
@@ -187,7 +187,8 @@ class _Walk:
 
 
 def find_front(
-    rises: Mapping[Item, Mapping[float, float]], order: Mapping[str, Sequence[int]], cost: CostModel, table: GroupTable, measure: str
+    rises: Mapping[Item, Mapping[float, float]], order: Mapping[str, Sequence[int]], cost: CostModel, table: GroupTable, measure: str,
+    *, link: Sequence[tuple[float, float]] = (),
 ) -> Front:
     """Return the front.
 
@@ -196,6 +197,7 @@ def find_front(
         order: family -> its groups, the least salient first.
         cost, table: of the network.
         measure: one of :data:`COSTS`.
+        link: see ``Sensitivity``.
     """
     if measure not in COSTS:
         raise ConfigError("front: no such cost.", expected=", ".join(COSTS), got=repr(measure))
@@ -206,7 +208,7 @@ def find_front(
     while (step := _best(walk, curves, risen)) is not None:
         walk.go((step.kind, step.name), step.after)
         risen[step.kind, step.name] += step.rise
-        points.append(_point(walk, risen, step))
+        points.append(_point(walk, risen, step, link, points[-1].rise))
     return Front(tuple(points), measure)
 
 
@@ -226,8 +228,11 @@ def _best(walk: _Walk, curves: Mapping[Item, Mapping[float, float]], risen: Mapp
     return best[1] if best is not None else None
 
 
-def _point(walk: _Walk, risen: Mapping[Item, float], step: Step | None) -> FrontPoint:
+def _point(
+    walk: _Walk, risen: Mapping[Item, float], step: Step | None, link: Sequence[tuple[float, float]] = (), before: float = 0.0
+) -> FrontPoint:
     weights, inputs = walk.bits()
     kept = {name: at for (kind, name), at in walk.at.items() if kind == FAMILY}
     whole = {layer: int(bits) for layer, bits in weights.items()}, {layer: int(bits) for layer, bits in inputs.items()}
-    return FrontPoint(walk.total, math.fsum(risen.values()), *whole, kept, step, walk.measure)
+    rise = linked(link, math.fsum(risen.values()))
+    return FrontPoint(walk.total, rise, *whole, kept, step and step._replace(rise=rise - before), walk.measure)

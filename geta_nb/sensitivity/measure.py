@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -27,9 +27,11 @@ from geta_nb.cost import CostModel
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.groups import GroupTable
 from geta_nb.quantizers import Histogram, Quantizers
+from geta_nb.sensitivity.curves import NOTHING, link_of
+from geta_nb.sensitivity.front import FrontPoint
 from geta_nb.sensitivity.gradients import estimated, group_products, order_of_families
 from geta_nb.sensitivity.losses import Losses
-from geta_nb.sensitivity.probes import Probe, Prober
+from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
 from geta_nb.sensitivity.result import Network, Rise, Sensitivity
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -39,6 +41,8 @@ AFFORDABLE = 2e13
 """Multiply-accumulates up to which "auto" measures: minutes on a few cores."""
 SAMPLE = 24
 """Probes that are measured beside an estimate, to say how well it ranks them."""
+LINKED = 16
+"""Plans of the front that are tried whole."""
 EVERY = 2.0
 """Seconds after which the file is written anew."""
 Floats = NDArray[np.float64]
@@ -100,7 +104,7 @@ def find_sensitivity(
         with kept.writing():
             for probe in tqdm([probe for probe in probes if probe not in kept.rises], desc="sensitivity", unit="probe", leave=False):
                 kept.add(probe, _measured(prober, losses, probe, base))
-        return kept.result(probes)
+            return kept.finish(probes, lambda found: _link(prober, losses, base, found))
     if products is None:
         raise InputError("sensitivity: the loss has no gradient.", expected="one that depends on the model", hint='estimate="measured"')
     rises = {probe: Rise(rise) for probe, rise in estimated(prober, losses, probes, products).items()}
@@ -108,9 +112,51 @@ def find_sensitivity(
     truth = [_measured(prober, losses, probe, base).mean for probe in tqdm(sample, desc="check", unit="probe", leave=False)]
     correlation = _rank_correlation([rises[probe].mean for probe in sample], truth)
     found = replace(start, rises=rises, rank_correlation=correlation, checked=len(sample))
+    found = replace(found, link=_link(prober, losses, base, found))
     if path is not None:
         found.save(path)
     return found
+
+
+def real_rises(
+    table: GroupTable,
+    parameters: Mapping[str, Tensor],
+    quantizers: Quantizers | None,
+    losses: Losses,
+    found: Sensitivity,
+    plans: Iterable[FrontPoint],
+) -> list[Rise]:
+    """Return how much the loss really rises with each plan put into the model whole, before it is trained on; the model is as it was.
+
+    Args:
+        table, parameters, quantizers: of the model.
+        losses: on any batches, not only those that the rises were measured on.
+        found: its order says which groups go.
+        plans: points of its front.
+    """
+    base = losses()
+    prober = Prober(table, parameters, quantizers, found.order, _histograms(quantizers, losses))
+    return [_real(prober, losses, base, plan) for plan in tqdm(list(plans), desc="plans", unit="plan", leave=False)]
+
+
+def _real(prober: Prober, losses: Losses, base: Floats, plan: FrontPoint) -> Rise:
+    sizes = ((WEIGHT, plan.bits), (INPUT, plan.input_bits), (FAMILY, plan.kept))
+    with ExitStack() as changes:
+        for kind, table in sizes:
+            for name, at in table.items():
+                if at != NOTHING[kind]:
+                    changes.enter_context(prober.applied(Probe(kind, name, float(at))))
+        return _rise(losses() - base)
+
+
+def _link(prober: Prober, losses: Losses, base: Floats, found: Sensitivity) -> tuple[tuple[float, float], ...]:
+    """Try plans of the front whole, evenly by the logarithm of what their parts lose alone: what they lose together."""
+    points = [point for point in replace(found, link=()).front().points if 0 < point.rise < math.inf]
+    if not points:
+        return ()
+    logs = np.log([point.rise for point in points])
+    chosen = [points[i] for i in dict.fromkeys(int(np.abs(logs - at).argmin()) for at in np.linspace(logs[0], logs[-1], LINKED))]
+    return link_of((p.rise, _real(prober, losses, base, p).mean) for p in tqdm(chosen, desc="plans", unit="plan", leave=False))
 
 
 def _products(table: GroupTable, parameters: Mapping[str, Tensor], losses: Losses) -> Floats | None:
@@ -140,7 +186,10 @@ def _histograms(quantizers: Quantizers | None, losses: Losses) -> dict[str, Hist
 
 def _measured(prober: Prober, losses: Losses, probe: Probe, base: Floats) -> Rise:
     with prober.applied(probe):
-        rises = losses() - base
+        return _rise(losses() - base)
+
+
+def _rise(rises: Floats) -> Rise:
     several = len(rises) > 1 and bool(np.isfinite(rises).all())
     return Rise(float(rises.mean()), float(rises.std(ddof=1) / math.sqrt(len(rises))) if several else None)
 
@@ -162,6 +211,7 @@ class _Kept:
     def __init__(self, start: Sensitivity, path: Path | None) -> None:
         self._start, self._path, self._written = start, path, time.monotonic()
         self.rises: dict[Probe, Rise] = {}
+        self._link: tuple[tuple[float, float], ...] = ()
         if path is not None and path.exists():
             found = Sensitivity.load(path)
             mine, theirs = ((s.identity, s.estimate, s.order) for s in (start, found))
@@ -172,10 +222,11 @@ class _Kept:
                     hint="another path, or delete the file",
                 )  # fmt: skip
             self.rises.update(found.rises)
+            self._link = found.link
 
     def add(self, probe: Probe, rise: Rise) -> None:
         """Take one in."""
-        self.rises[probe] = rise
+        self.rises[probe], self._link = rise, ()
         if time.monotonic() - self._written > EVERY:
             self._write()
 
@@ -193,9 +244,13 @@ class _Kept:
             self._written = time.monotonic()
 
     def _with(self, rises: Mapping[Probe, Rise]) -> Sensitivity:
-        return replace(self._start, rises=dict(rises))
+        return replace(self._start, rises=dict(rises), link=self._link)
 
-    def result(self, probes: Iterable[Probe]) -> Sensitivity:
-        """Return these rises, in their order."""
-        return self._with({probe: self.rises[probe] for probe in probes})
+    def finish(self, probes: Sequence[Probe], link: Callable[[Sensitivity], tuple[tuple[float, float], ...]]) -> Sensitivity:
+        """Return these rises, in their order, with their link, which is made where the file has none of exactly these."""
+        found = self._with({probe: self.rises[probe] for probe in probes})
+        if not self._link or set(self.rises) != set(probes):
+            found = replace(found, link=link(found))
+            self._link = found.link if set(self.rises) == set(probes) else ()
+        return found
 

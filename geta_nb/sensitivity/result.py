@@ -19,7 +19,7 @@ from geta_nb.budget import Budget
 from geta_nb.cost import CostModel
 from geta_nb.errors import ArtifactError, InputError
 from geta_nb.groups import BoolArray, GroupList, GroupTable, IntArray, family_limits
-from geta_nb.sensitivity.curves import NOTHING, rise_at
+from geta_nb.sensitivity.curves import NOTHING, linked, rise_at
 from geta_nb.sensitivity.front import Front, find_front
 from geta_nb.sensitivity.order import order_by_rise
 from geta_nb.sensitivity.probes import FAMILY, INPUT, KINDS, WEIGHT, Probe
@@ -65,6 +65,7 @@ class Sensitivity(Shown):
         identity: of the network, its weights and the batches.
         rank_correlation: Spearman's, of estimated and measured rises, over ``checked`` of the probes; None where all are measured.
         checked: so many.
+        link: (sum of rises, real rise) of plans that were tried whole: what parts come to together. Empty: their sum.
         network: costs and groups; None until it is bound to a ``GETA`` (``Sensitivity.load(path, geta)``).
     """
 
@@ -76,6 +77,7 @@ class Sensitivity(Shown):
     identity: Mapping[str, Any]
     rank_correlation: float | None = None
     checked: int = 0
+    link: tuple[tuple[float, float], ...] = ()
     network: Network | None = field(default=None, compare=False)
 
     @property
@@ -116,7 +118,10 @@ class Sensitivity(Shown):
         return sorted(rows, key=lambda row: -row[3])
 
     def predict(self, alive: BoolArray, weight_bits: Mapping[str, float], activation_bits: Mapping[str, float]) -> dict[str, float]:
-        """Return what a plan costs in loss, part by part; the prediction is their sum, as if none knew of the others.
+        """Return what a plan costs in loss, part by part; the prediction is their sum.
+
+        Each part alone has the rise that was found for it. Together they come to more: as plans of the front did that were tried whole
+        (``link``), so that all parts are scaled alike.
 
         Args:
             alive: groups that live, bool [G]; counted by family, as if the least salient ones had gone.
@@ -126,7 +131,10 @@ class Sensitivity(Shown):
         Returns:
             "weights of LAYER", "input of LAYER", "groups of FAMILY" -> rise.
         """
-        return dict(self._parts(alive, weight_bits, activation_bits))
+        alone = dict(self._parts(alive, weight_bits, activation_bits))
+        total = math.fsum(alone.values())
+        scale = linked(self.link, total) / total if 0 < total < math.inf else 1.0
+        return {part: rise * scale for part, rise in alone.items()}
 
     def _parts(self, alive: BoolArray, weights: Mapping[str, float], inputs: Mapping[str, float]) -> Iterator[tuple[str, float]]:
         for words, rises, bits, kind in (("weights of", self.by_layer, weights, WEIGHT), ("input of", self.by_input, inputs, INPUT)):
@@ -158,7 +166,7 @@ class Sensitivity(Shown):
         """
         network = self._bound("front")
         rises = {(kind, name): known for kind in KINDS for name, known in self._by(kind).items()}
-        return find_front(rises, self.order, network.cost, network.table, cost)
+        return find_front(rises, self.order, network.cost, network.table, cost, link=self.link)
 
     def suggest(self, max_rise: float, *, cost: str = "relative_bops") -> Budget:
         """Return the budget of least cost whose predicted rise is at most ``max_rise``, in units of the loss.
@@ -179,7 +187,7 @@ class Sensitivity(Shown):
         return {
             "format": FORMAT, "loss": self.loss, "batches": self.batches, "estimate": self.estimate, "identity": dict(self.identity),
             "rank_correlation": self.rank_correlation, "checked": self.checked, "rises": rows,
-            "order": {name: list(groups) for name, groups in self.order.items()},
+            "link": [list(pair) for pair in self.link], "order": {name: list(groups) for name, groups in self.order.items()},
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -227,6 +235,7 @@ class Sensitivity(Shown):
             loss=float(values["loss"]), rises=rises, order={str(k): tuple(map(int, v)) for k, v in values["order"].items()},
             batches=int(values["batches"]), estimate=str(values["estimate"]), identity=dict(values["identity"]),
             rank_correlation=None if correlation is None else float(correlation), checked=int(values["checked"]),
+            link=tuple((float(total), float(real)) for total, real in values["link"]),
         )  # fmt: skip
 
     def of(self, cost: CostModel, table: GroupTable, *, where: object = None) -> Sensitivity:

@@ -17,7 +17,7 @@ from torch import nn
 import geta_nb as gt
 from geta_nb.display.sensitivity import curves_svg
 from geta_nb.errors import ConfigError
-from geta_nb.sensitivity.curves import rise_at, steady
+from geta_nb.sensitivity.curves import link_of, linked, rise_at, steady
 from geta_nb.sensitivity.probes import Probe
 from geta_nb.sensitivity.result import Rise
 from geta_nb.views import find_view
@@ -205,6 +205,15 @@ def test_between_sizes_the_rise_lies_between_and_falls_with_size(rises, at):
     assert found >= 0 and rise_at(rises, at + 0.5, 16.0) <= found + 1e-9 and rise_at(rises, 16.0, 16.0) == 0
     for size, rise in known.items():
         assert rise_at(rises, size, 16.0) == pytest.approx(rise, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.floats(1e-6, 10), st.floats(-0.1, 10)), max_size=6), st.floats(0, 20), st.floats(0, 20))
+def test_together_parts_lose_more_where_their_sum_is_more(pairs, one, other):
+    link = link_of(pairs)
+    low, high = sorted((one, other))
+    assert linked(link, low) <= linked(link, high) * (1 + 1e-9) + 1e-12 and linked(link, 0.0) == 0
+    for total, real in link:
+        assert linked(link, total) == pytest.approx(real, rel=1e-6, abs=1e-9)
 
 
 class _Cells(HTMLParser):

@@ -13,7 +13,8 @@ from torch import nn
 
 import geta_nb as gt
 from geta_nb.errors import ArtifactError, CalibrationError, ConfigError, GetaError, InputError
-from geta_nb.quantizers import fitted_clip, largest_code, parameter_tensors
+from geta_nb.quantizers import Histogram, fitted_clip, largest_code, parameter_tensors
+from geta_nb.sensitivity import Losses, real_rises
 from geta_nb.sensitivity.measure import _rank_correlation
 from geta_nb.sensitivity.probes import Probe, groups_kept
 from geta_nb.sensitivity.result import Rise
@@ -245,6 +246,56 @@ def test_a_loss_without_gradient_is_measured_with_groups_by_size(trained, batche
         geta.sensitivity(batches, errors, estimate="gradient")
 
 
+# parts together
+
+
+@pytest.mark.parametrize("estimate", ["measured", "gradient"])
+def test_what_parts_lose_together_is_what_plans_lost_that_were_tried_whole(geta, batches, estimate):
+    found = geta.sensitivity(batches, loss, estimate=estimate)
+    assert 3 < len(found.link) <= 16
+    plain = gt.Sensitivity(**{**vars(found), "link": ()}).front()
+    tried = [point for point in plain.points if any(point.rise == total for total, _ in found.link)]
+    real = real_rises(geta.groups.table, parameter_tensors(geta.model), geta.quantizers, Losses(geta.model, loss, batches, 0), found, tried)
+    most = 0.0
+    for point, rise in zip(tried, real, strict=True):
+        most = max(most, rise.mean)
+        now = next(other for other in found.front().points if other.cost == point.cost)
+        assert now.rise == pytest.approx(most, abs=1e-6) and now.bits == point.bits
+
+
+def test_real_rises_are_those_of_the_network_changed_whole(geta, measured, batches):
+    point = measured.front().points[len(measured.front().points) // 2]
+    before = state(geta)
+    losses = Losses(geta.model, loss, batches, 0)
+    rise = real_rises(geta.groups.table, parameter_tensors(geta.model), geta.quantizers, losses, measured, [point])[0]
+    assert_same(before, state(geta))
+    twin = copy.deepcopy(geta)
+    gone = []
+    for family, share in point.kept.items():
+        order = measured.order[family]
+        gone += order[: len(order) - groups_kept(share, len(order))]
+    for layer, bits in point.bits.items():
+        if bits < 16:
+            quantizer, most = twin.quantizers.weights[layer], largest_code(bits, signed=True)
+            weight = twin.model[int(layer)].parametrizations.weight.original.detach()
+            kind = {"narrow_range": quantizer.narrow_range}
+            clip = fitted_clip(weight, most, quantizer.clip_max.detach(), quantizer.exponent.detach(), **kind)
+            quantizer.set_range(clip, bits)
+    for layer, bits in point.input_bits.items():
+        if bits < 16:
+            quantizer = twin.quantizers.activations[layer]
+            probe = Probe("input", layer, float(bits))
+            histogram = Histogram()
+            copied = copy.deepcopy(geta)
+            for each in copied.quantizers.activations.values():
+                each.observer = lambda x: None
+            copied.quantizers.activations[layer].observer = histogram
+            mean_loss(copied.model, batches)
+            quantizer.set_range(histogram.fitted_clip(largest_code(probe.at, signed=quantizer.signed)), bits)
+    twin.mask(gone)
+    assert rise.mean == pytest.approx(mean_loss(twin.model, batches) - measured.loss, abs=1e-5)
+
+
 # kept in a file
 
 
@@ -266,8 +317,12 @@ def test_a_stopped_run_goes_on(trained, batches, tmp_path, monkeypatch):
     assert 5 < done < len(whole.rises)
     calls.clear()
     assert geta.sensitivity(batches, lambda m, b: calls.append(1) or loss(m, b), estimate="measured", path=path) == whole
-    # the loss as it is, gradients, histograms of inputs, and what was missing
-    assert len(calls) == len(batches) * (3 + len(whole.rises) - done)
+    # the loss as it is, gradients, histograms of inputs, what was missing, and up to sixteen plans tried whole
+    asked = len(calls) / len(batches) - (3 + len(whole.rises) - done)
+    assert len(whole.link) <= asked <= 16
+    calls.clear()
+    assert geta.sensitivity(batches, lambda m, b: calls.append(1) or loss(m, b), estimate="measured", path=path) == whole
+    assert len(calls) == 3 * len(batches)
 
 
 def test_a_file_of_other_weights_is_refused_and_stays(trained, batches, tmp_path):
