@@ -77,7 +77,9 @@ class FrontPoint(Shown):
             ranges: dict[str, Any] = {key: (b, HIGHEST) for key, b in above.items()}
             if ranges:
                 exceptions[layer] = LayerBudget(**ranges)
-        target: dict[str, Any] = {self.measure: self.cost}
+        # the same sum in another order may end a digit higher
+        cost = self.cost * (1 + 1e-9)
+        target: dict[str, Any] = {self.measure: min(cost, 1.0) if self.measure == "relative_bops" else cost}
         return Budget(
             **target, bit_range=(lowest["bit"], HIGHEST), activation_bit_range=(lowest["activation_bit"], HIGHEST), exceptions=exceptions,
             allocation="uniform",
