@@ -131,7 +131,7 @@ def warn_of_collapse(table: GroupTable, families: Iterable[int], budget: Budget,
                 at=f"{table.family_names[family]}, step {step}", got=f"1 of {int((table.family_of == family).sum())} groups left",
                 hint=f'Budget(..., exceptions={{"{layer}": LayerBudget(max_sparsity={share})}})',
             ),
-            stacklevel=5,
+            stacklevel=6,
         )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def warn_of_no_gradient(table: GroupTable, families: Sequence[int], step: int) -
             got=f"none in {len(layers)} of {len(table.family_names)} families",
             hint=f'gt.GETA(..., protect=("{layers[0]}",)) keeps what is frozen whole',
         ),
-        stacklevel=5,
+        stacklevel=6,
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def warn_of_strays(alive: NDArray[np.bool_], nonzero: NDArray[np.bool_], bank: Q
             expected="weights that the optimizer left", got=" and ".join(parts),
             hint="optimizer.hold() after averaged weights (EMA, SWA) are loaded into the model",
         ),
-        stacklevel=4,
+        stacklevel=3,
     )  # fmt: skip
 
 

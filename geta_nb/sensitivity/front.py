@@ -77,8 +77,9 @@ class FrontPoint(Shown):
             ranges: dict[str, Any] = {key: (b, HIGHEST) for key, b in above.items()}
             if ranges:
                 exceptions[layer] = LayerBudget(**ranges)
-        # the same sum in another order may end a digit higher
-        cost = self.cost * (1 + 1e-9)
+        cost = self.cost * (1 + 1e-9)  # the same sum in another order may end a digit higher
+        digit = 10.0 ** (math.floor(math.log10(cost)) - 5) if cost > 0 else 1.0
+        cost = float(f"{math.ceil(cost / digit) * digit:.6g}")
         target: dict[str, Any] = {self.measure: min(cost, 1.0) if self.measure == "relative_bops" else cost}
         return Budget(
             **target, bit_range=(lowest["bit"], HIGHEST), activation_bit_range=(lowest["activation_bit"], HIGHEST), exceptions=exceptions,

@@ -18,12 +18,14 @@ import traitlets
 from geta_nb.budget import Budget, paths_of
 from geta_nb.cost import FP32_BITS, LayerCost
 from geta_nb.errors import ConfigError, GetaError, RunStateError
+from geta_nb.sensitivity import Sensitivity
 from geta_nb.views import find_view
 from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
 from geta_nb.widgets.budget_lock import check_budget_is_free, lock_words
 from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.panel_assets import joined_module, panel_style
+from geta_nb.widgets.panel_front import front_facts, rises_of_layers
 from geta_nb.widgets.run_checks import facade
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class BudgetPanel(anywidget.AnyWidget):
     Args:
         geta: the network.
         budget: where to begin; None: ``gt.Budget()``.
+        sensitivity: of this network: the panel then shows the predicted rise of the loss beside the costs and for each layer, and the
+            front of both, in which a click loads a plan's budget.
 
     Attributes:
         budget: the budget, a trait: ``panel.observe(f, "budget")`` follows it, and it may be set from Python.
@@ -64,17 +68,22 @@ class BudgetPanel(anywidget.AnyWidget):
     notice = traitlets.Dict({"locked": False, "words": ""}).tag(sync=True)
     budget = traitlets.Instance(Budget)
 
-    def __init__(self, geta: GETA, budget: Budget | None = None) -> None:
+    def __init__(self, geta: GETA, budget: Budget | None = None, *, sensitivity: Sensitivity | None = None) -> None:
         start = Budget() if budget is None else budget
         if not isinstance(start, Budget):
             raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(start).__name__)
         self.geta = facade(geta, "BudgetPanel")
-        self.preview: Preview = geta.preview(start)
+        if sensitivity is not None and not isinstance(sensitivity, Sensitivity):
+            got = type(sensitivity).__name__
+            raise ConfigError("BudgetPanel: not a sensitivity.", expected="what geta.sensitivity(...) returned", got=got)
+        self.sensitivity = sensitivity
+        self.preview: Preview = geta.preview(start, sensitivity=sensitivity)
         self._answering = 0  # the number of the form that is being answered
         self._run: Any = None  # a weak reference to the last run over the network that is known here
         self._noticing, self._opened = threading.RLock(), False
         super().__init__(
-            budget=start, facts=_facts(geta, self.preview), form=form_of(start), result=_answer(start, self.preview, 0),
+            budget=start, facts=_facts(geta, self.preview) | {"front": front_facts(geta, sensitivity)}, form=form_of(start),
+            result=self._answer(start, 0),
         )
         heed_page(self)
         self.observe(self._read_form, "form")
@@ -94,7 +103,7 @@ class BudgetPanel(anywidget.AnyWidget):
         if not hasattr(self, "preview") or budget == getattr(self, "_priced", None):
             return budget
         self._check_free()
-        preview = self.geta.preview(budget)
+        preview = self.geta.preview(budget, sensitivity=self.sensitivity)
         self._check_free()  # pricing takes a while
         self.preview, self._priced = preview, budget
         return budget
@@ -109,15 +118,18 @@ class BudgetPanel(anywidget.AnyWidget):
             return
         if not self._answering:  # set from Python: the form follows
             self.form = form_of(self.budget)
-            self.result = _answer(self.budget, self.preview, 0)
+            self.result = self._answer(self.budget, 0)
         self._notice()
+
+    def _answer(self, budget: Budget, number: int) -> dict[str, Any]:
+        return _answer(budget, self.preview, number) | rises_of_layers(self.geta, self.preview)
 
     def run_changed(self, run: Any) -> None:
         """A run over this network has started, or ended: lock the controls or free them, and say so."""
         if run is not None:
             self._run = weakref.ref(run)
         if self.result["errors"]:
-            self.result = _answer(self.budget, self.preview, self.result["answers"])
+            self.result = self._answer(self.budget, self.result["answers"])
         self._notice()
 
     def _notice(self) -> None:
@@ -143,11 +155,11 @@ class BudgetPanel(anywidget.AnyWidget):
                     self.form = form_of(self.budget)  # the page was too late: it shows again what holds
             finally:
                 self._answering = 0
-        self.result = _answer(self.budget, self.preview, number) | {"errors": errors}
+        self.result = self._answer(self.budget, number) | {"errors": errors}
 
     def refuse(self, error: GetaError) -> None:
         """Show beside the form why a budget from elsewhere was not taken; the last good one stays."""
-        answer = _answer(self.budget, self.preview, self.result.get("answers", 0))
+        answer = self._answer(self.budget, self.result.get("answers", 0))
         self.result = answer | {"errors": {_field_of(error, self.form): str(error)}}
 
     def __repr__(self) -> str:

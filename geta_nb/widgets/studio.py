@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from geta_nb.budget import Budget
     from geta_nb.cost import Report
     from geta_nb.geta import GETA
+    from geta_nb.sensitivity import Sensitivity
 
 REFRESH = 2.0
 """Seconds between two looks of the explorer at the network in training."""
@@ -118,7 +119,8 @@ class Studio(anywidget.AnyWidget):
 
 
 def studio(
-    geta: GETA, step: Callable[..., Any] | None = None, optimizer: Any = None, total_steps: int | None = None, **options: Any
+    geta: GETA, step: Callable[..., Any] | None = None, optimizer: Any = None, total_steps: int | None = None, *,
+    sensitivity: Sensitivity | None = None, **options: Any,
 ) -> Studio:
     """Return explorer, budget panel and live run in one panel; they share one budget.
 
@@ -128,6 +130,7 @@ def studio(
         optimizer: a torch optimizer class (None: AdamW), made with the panel's budget when the run starts; or a function of
             (budget, schedule) that returns ``geta.qasso(...)``; or what ``geta.qasso`` returned, whose budget the panel then shows.
         total_steps: length of the run; needed with a step.
+        sensitivity: what ``geta.sensitivity`` returned, for the predicted rise of the loss in the budget panel.
         options: ``evaluate``, ``every``, ``checkpoint`` of :class:`LiveRun`.
 
     Raises:
@@ -138,7 +141,7 @@ def studio(
     """
     if step is not None and total_steps is None:
         raise ConfigError("studio: the run has no length.", expected="total_steps", hint=HINT)
-    panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None)
+    panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None, sensitivity=sensitivity)
     explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)
     _share_budget(panel, explorer)
     run = None

@@ -174,6 +174,39 @@ def test_the_budget_follows_hand_and_keyboard_and_python_follows_back(lab):
     assert page.get_by_test_id("geta-budget-sparsity").is_disabled()
 
 
+SENSITIVE = """
+from tests.small_nets import IMAGES
+s = t.geta.sensitivity([IMAGES], lambda m, x: m(x).square().mean(), bits=(2, 4, 8), kept=(0.75, 0.5, 0.25))
+panel = gt.BudgetPanel(t.geta, sensitivity=s)
+panel
+"""
+
+
+def test_a_plan_of_the_front_becomes_the_budget_by_click_and_by_keyboard(lab):
+    page = lab("front", SET_UP, SENSITIVE)
+    panel, front, code = (page.get_by_test_id(f"geta-budget{part}") for part in ("", "-front", "-code"))
+    front.wait_for()
+    assert "predicted rise" in page.get_by_test_id("geta-budget-preview").inner_text()
+    plans = page.get_by_test_id("geta-budget-front-plan")
+    assert plans.count() == int(kernel_value(page, "len(panel.facts['front']['points'])"))
+    wanted = plans.count() // 2
+    plans.nth(wanted).click(force=True)
+    page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('relative_bops')")
+    chosen = f"panel.facts['front']['points'][{wanted}]"
+    assert kernel_value(page, f"abs(panel.budget.relative_bops - {chosen}[0]) < 1e-4 * {chosen}[0]") == "True"
+    assert kernel_value(page, "panel.budget == " + code.inner_text()) == "True"
+    save_picture(panel, f"front_{page.theme}")
+    slider = page.get_by_test_id("geta-budget-front-slider")
+    assert slider.input_value() == str(wanted)
+    before = code.inner_text()
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("(text) => document.querySelector('[data-testid=geta-budget-code]').textContent !== text", arg=before)
+    assert "of the BOPs, predicted rise" in slider.get_attribute("aria-valuetext")
+    rises = panel.locator("td.gp-rise")
+    assert rises.count() == panel.locator("tr[data-layer]").count() and any(text.strip() for text in rises.all_inner_texts())
+
+
 # moves the slider as often as it is told, waiting for each answer or not; gives what the number beside it said in the very same moment
 MOVE = """async ([times, wait]) => {
     const find = (id) => document.querySelector(`[data-testid=geta-budget-${id}]`);

@@ -1,7 +1,8 @@
 // The budget panel: a form on the left of what it costs. Python prices; the page only asks, one question at a time.
+import { frontChart } from "./front.js";
 import { layerTable, setValue, valueOf } from "./layers.js";
 import { Newest } from "./sync.js";
-import { keepKeys, bytes, count, make, percent } from "./theme.js";
+import { keepKeys, bytes, count, make, number, percent } from "./theme.js";
 
 const MODES = [["group_sparsity", "a share of all groups"], ["relative_bops", "relative BOPs"], ["size_bytes", "size in bytes"]];
 
@@ -44,12 +45,13 @@ function build(facts) {
   parts.assumption = make("div", { class: "gp-dim" });
   parts.code = make("code", { "data-testid": "geta-budget-code", tabindex: "0" });
   parts.copy = make("button", { type: "button", class: "gp-button", "data-testid": "geta-budget-copy" }, "Copy");
+  parts.front = make("div", { hidden: "" });
   parts.patterns = make("div", { class: "gp-dim" });
   parts.errors = make("div", { class: "gp-error", role: "alert", hidden: "", "data-testid": "geta-budget-error-layers" });
   parts.search = make("input", { type: "search", placeholder: "find a layer", "aria-label": "find a layer", "data-testid": "geta-budget-search" });
   parts.scroll = make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "layers" });
   parts.root = make("div", { class: "geta-view gp-panel gp-budget", role: "region", "aria-label": "budget", "data-testid": "geta-budget" }, null, [
-    make("div", { class: "gp-title" }, "Budget"), parts.notice, parts.grid, parts.totals, parts.assumption,
+    make("div", { class: "gp-title" }, "Budget"), parts.notice, parts.grid, parts.totals, parts.assumption, parts.front,
     make("div", { class: "gp-code" }, null, [parts.code, parts.copy]), parts.patterns, parts.errors,
     make("div", { class: "gp-filter" }, null, [parts.search, make("span", { class: "gp-dim" }, "  bars: grey is the dense fp32 network, blue what this budget leaves")]), parts.scroll,
   ]);
@@ -82,6 +84,14 @@ export function render({ model, el }) {
     ask();
   });
   parts.scroll.append(table.element);
+  const chart = facts.front ? frontChart(facts.front, (index) => {
+    if (parts.root.dataset.locked === "true") return;
+    form = structuredClone(facts.front.points[index][2]);
+    chart.chosen(index);
+    show();
+    ask();
+  }) : null;
+  if (chart) { parts.front.append(chart.element); parts.front.hidden = false; }
 
   function connect(part, read, write) {
     part.slider.addEventListener("input", () => { write(read(part.slider)); setValue(part.field, shown(part)); show(); ask(); });
@@ -170,6 +180,8 @@ export function render({ model, el }) {
     const shares = figures.map(([words, format, name]) => [words, `${format(totals[name])} (${percent(totals[name] / (dense[name] || 1))})`]);
     shares.push(["relative BOPs", percent(totals.relative_bops)], ["groups removed", percent(result.group_sparsity)]);
     if (totals.relative_bops_full !== totals.relative_bops) shares.splice(5, 0, ["with attention", percent(totals.relative_bops_full)]);
+    if (result.rise !== null && result.rise !== undefined) shares.push(["predicted rise", number(result.rise)]);
+    if (chart) chart.show(totals.relative_bops, result.rise);
     parts.totals.replaceChildren(...shares.map(([words, value]) => make("div", { class: "gp-fact" }, null, [make("span", {}, words), make("b", {}, value)])));
     parts.assumption.textContent = result.assumption;
     parts.code.textContent = result.code;
@@ -197,7 +209,8 @@ export function render({ model, el }) {
   keepKeys(parts.root);
   el.append(parts.root);
   showResult();
-  return () => { model.off("change:form", onForm); model.off("change:result", showResult); model.off("change:notice", show); };
+  if (chart) chart.draw();
+  return () => { if (chart) chart.end(); model.off("change:form", onForm); model.off("change:result", showResult); model.off("change:notice", show); };
 }
 
 export default { render };

@@ -6,7 +6,7 @@ const COLUMNS = [["parameters", count], ["bytes", bytes], ["MACs", count], ["BOP
 
 /** A table over `facts.layers`; `change(pattern, values)` is called when an exception is edited. */
 export function layerTable(facts, change) {
-  const head = ["layer", "keep", ...(facts.weights ? ["bits"] : []), "sparsity ≤", "now", ...COLUMNS.map((c) => c[0])];
+  const head = ["layer", "keep", ...(facts.weights ? ["bits"] : []), "sparsity ≤", "now", ...(facts.front ? ["rise"] : []), ...COLUMNS.map((c) => c[0])];
   const table = make("table", { class: "gp-table", "aria-label": "layers and their exceptions" }, null, [
     make("thead", {}, null, [make("tr", {}, null, head.map((words) => make("th", { scope: "col" }, words)))]),
   ]);
@@ -36,10 +36,10 @@ function layerRow(layer, facts, change, most) {
   const low = numberField(`fewest bits of ${layer.name}`, { min: 2, max: 32, step: 1 });
   const high = numberField(`most bits of ${layer.name}`, { min: 2, max: 32, step: 1 });
   const share = numberField(`most sparsity of ${layer.name}`, { min: 0, max: 1, step: 0.05 });
-  const now = make("td", {});
+  const now = make("td", {}), rise = make("td", { class: "gp-rise" });
   const cells = [name, make("td", {}, null, layer.prunable ? [keep] : [])];
   if (facts.weights) cells.push(make("td", {}, null, layer.quantized ? [low, " – ", high] : []));
-  cells.push(make("td", {}, null, layer.prunable ? [share] : []), now);
+  cells.push(make("td", {}, null, layer.prunable ? [share] : []), now, ...(facts.front ? [rise] : []));
   const bars = COLUMNS.map(([, format], i) => barCell(format, layer.dense[i], most[i]));
   const element = make("tr", { "data-layer": layer.name }, null, [...cells, ...bars.map((b) => b.cell)]);
   let others = {};
@@ -70,6 +70,11 @@ function layerRow(layer, facts, change, most) {
       element.title = wrong || "";
       const figures = result.layers[layer.name] || [0, 0, 0, 0, null];
       bars.forEach((bar, i) => bar.show(figures[i]));
+      if (facts.front) {
+        const parts = Object.entries((result.rises || {})[layer.name] || {});
+        rise.textContent = parts.length ? number(parts.reduce((sum, [, value]) => sum + value, 0)) : "";
+        rise.title = parts.map(([words, value]) => `${words}: ${number(value)}`).join("\n");
+      }
       now.textContent = figures[4] === null || figures[4] === undefined ? "–" : `${number(figures[4])} bit`;
     },
   };
