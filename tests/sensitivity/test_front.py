@@ -126,7 +126,8 @@ def test_a_budget_is_that_of_its_plan(cost):
     found = made_up(GETA, 3)
     for point in found.front(cost).points[::5]:
         budget = point.budget
-        assert budget.target == (cost, pytest.approx(point.cost, rel=2e-5)) and budget.target[1] >= point.cost and budget.allocation == "uniform"
+        assert budget.target == (cost, pytest.approx(point.cost, rel=2e-5)) and budget.target[1] >= point.cost
+        assert budget.allocation == "uniform"
         for layer, bits in point.bits.items():
             assert budget.weight_bits(layer) == (bits, 16)
         for layer, bits in point.input_bits.items():
