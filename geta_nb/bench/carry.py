@@ -2,8 +2,7 @@
 
 In: the kept runs, the commit whose code made them, and the code that stands here. Out: the same runs with today's fingerprint, where
 both codes, side by side on this machine, give the same outputs to the last bit. Compared are short runs of every method, column and
-options (512 images, 32 epochs: all stages, falls and cuts), and one of full length for each method in the two hardest columns. A method
-of which one differs keeps its old fingerprint everywhere, so that its runs are made again.
+options (512 images, 32 epochs: all stages, falls and cuts), and GETA once at full length in each of the two hardest columns. A method of which one differs keeps its old fingerprint everywhere, so that its runs are made again.
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from geta_nb.bench.kept_runs import PACKAGE, KeptRun, current_commit, keep_run, 
 from geta_nb.errors import GetaError, InputError
 
 ROOT = PACKAGE.parent
+LONG = "geta"
+"""The method that is compared at full length too."""
 PROBE = Path(__file__).with_name("carry_probe.py")
 
 
@@ -54,9 +55,9 @@ def stale(runs: Iterable[KeptRun]) -> list[KeptRun]:
 
 
 def asks_of(runs: Iterable[KeptRun], *, full: bool = True) -> list[Ask]:
-    """Return what has to be compared: each method, column and options once, and one full length a method in each hard column."""
+    """Return what has to be compared: each method, column and options once, and one full length in each hard column."""
     short = list(dict.fromkeys(_ask(run) for run in runs))
-    longest = {(ask.method, ask.column): replace(ask, full=True) for ask in reversed(short) if ask.column in TUNED_AT}
+    longest = {ask.column: replace(ask, full=True) for ask in reversed(short) if ask.column in TUNED_AT and ask.method == LONG}
     return [*short, *(longest.values() if full else ())]
 
 

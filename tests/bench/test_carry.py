@@ -24,7 +24,7 @@ def test_a_run_of_this_code_is_not_stale():
     assert carry.stale([run("lsq", fingerprint=now), run("lsq"), run("no such row")]) == [run("lsq")]
 
 
-def test_each_method_column_and_options_is_compared_once_and_at_full_length_in_hard_columns():
+def test_each_method_column_and_options_is_compared_once_and_geta_at_full_length_in_hard_columns():
     runs = [run("geta3", bits=3), dataclasses.replace(run("geta3", bits=3), seed=1), run("geta3", "w3.2", bits=3), run("lsq", "a0.8")]
     asks = carry.asks_of(runs)
     assert asks == [
