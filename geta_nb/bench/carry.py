@@ -2,7 +2,8 @@
 
 In: the kept runs, the commit whose code made them, and the code that stands here. Out: the same runs with today's fingerprint, where
 both codes, side by side on this machine, give the same outputs to the last bit. Compared are short runs of every method, column and
-options (512 images, 32 epochs: all stages, falls and cuts), and GETA once at full length in each of the two hardest columns. A method of which one differs keeps its old fingerprint everywhere, so that its runs are made again.
+options (512 images, 32 epochs: all stages, falls and cuts), and GETA once at full length in each of the two hardest columns. A method
+of which one differs keeps its old fingerprint everywhere, so that its runs are made again.
 """
 
 from __future__ import annotations
