@@ -74,8 +74,7 @@ class BudgetPanel(anywidget.AnyWidget):
             raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(start).__name__)
         self.geta = facade(geta, "BudgetPanel")
         if sensitivity is not None and not isinstance(sensitivity, Sensitivity):
-            got = type(sensitivity).__name__
-            raise ConfigError("BudgetPanel: not a sensitivity.", expected="what geta.sensitivity(...) returned", got=got)
+            raise ConfigError("BudgetPanel: not a sensitivity.", expected="geta.sensitivity(...)", got=type(sensitivity).__name__)
         self.sensitivity = sensitivity
         self.preview: Preview = geta.preview(start, sensitivity=sensitivity)
         self._answering = 0  # the number of the form that is being answered

@@ -192,26 +192,30 @@ def lightning_trainer(tmp_path: Path, **options: Any) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_lightning_trains_with_it(precision: str, tmp_path: Path) -> None:
+def lightning_module(geta: gt.GETA) -> Any:
     from lightning.pytorch import LightningModule
 
     class Module(LightningModule):
-        def __init__(self, geta: gt.GETA) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.net, self.geta = geta.model, geta
+            self.net = geta.model
 
         def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
             return self.net(**batch)["loss"]
 
         def configure_optimizers(self) -> Any:
-            optimizer = self.geta.qasso(torch.optim.AdamW, **OPTIONS)
+            optimizer = geta.qasso(torch.optim.AdamW, **OPTIONS)
             return [optimizer], [{"scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS), "interval": "step"}]
 
-    module = Module(compressed())
+    return Module()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_lightning_trains_with_it(precision: str, tmp_path: Path) -> None:
+    geta = compressed()
     trainer = lightning_trainer(tmp_path, precision=precision, accumulate_grad_batches=2)
-    trainer.fit(module, DataLoader(Images(), batch_size=8, shuffle=True))
-    check(module.geta, trainer.optimizers[0])
+    trainer.fit(lightning_module(geta), DataLoader(Images(), batch_size=8, shuffle=True))
+    check(geta, trainer.optimizers[0])
 
 
 def test_a_lightning_module_is_compressed_itself(tmp_path: Path) -> None:
@@ -265,21 +269,9 @@ def test_an_average_that_a_callback_keeps_in_hugging_faces_trainer_is_held(tmp_p
 
 
 def test_lightnings_averaged_weights_are_held(tmp_path: Path) -> None:
-    from lightning.pytorch import LightningModule
     from lightning.pytorch.callbacks import EMAWeightAveraging
 
-    class Module(LightningModule):
-        def __init__(self, geta: gt.GETA) -> None:
-            super().__init__()
-            self.net, self.geta = geta.model, geta
-
-        def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-            return self.net(**batch)["loss"]
-
-        def configure_optimizers(self) -> Any:
-            return self.geta.qasso(torch.optim.AdamW, **OPTIONS)
-
-    module = Module(compressed())
+    geta = compressed()
     trainer = lightning_trainer(tmp_path, callbacks=[EMAWeightAveraging(decay=0.9)])
-    trainer.fit(module, DataLoader(Images(), batch_size=8, shuffle=True))
-    held(module.geta, trainer.optimizers[0])
+    trainer.fit(lightning_module(geta), DataLoader(Images(), batch_size=8, shuffle=True))
+    held(geta, trainer.optimizers[0])
