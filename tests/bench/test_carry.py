@@ -47,8 +47,9 @@ def test_a_method_of_which_one_answer_differs_is_not_carried():
 
 def test_what_another_code_made_is_not_carried():
     runs = [run("lsq", fingerprint="older")]
-    answer = [{"fingerprint": "old", "figures": {}}]
-    assert carry.carried(runs, carry.asks_of(runs), answer * 2, answer * 2, "a = b") == []
+    asks = carry.asks_of(runs)
+    answers = [{"fingerprint": "old", "figures": {}} for _ in asks]
+    assert asks and carry.carried(runs, asks, answers, answers, "a = b") == []
 
 
 def test_a_carried_run_is_read_back_and_others_are_written_as_before(tmp_path):
