@@ -39,11 +39,12 @@ def made() -> dict[str, Any]:
     subnet: Any = geta.construct_subnet()
     report = geta.report(subnet, metrics={"accuracy": {"dense": 0.9, "subnet": 0.88}})
     quantizer = next(iter(geta.quantizers.weights.values())) if geta.quantizers else None
+    sensitivity = geta.sensitivity([inputs], lambda net, x: net(x).square().mean(), bits=(2, 4), kept=(0.5,))
     shown = [
         geta, geta.config, budget, gt.LayerBudget(protect=True), schedule, Rules(), geta.trace, geta.trace.nodes[0], geta.qadg,
         geta.qadg.vertices[1], geta.qadg.branches[0], geta.groups, geta.groups[0], geta.families[0], geta.protected, geta.quantizers,
         quantizer, geta.preview(budget), report.costs, report.costs.dense, optimizer, report, subnet.geta_info,
-        next(iter(subnet.geta_info.formats.values())),
+        next(iter(subnet.geta_info.formats.values())), sensitivity, sensitivity.front(), sensitivity.front().knee,
         LatencyTable((LatencyRow("torch", 1, 2.0, 1.0, 2.0, 2.0, 0.0),), 1, 1, "wall", {}, {}),
     ]  # fmt: skip
     return {"geta": geta, "history": history, "schedule": schedule, "report": report, "shown": shown}
