@@ -221,9 +221,7 @@ def _step(step: Any) -> str:
 def front_svg(front: Any) -> str:
     """Return predicted rise against cost, the cost logarithmic, the knee marked."""
     left, top = 60.0, 30.0
-    # the last steps ruin any network: the picture ends at the first rise ten times that of the middle of the front
-    rises = [point.rise for point in front.points]
-    most = max(min(10 * rises[len(rises) // 2], max(rises)), front.knee.rise) or max(rises) or 1.0
+    most = front.worth_showing
     shown = [point for point in front.points if point.rise <= most]
     costs = [max(point.cost, 1e-12) for point in shown]
     low, high = math.log(min(costs)), math.log(max(costs))

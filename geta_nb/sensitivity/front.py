@@ -113,6 +113,12 @@ class Front(Shown):
         x, y = (x[0] - x) / ((x[0] - x[-1]) or 1.0), (y - y[0]) / ((y[-1] - y[0]) or 1.0)
         return self.points[int(np.argmax(x - y))]
 
+    @property
+    def worth_showing(self) -> float:
+        """Rise at which a picture ends, for the last steps ruin any network: ten times that of the middle plan, the knee at least."""
+        rises = [point.rise for point in self.points]
+        return max(min(10 * rises[len(rises) // 2], max(rises)), self.knee.rise) or max(rises) or 1.0
+
     def within(self, max_rise: float) -> FrontPoint:
         """Return the cheapest plan whose predicted rise is at most ``max_rise``; the whole network where none else is.
 

@@ -32,6 +32,16 @@ from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
 Floats = NDArray[np.float64]
 
 
+class NoGradientError(InputError):
+    """A loss that does not depend on the model as far as autograd can see."""
+
+
+def no_gradient() -> NoGradientError:
+    """Return the error for a loss without gradient."""
+    hint = 'estimate="measured"'
+    return NoGradientError("sensitivity: the loss has no gradient.", expected="one that depends on the model", hint=hint)
+
+
 @contextmanager
 def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor] | None = None) -> Iterator[Callable[[int], None]]:
     """Give a function that fills ``.grad`` of the parameters with that of one batch; all is as before afterwards.
@@ -48,7 +58,7 @@ def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor
         with torch.enable_grad():
             loss = losses.of(number)
         if not loss.requires_grad:
-            raise InputError("sensitivity: the loss has no gradient.", expected="one that depends on the model", hint='estimate="measured"')
+            raise no_gradient()
         found = torch.autograd.grad(loss, [*tensors, *further], allow_unused=True)
         further.clear()
         for p, gradient in zip(tensors, found, strict=False):

@@ -29,7 +29,7 @@ from geta_nb.groups import GroupTable
 from geta_nb.quantizers import Histogram, Quantizers
 from geta_nb.sensitivity.curves import NOTHING, link_of
 from geta_nb.sensitivity.front import FrontPoint
-from geta_nb.sensitivity.gradients import estimated, group_products, order_of_families
+from geta_nb.sensitivity.gradients import NoGradientError, estimated, group_products, no_gradient, order_of_families
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
 from geta_nb.sensitivity.result import Network, Rise, Sensitivity
@@ -106,7 +106,7 @@ def find_sensitivity(
                 kept.add(probe, _measured(prober, losses, probe, base))
             return kept.finish(probes, lambda found: _link(prober, losses, base, found))
     if products is None:
-        raise InputError("sensitivity: the loss has no gradient.", expected="one that depends on the model", hint='estimate="measured"')
+        raise no_gradient()
     rises = {probe: Rise(rise) for probe, rise in estimated(prober, losses, probes, products).items()}
     sample = random.Random(asked.seed).sample(probes, min(SAMPLE, len(probes)))
     truth = [_measured(prober, losses, probe, base).mean for probe in tqdm(sample, desc="check", unit="probe", leave=False)]
@@ -163,9 +163,7 @@ def _products(table: GroupTable, parameters: Mapping[str, Tensor], losses: Losse
     """<x, g> of groups, [B, G]; None where the loss has no gradient."""
     try:
         return group_products(table, parameters, losses)
-    except InputError as error:
-        if "no gradient" not in error.what:
-            raise
+    except NoGradientError:
         return None
 
 

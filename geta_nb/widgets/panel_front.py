@@ -26,8 +26,7 @@ def front_facts(geta: GETA, sensitivity: Sensitivity | None) -> dict[str, Any] |
     if sensitivity is None:
         return None
     front = sensitivity.of(geta.cost, geta.groups.table).front()
-    rises = [point.rise for point in front.points]
-    most = max(min(10 * rises[len(rises) // 2], max(rises)), front.knee.rise) or max(rises) or 1.0
+    most = front.worth_showing
     points = [point for point in front.points if point.rise <= most and point.cost > 0]
     if len(points) > MOST:
         costs = np.log([point.cost for point in points])
