@@ -24,7 +24,7 @@ from geta_nb.files import random_state
 from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
-from geta_nb.qasso import QASSO, Rules, Schedule, ranks, warn_of_strays
+from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
@@ -202,6 +202,7 @@ class GETA(Resumable, Shown):
             forgetting=forgetting,
         )
         qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
+        qasso.pruner.count_samples(self.model)
         if self._pending is not None:
             qasso.load_state_dict(self._pending)
             self._saved["groups"] = self._pending["param_groups"]
@@ -329,6 +330,7 @@ class GETA(Resumable, Shown):
         alive = np.ones(len(self.groups), dtype=bool)
         alive[list(facts.removed)] = False
         target = self._optimizer.n_redundant if self._optimizer is not None else None
+        plan = self._optimizer.plan if self._optimizer is not None else None
         return build_report(
             self.cost,
             alive,
@@ -342,6 +344,8 @@ class GETA(Resumable, Shown):
             metrics=metrics,
             rounding=(facts.round_to, facts.rounded),
             dynamic_axes=info.sizes.dynamic_axes if info is not None and info.sizes is not None else None,
+            predicted_rise=None if plan is None else plan.rise,
+            allocation=None if self._optimizer is None else reasons(self._optimizer),
         )
 
 

@@ -5,20 +5,29 @@ and the :class:`Report` of a subnet.
 """
 
 from geta_nb.cost.allocation import lowest_bits
+from geta_nb.cost.descent import FAMILY, INPUT, KINDS, WEIGHT, Curves, Descent, Item, Step
 from geta_nb.cost.model import CostModel
 from geta_nb.cost.preview import Preview, preview
 from geta_nb.cost.report import Report, build_report
 from geta_nb.cost.totals import FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals, compare_layers
 
 __all__ = [
+    "FAMILY",
     "FP32_BITS",
+    "INPUT",
+    "KINDS",
+    "WEIGHT",
     "CostModel",
     "Costs",
+    "Curves",
+    "Descent",
+    "Item",
     "LayerCost",
     "OperatorCost",
     "ParameterCost",
     "Preview",
     "Report",
+    "Step",
     "Totals",
     "build_report",
     "compare_layers",

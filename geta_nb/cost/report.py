@@ -10,7 +10,7 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Report(Shown):
             cost: ``parameters``, ``size_bytes``, ``macs``, ``relative_bops``; None where nothing was rounded.
         dynamic_axes: of a graph, input -> its axes that need not be of the example's size; None: the model's own classes, which take what
             they take.
+        predicted_rise: of the loss, by rounding and by all groups that went, before training repaired it; None: nothing was planned.
+        allocation: layer -> ``bits`` and ``why``, ``input_bits`` and ``input_why`` where its input is quantized; empty without a run.
         metrics: what the user measured, plain values; one that is not finite is None, with ``<name>_reason`` beside it.
         versions: package -> version.
     """
@@ -57,6 +59,8 @@ class Report(Shown):
     versions: dict[str, str]
     rounding: dict[str, Any] | None = None
     dynamic_axes: dict[str, list[int]] | None = None
+    predicted_rise: float | None = None
+    allocation: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[LayerReport, ...]:
@@ -85,6 +89,8 @@ class Report(Shown):
             "max_abs_difference": self.max_abs_difference,
             "module_kind": self.module_kind,
             "dynamic_axes": self.dynamic_axes,
+            "predicted_rise": self.predicted_rise,
+            "allocation": {layer: dict(found) for layer, found in self.allocation.items()},
             **({"approximate_groups": self.approximate_groups} if self.approximate_groups else {}),
             **({"rounding": dict(self.rounding)} if self.rounding else {}),
             "layers": [{key: _plain(value) for key, value in asdict(row).items()} for row in self.layers],
@@ -119,6 +125,8 @@ def build_report(
     metrics: Mapping[str, Any] | None = None,
     rounding: tuple[int, Sequence[int]] = (1, ()),
     dynamic_axes: Mapping[str, Sequence[int]] | None = None,
+    predicted_rise: float | None = None,
+    allocation: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Report:
     """Return the report of a subnet.
 
@@ -135,6 +143,8 @@ def build_report(
         metrics: name -> number, text, or a mapping or list of such.
         rounding: (round_to, zero groups that live for it).
         dynamic_axes: of a graph, input -> its axes that need not be of the example's size.
+        predicted_rise: of the loss, before training repaired it.
+        allocation: layer -> bits and why.
 
     Raises:
         ConfigError: an unknown kind of module, or a metric that JSON cannot hold.
@@ -155,6 +165,8 @@ def build_report(
         versions=find_versions(),
         rounding=_rounding(cost, alive, weight_bits, activation_bits, *rounding),
         dynamic_axes=None if dynamic_axes is None else {name: list(axes) for name, axes in dynamic_axes.items()},
+        predicted_rise=_finite(predicted_rise),
+        allocation={layer: dict(found) for layer, found in (allocation or {}).items()},
     )
 
 

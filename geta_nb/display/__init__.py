@@ -10,13 +10,13 @@ from __future__ import annotations
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import Costs, Preview, Report, Totals
-from geta_nb.display import config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, sensitivity, subnet, trace
+from geta_nb.display import allocation, config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, sensitivity, subnet, trace
 from geta_nb.geta import GETA
 from geta_nb.graph import Trace, TraceNode
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
 from geta_nb.latency import LatencyTable
 from geta_nb.qadg import QADG, Branch, Vertex
-from geta_nb.qasso import QASSO, Rules, Schedule
+from geta_nb.qasso import QASSO, Allocation, Rules, Schedule
 from geta_nb.quantizers import Quantizer, Quantizers
 from geta_nb.sensitivity import Front, FrontPoint, Sensitivity
 from geta_nb.subnet import SubnetInfo, WeightFormat
@@ -53,6 +53,7 @@ VIEWS.update(
         Quantizer: View(quantizers.quantizer_text, quantizers.quantizer_html, quantizers.quantizer_svg),
         Quantizers: View(quantizers.quantizers_text, quantizers.quantizers_html),
         Rules: View(config.rules_text),
+        Allocation: View(allocation.allocation_text, allocation.allocation_html),
         QASSO: View(optimizer.optimizer_text, optimizer.optimizer_html),
         Totals: View(cost.costs_text, cost.totals_html),
         Costs: View(cost.costs_text, cost.costs_html, cost.costs_svg),

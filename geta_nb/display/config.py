@@ -81,7 +81,7 @@ def budget_html(budget: Budget) -> str:
     ]
     if budget.target is not None:
         joint = budget.allocation == "joint"
-        rows.append(("bits may fall", "to the low end, less far where a layer costs little" if joint else "to the low end in every layer"))
+        rows.append(("bits may fall", "as far as is cheapest in loss, layer by layer" if joint else "to the low end in every layer"))
     exceptions = [(name(pattern), *_exception_cells(layer)) for pattern, layer in budget.exceptions.items()]
     head = ("layers", "protected", "weight bits", "activation bits", "sparsity at most")
     return fragment("Budget", facts(rows), table(head, exceptions, label="exceptions") if exceptions else "")

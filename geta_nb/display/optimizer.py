@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from geta_nb.display.allocation import allocation_part
 from geta_nb.display.charts import Column, Series, bar_table
 from geta_nb.display.markup import cards, details, figure, fragment, note
 from geta_nb.display.theme import BLUE, GREEN, ORANGE
@@ -36,7 +37,7 @@ def optimizer_html(optimizer: Any) -> str:
         parts.append(details("Bits per layer", figure(bits_svg(weight_bits, activation_bits), "bit widths"), opened=True))
     if kept:
         parts.append(details("Kept per family", figure(kept_svg(kept), "share of each family's groups that is kept"), opened=True))
-    return fragment(type(optimizer).__name__, *parts)
+    return fragment(type(optimizer).__name__, *parts, allocation_part(optimizer.plan))
 
 
 def _target_words(target: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from geta_nb.display.allocation import reasons_part
 from geta_nb.display.cost import CAPTION, headline, headline_table
 from geta_nb.display.layers import layers_picture, layers_table
 from geta_nb.display.markup import Cell, Number, Prose, cards, details, facts, figure, fragment, table
@@ -71,6 +72,7 @@ def report_html(report: Any) -> str:
         details("Totals", headline_table(before, after)),
         details("How it was measured", facts(_checks(facts_))),
         details(f"All layers ({count(len(rows))})", layers_table(rows)) if rows else "",
+        reasons_part(facts_.get("allocation") or {}, facts_.get("predicted_rise")),
         details("Versions", _versions(facts_.get("versions") or {})),
     )
 

@@ -165,13 +165,16 @@ def first_difference(name: str, mine: Any, theirs: Any) -> tuple[str, Any, Any] 
     return next((found for pair in pairs if (found := first_difference(*pair)) is not None), None)
 
 
-def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int, counted: Mapping[str, Tensor]) -> None:
+def check_qasso_part(
+    own: Mapping[str, Any], groups: int, quantizers: int, counted: Mapping[str, Tensor], joint: Mapping[str, Any] | None
+) -> None:
     """Check that the ``"qasso"`` part of an optimizer's state is whole, before anything is loaded from it.
 
     Args:
         own: that part.
         groups, quantizers: how many there are.
         counted: what ``own["histograms"]`` has to look like.
+        joint: what ``own["joint"]`` has to look like.
 
     Raises:
         CheckpointError: an entry is missing or of another kind or length; names it.
@@ -189,14 +192,30 @@ def check_qasso_part(own: Mapping[str, Any], groups: int, quantizers: int, count
             continue
         if not isinstance(value, (list, tuple)) or len(value) != quantizers or not all(map(_is_count, value)) or name not in own:
             raise _damaged(name, f"{quantizers} bit widths", repr(value)[:80])
-
-
     found = own.get("histograms")
     wanted = {name: tuple(tensor.shape) for name, tensor in counted.items()}
     entries = found.items() if isinstance(found, dict) else ((None, None),)
     shapes = {name: tuple(value.shape) if isinstance(value, Tensor) else None for name, value in entries}
     if shapes != wanted:
         raise _damaged("histograms", f"tensors of shapes {wanted}", repr(shapes)[:80])
+    _check_joint(own.get("joint"), joint)
+
+
+def _check_joint(found: object, wanted: Mapping[str, Any] | None) -> None:
+    """Check what a joint allocation keeps; what its plan says is checked where it is read."""
+    if wanted is None or not isinstance(found, dict):
+        if wanted is not None or found is not None:
+            raise _damaged("joint", "none" if wanted is None else "the state of a joint allocation", repr(found)[:80])
+        return
+    rises, bounds, gone, samples = (found.get(name) for name in ("rises", "bound_bits", "gone", "samples"))
+    if not isinstance(rises, Tensor) or rises.shape != wanted["rises"].shape:
+        raise _damaged("joint.rises", f"a tensor of {len(wanted['rises'])} quantizers", repr(rises)[:80])
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != len(wanted["bound_bits"]) or not all(map(_is_count, bounds)):
+        raise _damaged("joint.bound_bits", f"{len(wanted['bound_bits'])} bit widths", repr(bounds)[:80])
+    if not isinstance(gone, dict) or gone.keys() != wanted["gone"].keys() or not all(isinstance(rise, float) for rise in gone.values()):
+        raise _damaged("joint.gone", "a rise for each family", repr(gone)[:80])
+    if samples is not None and not _is_count(samples):
+        raise _damaged("joint.samples", "a whole number or none", repr(samples)[:80])
 
 
 def _is_count(value: object) -> bool:

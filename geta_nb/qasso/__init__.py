@@ -5,17 +5,20 @@ groups are zero and every bit width is a whole number within its range.
 """
 
 from geta_nb.qasso import ranks
+from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.distillation import distill
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
 from geta_nb.qasso.holding import warn_of_strays
 from geta_nb.qasso.members import Members
 from geta_nb.qasso.optimizer import QASSO
-from geta_nb.qasso.projection import levels, project_step_size
+from geta_nb.qasso.reasons import reasons
 from geta_nb.qasso.rules import Rules
 from geta_nb.qasso.schedule import Schedule
+from geta_nb.qasso.steps import levels, project_step_size
 
 __all__ = [
     "QASSO",
+    "Allocation",
     "Members",
     "Rules",
     "Schedule",
@@ -23,6 +26,7 @@ __all__ = [
     "levels",
     "project_step_size",
     "ranks",
+    "reasons",
     "split_quantized",
     "uniform_rate",
     "warn_of_strays",

@@ -19,16 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from geta_nb.budget import Budget
-from geta_nb.cost import lowest_bits
 from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
 from geta_nb.files import check_qasso_part
+from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.bundle import Bundle
 from geta_nb.qasso.closures import calls_once, first_known
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
 from geta_nb.qasso.members import Products
-from geta_nb.qasso.plan import find_limits
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
@@ -99,8 +98,6 @@ class QASSO(Shown, torch.optim.Optimizer):
         ranges = [budget.weight_bits(layer) for layer in weights] + [budget.activation_bits(layer) for layer in activations]
         named = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if layer in weights}
         self.bank = QuantizerBank(weights, activations, ranges, tensors=named if self.rules.refit else None)
-        if cost is not None:
-            self.bank.hold_above(*lowest_bits(cost, budget, find_limits(table, budget).fewest_alive()))
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
@@ -258,7 +255,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         bank, done = self.bank, self.steps_done
         if not len(bank):
             return
-        moved = bank.reduce_bound(self.schedule.reductions(done) * self.schedule.bit_reduction)
+        moved = self.pruner.let_fall(done)
         anywhere = self.schedule.stage(done - 1) == WARM_UP
         whole = bundle is not None and len(bundle) == bank.n_trained
         if bundle is not None and whole:
@@ -318,6 +315,11 @@ class QASSO(Shown, torch.optim.Optimizer):
     def schedule_spans(self) -> dict[str, tuple[int, int | None]]:
         """First step and first step after each stage; the cool-down is open."""
         return self.schedule.spans()
+
+    @property
+    def plan(self) -> Allocation | None:
+        """How a cost target is split between bits and groups, and why; None with another target or rules, or before the first plan."""
+        return self.pruner.plan
 
     def progress(self) -> dict[str, Any]:
         """Return a JSON-able snapshot for live views, with the keys of ``qasso.snapshot``; waits for the device when it is called."""
@@ -383,7 +385,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             CheckpointError: a state of another optimizer, model, budget or schedule.
         """
         own = own_part(state_dict, self._identity())
-        check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted())
+        check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted(), self.pruner.joint_state())
         if self._bundle is not None:
             self._bundle.unpack()
         try:
@@ -393,7 +395,6 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.steps_done = int(own["step"])
         self.bank.lower = [int(b) for b in own["lower_bits"]]
         self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
-        self.bank.reduce_bound(self.schedule.reductions(self.steps_done) * self.schedule.bit_reduction)
         self.bank.load_counted(own["histograms"])
         self._watch(fade=False)
         self.pruner.load_state_dict(own)

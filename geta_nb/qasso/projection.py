@@ -21,6 +21,7 @@ from geta_nb.config import MAX_BITS, MIN_BITS
 from geta_nb.errors import GetaWarning
 from geta_nb.qasso import ranks
 from geta_nb.qasso.ranks import agreed
+from geta_nb.qasso.steps import levels, project_step_size
 from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip, largest_code
 
 if TYPE_CHECKING:
@@ -33,30 +34,6 @@ SIGNS = torch.tensor([1.0, -1.0], device="cpu")
 CLIP_FLOOR = 1e-6
 EXPONENT_RANGE = (0.1, 10.0)
 """Outside these no bit width is defined (q_m <= 0) or d under- or overflows. A gradient step may jump there; it is put back."""
-
-
-def levels(bits: Sequence[int] | Tensor, like: Tensor, signs: Sequence[int] | Tensor | int = 1) -> Tensor:
-    """Return 2**(b-s) - 1, the largest code of ``b`` bits of which ``s``, 0 or 1, is the sign's, [L]; dtype and device of ``like``."""
-    wide = torch.as_tensor(bits, dtype=torch.float64, device="cpu") - torch.as_tensor(signs, device="cpu")
-    return (torch.exp2(wide) - 1).to(like.device, like.dtype)
-
-
-def project_step_size(step: Tensor, clip: Tensor, exponent: Tensor, few: Tensor, many: Tensor) -> Tensor:
-    """Return the step nearest to ``step`` whose bit width lies in the range.
-
-        d <- clip(d, q_m**t / (2**(b_u-1) - 1), q_m**t / (2**(b_l-1) - 1))
-
-    Args:
-        step, clip, exponent: d, q_m, t, [L].
-        few, many: :func:`levels` of b_l and of b_u, [L].
-
-    Returns:
-        d, [L]; projecting it again changes nothing.
-
-    Source: arXiv:2502.16638 (PPSG).
-    """
-    top = clip**exponent
-    return torch.minimum(torch.maximum(step, top / many), top / few)
 
 
 class Vectors(NamedTuple):
@@ -92,6 +69,8 @@ class QuantizerBank:
         allowed: the fewest bits of the ranges, [L integers].
         lower, upper: the bit ranges, lists of L integers; ``lower`` may be raised on the way to a cost target.
         bound: the upper bound reached so far, [L integers].
+        aim: where the upper bounds fall to, each evenly, [L integers]; None: all fall alike, to the lower ones.
+        full_reduction: bits of all falls together.
         frozen: the final bits, [L integers], or None while they still move.
     """
 
@@ -114,6 +93,8 @@ class QuantizerBank:
         self.upper = [high for _, high in ranges]
         self.bound = list(self.upper)
         self.frozen: list[int] | None = None
+        self.aim: list[int] | None = None
+        self.full_reduction = 0
         self.histograms: list[Histogram] = []
         self._tensors = None if tensors is None else [tensors[layer] for layer in weights]
         if tensors is not None:
@@ -130,6 +111,15 @@ class QuantizerBank:
         tables = {"weight": weights, "activation": activations}
         found = {(kind, layer): bits for kind, table in tables.items() for layer, bits in table.items()}
         self.lower = [max(low, int(found.get(key, low))) for key, low in zip(self.keys, self.allowed, strict=True)]
+
+    def aim_at(self, bits: Sequence[int]) -> None:
+        """Let the bounds fall to these bits, and keep widths from falling lower."""
+        self.aim, self.lower = list(bits), list(bits)
+
+    def weight(self, index: int) -> Tensor:
+        """Return what a weight quantizer quantizes; only where ranges are fitted anew."""
+        assert self._tensors is not None
+        return self._tensors[index]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All d, q_m and t that train."""
@@ -280,7 +270,12 @@ class QuantizerBank:
 
     def reduced_bound(self, reduction: int) -> list[int]:
         """Return what :meth:`reduce_bound` would set, [L integers]."""
-        return [max(low, high - reduction) for low, high in zip(self.lower, self.upper, strict=True)]
+        plain = [max(low, high - reduction) for low, high in zip(self.lower, self.upper, strict=True)]
+        if self.aim is None:
+            return plain
+        share = min(reduction / self.full_reduction, 1.0) if self.full_reduction else 1.0
+        evenly = [high - math.floor((high - aim) * share + 1e-9) for aim, high in zip(self.aim, self.upper, strict=True)]
+        return [min(now, even, usual) for now, even, usual in zip(self.bound, evenly, plain, strict=True)]
 
     def range_levels(self, like: Tensor, *, anywhere: bool = False) -> tuple[Tensor, Tensor]:
         """Return :func:`levels` of the present lower and upper bit bound, [E] each; made anew only when a bound moved."""
@@ -358,12 +353,7 @@ class QuantizerBank:
         if self._tensors is None or not moved:
             return
         first = len(self._tensors)
-        if self.histograms:
-            counted = ranks.mean(torch.stack([h.counts for h in self.histograms]))
-            extremes = ranks.largest(torch.stack([h.extremes * SIGNS.to(h.extremes) for h in self.histograms]))
-            for histogram, counts, ends in zip(self.histograms, counted, extremes, strict=True):
-                histogram.counts.copy_(counts)
-                histogram.extremes.copy_(ends * SIGNS.to(ends))
+        self.share_histograms()
         self._give_signs_back(moved)
         for i in moved:
             quantizer = self.quantizers[i]
@@ -375,6 +365,15 @@ class QuantizerBank:
                 clip.fill_(seen.fitted_clip(most, float(exponent)))
             clip.clamp_(min=CLIP_FLOOR)
             quantizer.step_size.copy_(clip**exponent / most)
+
+    def share_histograms(self) -> None:
+        """Let all ranks have the mean of what each counted; all ranks must call it."""
+        if self.histograms:
+            counted = ranks.mean(torch.stack([h.counts for h in self.histograms]))
+            extremes = ranks.largest(torch.stack([h.extremes * SIGNS.to(h.extremes) for h in self.histograms]))
+            for histogram, counts, ends in zip(self.histograms, counted, extremes, strict=True):
+                histogram.counts.copy_(counts)
+                histogram.extremes.copy_(ends * SIGNS.to(ends))
 
     def _give_signs_back(self, moved: Sequence[int]) -> None:
         """Let the codes of inputs be negative again where training showed some that calibration had not."""

@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 
 from geta_nb.budget import Budget
+from geta_nb.cost import lowest_bits
 from geta_nb.qasso import ranks
+from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.forgetting import paper_rates, split_quantized, uniform_rate
 from geta_nb.qasso.guard import collapsing_families
+from geta_nb.qasso.joint import JointTarget, Measured, is_joint
 from geta_nb.qasso.members import Elements, Factors, Members, Products
 from geta_nb.qasso.plan import choose_count, count_redundant, find_limits, removal_order
 from geta_nb.qasso.projection import QuantizerBank
+from geta_nb.qasso.rises import Rises
 from geta_nb.qasso.rules import Rules
 from geta_nb.qasso.saliency import family_share, fisher_scores, paper_scores, taylor_scores, without_gradient
+from geta_nb.qasso.samples import Samples
 from geta_nb.qasso.schedule import JointPeriod, Schedule
 from geta_nb.qasso.target import CostTarget
 
@@ -78,7 +83,12 @@ class Pruner:
         self.limits = find_limits(table, budget)
         fixed = count_redundant(self.limits, budget, schedule.joint_steps)
         self.n_redundant = None if budget.target else fixed
-        self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target else None
+        joint = is_joint(budget, rules, bank, cost)
+        self._joint = JointTarget(cost, self.limits, bank, budget, schedule, table.family_names) if joint else None
+        self._rises = Rises(bank) if self._joint is not None else None
+        if cost is not None and self._joint is None:
+            bank.hold_above(*lowest_bits(cost, budget, self.limits.fewest_alive()))
+        self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target and self._joint is None else None
         self._sizes = torch.as_tensor(np.asarray(table.group_size, dtype=np.int64))
         device = self.members.device
         self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
@@ -91,24 +101,38 @@ class Pruner:
         self.collapsing: list[int] = []
         self.unmoved: list[int] = []
         self._named: set[int] = set()
+        self._seen: Tensor | None = None
+        self._samples: Samples | None = None
 
     @property
     def active(self) -> bool:
         """Whether anything will ever be pruned."""
         return self.schedule.joint_steps > 0 and self.n_redundant != 0
 
+    def count_samples(self, model: torch.nn.Module) -> None:
+        """Let ``model``'s next passes, until the next step, say how many samples a step has; only where a plan wants to know."""
+        if self._joint is not None and self._joint.samples is None:
+            self._samples = Samples(model)
+
     def observe(self, step: int) -> Products | None:
         """Return <x, g> of all groups where ``step`` wants them; changes nothing yet."""
-        return self.members.products() if self._observes(step) else None
+        if not self._observes(step):
+            return None
+        self._seen = self._rises.read() if self._rises is not None else None
+        return self.members.products()
 
     def before(self, step: int, products: Products | None) -> None:
         """Take the gradients of ``step`` into account, and choose groups where a period begins."""
+        if self._samples is not None and self._joint is not None:
+            self._joint.samples, self._samples = self._samples.take(), None
         if products is not None:
             seen = products.per_group.to(self.average.dtype)
+            if self._rises is not None and self._seen is not None:
+                self._rises.take_in(self._seen, self.rules.average_decay)
             self.average.lerp_(seen.square() if self.rules.saliency == "fisher" else seen, 1 - self.rules.average_decay)
         period = self.schedule.joint_period(step)
         if self.active and period and period.k == 0:
-            self._choose(period)
+            self._choose(period, step)
         if period and self._elements is not None:
             self._remember(self._elements, uniform_rate(period.k, period.length))
 
@@ -130,7 +154,8 @@ class Pruner:
         if self.rules.saliency == "paper" or not self.active:
             return False
         begin, steps, periods = self.schedule.joint_begin, self.schedule.joint_steps, self.schedule.joint_periods
-        return begin - self.rules.window <= step <= begin + (periods - 1) * steps // periods
+        first = begin if self._joint is None else min(begin, self.schedule.warmup_steps)
+        return first - self.rules.window <= step <= begin + (periods - 1) * steps // periods
 
     def _scores(self) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; the same on all ranks of a distributed run."""
@@ -159,15 +184,36 @@ class Pruner:
         """Return the families without a gradient so far, bool [F] on the CPU."""
         return without_gradient(average, self.members.family_of.cpu(), alive, self.members.n_families)
 
-    def _choose(self, period: JointPeriod) -> None:
+    def let_fall(self, steps_done: int) -> list[int]:
+        """Lower the upper bounds of all bits as far as the schedule says; return the quantizers that it moves."""
+        reductions = self.schedule.reductions(steps_done)
+        if self._joint is not None:
+            if reductions == self.schedule.reductions(steps_done - 1) or self.bank.frozen is not None:
+                return []
+            self._joint.make_plan(self._measured(self._joint), self.alive.cpu().numpy(), steps_done, rest=False)
+        return self.bank.reduce_bound(reductions * self.schedule.bit_reduction)
+
+    @property
+    def plan(self) -> Allocation | None:
+        """How the target is split between bits and groups; None where they share no price, or before the first plan."""
+        return None if self._joint is None else self._joint.plan
+
+    def _measured(self, joint: JointTarget) -> Measured:
+        """Return what gradients have said so far; all ranks must ask. Waits for the device."""
+        assert self._rises is not None
+        return Measured(ranks.mean(self.average.double()).cpu().numpy(), self._rises.at(joint.widths()))
+
+    def _choose(self, period: JointPeriod, step: int) -> None:
         """Choose the redundant groups of this period."""
-        alive = self.alive.cpu().numpy()
-        order = removal_order(self._scores().numpy(), alive, self.limits)
-        last = period.period == self.schedule.joint_periods - 1
-        if self.n_redundant is None:
-            assert self._target is not None
-            chosen = self._target.choose(order, alive, self.schedule.joint_periods - period.period)
+        alive, left = self.alive.cpu().numpy(), self.schedule.joint_periods - period.period
+        if self._joint is not None:
+            rest = step >= self.schedule.projection_end or self.schedule.projection_periods * self.schedule.bit_reduction == 0
+            chosen = self._joint.choose_jointly(self._measured(self._joint), alive, left, step, rest=rest)
+        elif self._target is not None:
+            chosen = self._target.choose(removal_order(self._scores().numpy(), alive, self.limits), alive, left)
         else:
+            assert self.n_redundant is not None
+            order, last = removal_order(self._scores().numpy(), alive, self.limits), left == 1
             wanted = self.n_redundant * (period.period + 1) // self.schedule.joint_periods - int((~alive).sum())
             chosen = choose_count(order, wanted, self.limits, exactly=last)
         redundant = torch.zeros(len(alive), dtype=torch.bool)
@@ -228,10 +274,23 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: living and fading groups, and the average."""
-        return {"alive": self.alive.clone(), "redundant": self.redundant.clone(), "average": self.average.clone()}
+        state = {"alive": self.alive.clone(), "redundant": self.redundant.clone(), "average": self.average.clone()}
+        return {**state, "joint": self.joint_state()}
+
+    def joint_state(self) -> dict[str, Any] | None:
+        """Return what a resumed run needs of a joint allocation; None where bits and groups share no price."""
+        if self._joint is None or self._rises is None:
+            return None
+        return {"rises": self._rises.average.clone(), "bound_bits": list(self.bank.bound), **self._joint.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore :meth:`state_dict`; the bank's lower and frozen bits are in place already."""
+        if self._joint is not None and self._rises is not None:
+            self._rises.average.copy_(state["joint"]["rises"])
+            self.bank.bound = [int(b) for b in state["joint"]["bound_bits"]]
+            self._joint.load_state_dict(state["joint"])
+        else:
+            self.bank.reduce_bound(self.schedule.reductions(int(state["step"])) * self.schedule.bit_reduction)
         device = self.members.device
         self.alive = state["alive"].to(device, torch.bool).clone()
         self.average = state["average"].to(device).clone()

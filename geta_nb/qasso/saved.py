@@ -7,8 +7,9 @@ from typing import Any
 
 from geta_nb.errors import CheckpointError
 from geta_nb.files import first_difference
+from geta_nb.qasso.allocation import Allocation
 
-FORMAT = 3
+FORMAT = 4
 """Version of the ``"qasso"`` part of a state dict."""
 
 
@@ -20,7 +21,7 @@ def own_part(state_dict: Any, identity: Mapping[str, Any]) -> dict[str, Any]:
         identity: what must be the same in the run that loads it.
 
     Raises:
-        CheckpointError: a state of another optimizer, model, budget or schedule.
+        CheckpointError: a state of another optimizer, model, budget or schedule, or a damaged plan.
     """
     own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
     if not isinstance(own, dict) or own.get("format") != FORMAT:
@@ -29,6 +30,9 @@ def own_part(state_dict: Any, identity: Mapping[str, Any]) -> dict[str, Any]:
             expected=f"a 'qasso' part, format {FORMAT}",
             got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
         )
+    plan = own["joint"].get("plan") if isinstance(own.get("joint"), Mapping) else None
+    if plan is not None:
+        Allocation.from_dict(plan)
     for name, mine in identity.items():
         difference = first_difference(name, mine, own.get(name))
         if difference is not None:

@@ -2,7 +2,8 @@
 
 Keys: ``step`` (steps done), ``stage``, ``bits`` and ``activation_bits`` (layer -> bits), ``bit_bound`` (the upper bound of the budget's
 range reached so far), ``kept`` (family -> share of its groups that live), ``zero_groups``, ``fading_groups`` (redundant, not yet zero),
-``n_groups``, ``target`` (what the budget asks for).
+``n_groups``, ``plan`` (how a cost target is split between bits and groups, and why: an ``Allocation`` as a dictionary; None where there is
+none), ``target`` (what the budget asks for).
 """
 
 from __future__ import annotations
@@ -24,5 +25,6 @@ def snapshot(optimizer: Any) -> dict[str, Any]:
         "zero_groups": int((~alive).sum()),
         "fading_groups": int(optimizer.pruner.redundant.sum()),
         "n_groups": len(alive),
+        "plan": None if optimizer.plan is None else optimizer.plan.to_dict(),
         "target": target or {"group_sparsity": budget.group_sparsity, "zero_groups": optimizer.n_redundant},
     }

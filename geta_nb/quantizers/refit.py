@@ -137,11 +137,18 @@ class Histogram:
             levels: L, the largest code.
             exponent: t.
         """
+        return self.fit(levels, exponent)[0]
+
+    def fit(self, levels: float, exponent: float = 1.0) -> tuple[float, float]:
+        """Return the q_m of least squared error, and that error: the mean over the elements that are not zero; (1, 0) if none is.
+
+        From :data:`MANY` codes on nothing is clipped, and the error is d**2 / 12. Waits for the device.
+        """
         largest, _ = self.extremes.tolist()
         if not largest > 0:
-            return 1.0
+            return 1.0, 0.0
         if levels >= MANY:
-            return float(largest)
+            return float(largest), (largest**exponent / levels) ** 2 / 12
         edges = torch.arange(1, BINS + 1, dtype=torch.float64).div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
         counts = self.counts.cpu()
         used = counts.nonzero()[:, 0]
@@ -157,5 +164,6 @@ class Histogram:
         # an outlier is taken to stand at the upper edge of its bin, so that it is never underrated
         errors = torch.where(upper > clips, (upper - clips) ** 2, rounded) @ counts
         # from the top down: of equal errors the widest range wins
-        best = float(clips[len(clips) - 1 - int(errors.flip(0).argmin()), 0])
-        return float(min(best, top) ** (1 / exponent)) if math.isfinite(best) else float(largest)
+        place = len(clips) - 1 - int(errors.flip(0).argmin())
+        best, error = float(clips[place, 0]), float(errors[place] / counts.sum().clamp(min=1e-300))
+        return (float(min(best, top) ** (1 / exponent)) if math.isfinite(best) else float(largest)), error

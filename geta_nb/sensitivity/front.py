@@ -1,42 +1,26 @@
-"""Loss against cost: from the whole network down, always the step that saves most for the loss it costs, until nothing is left to save.
+"""Loss against cost: from the whole network down, step by step as ``cost.Descent`` walks, until nothing is left to save.
 
-In: rises by layer and family, the cost model and the groups. Out: a :class:`Front`, its knee, and a budget for each of its points. A
-step may jump: from 8 bits to 4 at once where 6 saves little, so that each layer is walked down the lower convex hull of its own curve.
+In: rises by layer and family, and the cost model. Out: a :class:`Front`, its knee, and a budget for each of its points.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geta_nb.budget import Budget, LayerBudget
-from geta_nb.cost import CostModel
+from geta_nb.cost import FAMILY, CostModel, Descent, Item, Step
 from geta_nb.errors import ConfigError
-from geta_nb.groups import BoolArray, GroupTable
 from geta_nb.sensitivity.curves import NOTHING, linked, steady
-from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, groups_kept
+from geta_nb.sensitivity.probes import groups_kept
 from geta_nb.views import Shown
 
 COSTS = ("relative_bops", "relative_bops_full", "size_bytes")
 HIGHEST = 16
-Floats = NDArray[np.float64]
-Item = tuple[str, str]
-
-
-class Step(NamedTuple):
-    """One step down: who, from which size to which, what it costs in loss, and what it saves."""
-
-    kind: str
-    name: str
-    before: float
-    after: float
-    rise: float
-    saved: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,61 +126,8 @@ class Front(Shown):
         return found
 
 
-@dataclass(eq=False)
-class _Walk:
-    """Where the walk is: sizes of all items, rates and amounts of the units of the cost."""
-
-    cost: CostModel
-    table: GroupTable
-    measure: str
-    rises: Mapping[Item, Mapping[float, float]]
-    order: Mapping[str, Sequence[int]]
-    at: dict[Item, float] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.at = {item: NOTHING[item[0]] for item in self.rises}
-        self._units = self.cost.units_of(self.measure)
-        self._alive: BoolArray = np.ones(self.table.n_groups, dtype=bool)
-        self._rates = self.cost.rates(self.measure, *self.bits())
-        self._amounts = self.cost.amounts(self.measure, self._alive)
-        self._smaller: dict[tuple[Item, float], Floats] = {}
-
-    def bits(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Bits of weights and of inputs, by layer."""
-        first, second = ({name: at for (kind, name), at in self.at.items() if kind == wanted} for wanted in (WEIGHT, INPUT))
-        return first, second
-
-    @property
-    def total(self) -> float:
-        """Cost now."""
-        return float(self._rates @ self._amounts)
-
-    def saved(self, item: Item, to: float) -> float:
-        """What it would save to make an item smaller."""
-        if item[0] == FAMILY:
-            if (item, to) not in self._smaller:
-                self._smaller[item, to] = self.cost.amounts(self.measure, self._without(item[1], to))
-            return float(self._rates @ (self._amounts - self._smaller[item, to]))
-        ratio = to / self.at[item]
-        return sum(float(self._rates[u] * self._amounts[u]) * (1 - ratio**power) for u, power in self._units.get(item, {}).items())
-
-    def _without(self, family: str, share: float) -> BoolArray:
-        alive, groups = self._alive.copy(), list(self.order[family])
-        alive[groups[: len(groups) - groups_kept(share, len(groups))]] = False
-        return alive
-
-    def go(self, item: Item, to: float) -> None:
-        """Make an item smaller."""
-        if item[0] == FAMILY:
-            self._alive = self._without(item[1], to)
-            self._amounts = self.cost.amounts(self.measure, self._alive)
-            self._smaller.clear()
-        self.at[item] = to
-        self._rates = self.cost.rates(self.measure, *self.bits())
-
-
 def find_front(
-    rises: Mapping[Item, Mapping[float, float]], order: Mapping[str, Sequence[int]], cost: CostModel, table: GroupTable, measure: str,
+    rises: Mapping[Item, Mapping[float, float]], order: Mapping[str, Sequence[int]], cost: CostModel, measure: str,
     *, link: Sequence[tuple[float, float]] = (),
 ) -> Front:
     """Return the front.
@@ -204,44 +135,30 @@ def find_front(
     Args:
         rises: (kind, name) -> size -> rise.
         order: family -> its groups, the least salient first.
-        cost, table: of the network.
+        cost: of the network.
         measure: one of :data:`COSTS`.
         link: see ``Sensitivity``.
     """
     if measure not in COSTS:
         raise ConfigError("front: no such cost.", expected=", ".join(COSTS), got=repr(measure))
     curves = {item: steady(known) for item, known in rises.items()}
-    walk = _Walk(cost, table, measure, curves, order)
-    risen = dict.fromkeys(curves, 0.0)
-    points = [_point(walk, risen, None)]
-    while (step := _best(walk, curves, risen)) is not None:
-        walk.go((step.kind, step.name), step.after)
-        risen[step.kind, step.name] += step.rise
-        points.append(_point(walk, risen, step, link, points[-1].rise))
+    gone = {name: {share: _gone(order[name], share) for share in known} for (kind, name), known in curves.items() if kind == FAMILY}
+    walk = Descent(cost, measure, curves, gone, {item: NOTHING[item[0]] for item in curves})
+    points = [_point(walk, None, measure)]
+    for step in walk.steps():
+        points.append(_point(walk, step, measure, link, points[-1].rise))
     return Front(tuple(points), measure)
 
 
-def _best(walk: _Walk, curves: Mapping[Item, Mapping[float, float]], risen: Mapping[Item, float]) -> Step | None:
-    """Return the step that saves most for each unit of loss; those that cost none come first, the largest saving before others."""
-    best: tuple[tuple[float, float], Step] | None = None
-    for item, known in curves.items():
-        for size, rise in known.items():
-            if size >= walk.at[item] or not math.isfinite(rise):
-                continue
-            saved, more = walk.saved(item, size), rise - risen[item]
-            if saved <= 0:
-                continue
-            worth = (math.inf, saved) if more <= 0 else (saved / more, saved)
-            if best is None or worth > best[0]:
-                best = worth, Step(*item, walk.at[item], size, max(more, 0.0), saved)
-    return best[1] if best is not None else None
+def _gone(groups: Sequence[int], share: float) -> Sequence[int]:
+    return groups[: len(groups) - groups_kept(share, len(groups))]
 
 
 def _point(
-    walk: _Walk, risen: Mapping[Item, float], step: Step | None, link: Sequence[tuple[float, float]] = (), before: float = 0.0
+    walk: Descent, step: Step | None, measure: str, link: Sequence[tuple[float, float]] = (), before: float = 0.0
 ) -> FrontPoint:
     weights, inputs = walk.bits()
     kept = {name: at for (kind, name), at in walk.at.items() if kind == FAMILY}
     whole = {layer: int(bits) for layer, bits in weights.items()}, {layer: int(bits) for layer, bits in inputs.items()}
-    rise = linked(link, math.fsum(risen.values()))
-    return FrontPoint(walk.total, rise, *whole, kept, step and step._replace(rise=rise - before), walk.measure)
+    rise = linked(link, math.fsum(walk.risen.values()))
+    return FrontPoint(walk.total, rise, *whole, kept, step and step._replace(rise=rise - before), measure)

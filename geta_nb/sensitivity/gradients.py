@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from geta_nb.cost import FAMILY, INPUT, WEIGHT
 from geta_nb.errors import InputError
 from geta_nb.groups import GroupTable
 from geta_nb.qasso import Members
 from geta_nb.quantizers import ActivationQuantizer, fake_quantize
 from geta_nb.sensitivity.losses import Losses
-from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
+from geta_nb.sensitivity.probes import Probe, Prober
 
 Floats = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from geta_nb.config import MAX_BITS, MIN_BITS
-from geta_nb.cost import CostModel
+from geta_nb.cost import FAMILY, INPUT, WEIGHT, CostModel
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.groups import GroupTable
 from geta_nb.quantizers import Histogram, Quantizers
@@ -31,7 +31,7 @@ from geta_nb.sensitivity.curves import NOTHING, link_of
 from geta_nb.sensitivity.front import FrontPoint
 from geta_nb.sensitivity.gradients import NoGradientError, estimated, group_products, no_gradient, order_of_families
 from geta_nb.sensitivity.losses import Losses
-from geta_nb.sensitivity.probes import FAMILY, INPUT, WEIGHT, Probe, Prober
+from geta_nb.sensitivity.probes import Probe, Prober
 from geta_nb.sensitivity.result import Network, Rise, Sensitivity
 
 BITS = (2, 3, 4, 5, 6, 8)

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geta_nb.cost import FAMILY, INPUT, WEIGHT
 from geta_nb.groups import GroupTable
 from geta_nb.quantizers import Histogram, Quantizer, Quantizers, fitted_clip, largest_code
-
-WEIGHT, INPUT, FAMILY = KINDS = ("weight", "input", "family")
 
 
 class Probe(NamedTuple):

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from geta_nb.budget import Budget
-from geta_nb.cost import CostModel
+from geta_nb.cost import FAMILY, INPUT, KINDS, WEIGHT, CostModel
 from geta_nb.errors import ArtifactError, InputError
 from geta_nb.groups import BoolArray, GroupList, GroupTable, IntArray, family_limits
 from geta_nb.sensitivity.curves import NOTHING, linked, rise_at
 from geta_nb.sensitivity.front import Front, find_front
 from geta_nb.sensitivity.order import order_by_rise
-from geta_nb.sensitivity.probes import FAMILY, INPUT, KINDS, WEIGHT, Probe
+from geta_nb.sensitivity.probes import Probe
 from geta_nb.views import Shown
 
 FORMAT = "geta-nb sensitivity 1"
@@ -166,7 +166,7 @@ class Sensitivity(Shown):
         """
         network = self._bound("front")
         rises = {(kind, name): known for kind in KINDS for name, known in self._by(kind).items()}
-        return find_front(rises, self.order, network.cost, network.table, cost, link=self.link)
+        return find_front(rises, self.order, network.cost, cost, link=self.link)
 
     def suggest(self, max_rise: float, *, cost: str = "relative_bops") -> Budget:
         """Return the budget of least cost whose predicted rise is at most ``max_rise``, in units of the loss.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from geta_nb.display.allocation import allocation_part
 from geta_nb.display.markup import cards, figure, fragment, note
 from geta_nb.display.training import percent_or_number, training_picture
 from geta_nb.display.wording import bits, clean, count, number, percent
@@ -61,6 +62,7 @@ def run_html(run: Any) -> str:
         ("groups zero", percent(last["zero_groups"] / groups) if groups and last.get("zero_groups") is not None else "–", ""),
     ]
     parts = [cards(head), figure(run_svg(run), "stages, loss and metrics, bits of each layer, what each family keeps")]
+    parts.append(allocation_part(getattr(run.optimizer, "plan", None)))
     if run.error is not None:
         parts.insert(0, note(f"{type(run.error).__name__}: {run.error}"))
     return fragment("Training run", *parts)

@@ -15,6 +15,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from geta_nb.display.allocation import comes_to, what
 from geta_nb.display.training import rows_by_module
 from geta_nb.widgets.history import TABLES
 from geta_nb.widgets.live_static import last_metrics, run_schedule
@@ -51,6 +52,8 @@ class LiveView(anywidget.AnyWidget):
     def __init__(self, run: Any) -> None:
         self.run, self.watched = run, False
         self._lock, self._sent_step, self._sent_at, self._saliency_at = threading.RLock(), -1, 0.0, 0.0
+        self._plan: Any = None
+        self._words: list[list[str]] = []
         self._rows: list[list[np.ndarray[Any, Any]]] = []
         self._beginnings = run.beginnings
         super().__init__(setup=self._describe())
@@ -106,7 +109,15 @@ class LiveView(anywidget.AnyWidget):
         spans = [[stage, first, end] for stage, (first, end) in schedule.spans().items()] if schedule else []
         names = self.run.history.names
         rows = {key: list(rows_by_module(found, MAX_ROWS)) for key, found in zip(TABLES, names, strict=True)}
-        return {"total": self.run.total_steps, "spans": spans, "rows": rows}
+        return {"total": self.run.total_steps, "spans": spans, "rows": rows, "plan": self._plan_words()}
+
+    def _plan_words(self) -> list[list[str]]:
+        """Return the plan, the dearest part first: whose, what it comes to, why; worked out once for each plan."""
+        plan = getattr(self.run.optimizer, "plan", None)
+        if plan is not self._plan:
+            rows = sorted(plan.rows, key=lambda row: -row.rise)[:MAX_ROWS] if plan is not None else []
+            self._plan, self._words = plan, [[what(row), comes_to(row), row.why] for row in rows]
+        return self._words
 
     def _row_indices(self) -> list[list[np.ndarray[Any, Any]]]:
         """For each table the positions of the names that each row is the mean of."""

@@ -42,7 +42,8 @@ def test_a_cost_target_is_met_and_missed_with_one_group_less(measure, share, per
 def test_bits_that_a_choice_relied_on_do_not_fall_under_it():
     cost = convolutional_cost()
     target = 0.6 * cost.size_bytes(np.ones(14, dtype=bool), dict.fromkeys(("conv1", "conv2", "head"), 16))
-    run = compress(config=WEIGHTS, budget=Budget(size_bytes=target), schedule=Schedule(0, 1, 1, 9, 3, 0), lr_quant=0.0)
+    budget = Budget(size_bytes=target, allocation="uniform")
+    run = compress(config=WEIGHTS, budget=budget, schedule=Schedule(0, 1, 1, 9, 3, 0), lr_quant=0.0)
 
     @torch.no_grad()
     def coarser():
@@ -70,7 +71,9 @@ def test_a_target_above_the_bit_bound_lowers_bits_that_pruning_cannot_make_up_fo
     least[[0, 6]] = True
     target = cost.size_bytes(least, dict.fromkeys(("conv1", "conv2", "head"), 5))
     # the bound stays at 16 (falls of 0 bits), and with lr_quant 0 so do the bits
-    run = compress(config=WEIGHTS, budget=Budget(size_bytes=target), schedule=Schedule(0, 3, 1, 6, 2, 0), lr_quant=0.0)
+    run = compress(
+        config=WEIGHTS, budget=Budget(size_bytes=target, allocation="uniform"), schedule=Schedule(0, 3, 1, 6, 2, 0), lr_quant=0.0
+    )
     run.train(12)
     assert cost.size_bytes(run.optimizer.group_mask, run.optimizer.bit_widths()) <= target
     assert set(run.optimizer.bit_widths().values()) == {5}

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import tensor
 
-from geta_nb.qasso.projection import CLIP_FLOOR, QuantizerBank, levels, project_step_size
+from geta_nb.qasso.projection import CLIP_FLOOR, QuantizerBank
+from geta_nb.qasso.steps import levels, project_step_size
 from geta_nb.quantizers.fake_quant import bit_width
 from geta_nb.quantizers.modules import WeightQuantizer
 

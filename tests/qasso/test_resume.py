@@ -195,7 +195,7 @@ def test_a_state_of_another_version_or_of_other_parameter_groups_is_refused() ->
     geta = gt.GETA(cnn(), IMAGES, quantize=None)
     optimizer = geta.qasso(torch.optim.SGD, lr=0.1, **options)
     state = optimizer.state_dict()
-    with pytest.raises(CheckpointError, match=r"(?s)format 3.*got: +format 1"):
+    with pytest.raises(CheckpointError, match=r"(?s)format 4.*got: +format 1"):
         optimizer.load_state_dict({**state, "qasso": {**state["qasso"], "format": 1}})
     weights = list(geta.model.parameters())
     split = geta.qasso(torch.optim.SGD([{"params": weights[:2]}, {"params": weights[2:]}], lr=0.1), **options)

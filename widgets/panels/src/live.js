@@ -48,8 +48,12 @@ function build() {
   parts.note = make("div", { class: "gp-note", role: "alert", "data-testid": "geta-live-note", hidden: "" });
   for (const name of ["stages", "curves", "saliency", "strips"]) parts[name] = make("canvas", { role: "img", class: "gp-canvas" });
   parts.stripBox = make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "bits and kept shares over time" }, null, [parts.strips]);
+  parts.plan = make("details", { class: "gp-plan", "data-testid": "geta-live-plan", hidden: "" }, null, [
+    make("summary", {}, "Why each layer has its width"),
+    make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "plan of bits and groups" }, null, [make("table", { class: "gp-table gp-why" })]),
+  ]);
   parts.root = make("div", { class: "geta-view gp-panel gp-live", "data-testid": "geta-live", role: "region", "aria-label": "training run" }, null, [
-    make("div", { class: "gp-head" }, null, [parts.status, bar]), parts.numbers, parts.note, parts.stages, parts.curves, parts.saliency, parts.stripBox,
+    make("div", { class: "gp-head" }, null, [parts.status, bar]), parts.numbers, parts.note, parts.stages, parts.curves, parts.saliency, parts.stripBox, parts.plan,
   ]);
   return parts;
 }
@@ -78,6 +82,7 @@ export function render({ model, el }) {
     const saliency = model.get("saliency");
     parts.saliency.hidden = !(saliency && saliency.groups);
     if (!parts.saliency.hidden) parts.saliency.setAttribute("aria-label", `saliency of groups: ${drawSaliency(parts.saliency, theme, axis, saliency)}`);
+    showPlan(parts.plan, setup.plan || []);
     const key = JSON.stringify(theme);
     if (drawn.version !== log.version || drawn.width !== width || drawn.theme !== key) {
       const strips = stripsOf(setup.rows);
@@ -124,6 +129,17 @@ export function render({ model, el }) {
     resized.disconnect();
     unwatch();
   };
+}
+
+/** One row for each layer and family: whose, what it comes to, why. */
+function showPlan(box, rows) {
+  const key = JSON.stringify(rows);
+  if (box.dataset.shown === key) return;
+  box.dataset.shown = key;
+  box.hidden = !rows.length;
+  const head = make("tr", {}, null, ["what", "comes to", "why"].map((word) => make("th", { scope: "col" }, word)));
+  const lines = rows.map((row) => make("tr", {}, null, row.map((word) => make("td", {}, word))));
+  box.querySelector("table").replaceChildren(make("thead", {}, null, [head]), make("tbody", {}, null, lines));
 }
 
 function showWords(parts, now, setup, asked) {

@@ -1,0 +1,95 @@
+"""What it costs in loss to round a layer to so many bits, from gradients that are there anyway.
+
+In: weights and quantizers after a backward pass. Out: for each quantizer and bit width a rise of the loss, in the unit of <x, g>^2.
+
+To second order, and with F the empirical Fisher information of batches, rounding changes the loss by half the mean of <delta, g>^2 over
+batches, as removing a group does with delta = -x. Errors of rounding vary independently of each other, so that mean is mse * E, for mse the
+mean squared error at the bits in question and E = sum of g^2 over the tensor. Of a weight, E is read off its gradient. The gradient of an
+input is gone by the time of the step, but what matters of it is in the gradient of the step size: each element adds its g times the part of
+a step that rounding took from it, which is uniform in -1/2 .. 1/2, so that E = 12 * mean of (dL/dd)^2, whatever the present width (tried on
+weights, where both are there). So one number a step and quantizer says what all widths would cost, under autocast, accumulation and over
+processes as gradients are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from geta_nb.qasso import ranks
+from geta_nb.qasso.projection import QuantizerBank
+from geta_nb.quantizers import Histogram, largest_code
+
+COUNTED = 1 << 16
+"""Elements of a weight that its error is taken from."""
+FITTED = (2, 3, 4, 5, 6)
+"""Bits of which the error is fitted; each further bit quarters it."""
+
+
+class Rises:
+    """The running mean of E, the sum of g^2 over what each quantizer quantizes.
+
+    Args:
+        bank: all quantizers.
+    """
+
+    def __init__(self, bank: QuantizerBank) -> None:
+        self._bank, self._first = bank, len(bank) - len(bank.histograms)
+        self.average = torch.zeros(len(bank), device=bank.step_sizes[0].device)
+        sizes = torch.tensor([p.numel() for p in bank.step_sizes[self._first :]], dtype=torch.int64, device="cpu")
+        self._owners = torch.repeat_interleave(sizes).to(self.average.device)
+
+    def read(self) -> Tensor:
+        """Return E of each quantizer now, [L]; 0 where no gradient is."""
+        weights = [_gradient(self._bank.weight(i)) for i in range(self._first)]
+        steps = [_gradient(p).view(-1) for p in self._bank.step_sizes[self._first :]]
+        norms = [norm.to(self.average) for norm in torch._foreach_norm(weights)] if weights else []
+        found = torch.stack(norms).square() if norms else self.average[:0]
+        if not steps:
+            return found
+        squares = torch.cat([step.to(self.average) for step in steps]).square()
+        sums = self.average.new_zeros(len(steps)).index_add_(0, self._owners, squares)
+        return torch.cat([found, 12 * sums])
+
+    def take_in(self, seen: Tensor, decay: float) -> None:
+        """Let the mean move towards what was read."""
+        self.average.lerp_(seen, 1 - decay)
+
+    def at(self, widths: Sequence[Sequence[int]]) -> list[dict[int, float]]:
+        """Return bits -> mean of <Q_b(x) - x, g>^2 of each quantizer; the same on all ranks, which must all ask. Waits for the device.
+
+        Args:
+            widths: bits that are asked for, of each quantizer.
+        """
+        self._bank.share_histograms()
+        errors = [self._errors(i) for i in range(len(self._bank))]
+        energies = ranks.mean(self.average.double()).tolist()
+        return [{b: energy * _at(row, b) for b in asked} for asked, row, energy in zip(widths, errors, energies, strict=True)]
+
+    def _errors(self, index: int) -> list[float]:
+        """Return the mean squared error of a quantizer at each of :data:`FITTED`."""
+        bank, quantizer = self._bank, self._bank.quantizers[index]
+        if index < self._first:
+            weight = bank.weight(index).detach()
+            histogram = Histogram(weight.device, most=COUNTED)
+            histogram(weight)
+        else:
+            histogram = bank.histograms[index - self._first]
+        exponent = float(quantizer.exponent.detach())
+        return [histogram.fit(largest_code(bits, signed=quantizer.signed), exponent)[1] for bits in FITTED]
+
+
+def _at(errors: Sequence[float], bits: int) -> float:
+    """Return the error at any bits from those at :data:`FITTED`: each bit more quarters it, each bit less makes it four times as large."""
+    nearest = min(max(bits, FITTED[0]), FITTED[-1])
+    return errors[FITTED.index(nearest)] * 4.0 ** (nearest - bits)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient, dense; zeros where there is none."""
+    found = parameter.grad
+    if found is None:
+        return torch.zeros_like(parameter)
+    return found.coalesce().values() if found.is_sparse else found
