@@ -17,7 +17,7 @@ from geta_nb.errors import BudgetError
 from geta_nb.views import Shown
 
 DEFAULT_SPARSITY = 0.5
-ALLOCATIONS = ("joint", "uniform")
+ALLOCATIONS = ("joint", "cost", "uniform")
 
 
 def paths_of(name: str) -> Iterator[str]:
@@ -85,8 +85,10 @@ class Budget(Shown):
         exceptions: pattern of whole layer or module paths -> :class:`LayerBudget`; later patterns win, field by field.
         relative_bops: target instead of ``group_sparsity``: BOPs (paper's counting) over those of the dense fp32 model, 0 .. 1.
         size_bytes: target instead of ``group_sparsity``: weights of the finished network, in bytes.
-        allocation: how a cost target is split between bits: ``"joint"``: a layer that costs little keeps more bits than the low end of its
-            range, one for each factor of four that it is cheaper than the dearest one; ``"uniform"``: all layers may fall to the low end.
+        allocation: how a cost target is split: ``"joint"``: bits of each layer and groups of each family together, by the rise of the loss
+            for what is saved, measured during the run (with the default rules; others measure nothing and split as ``"cost"``);
+            ``"cost"``: a layer that costs little keeps more bits than the low end of its range, one for each factor of four that it is
+            cheaper than the dearest one, and groups do the rest; ``"uniform"``: all layers may fall to the low end.
 
     Raises:
         BudgetError: two targets, a value out of range, an exception that is no ``LayerBudget``.

@@ -88,6 +88,9 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
     {"refit": False}, {"tie": "never"}, {"signed": True}, {"narrow_range": True}, {"granularity": "channel"}, {"learn_exponent": False},
     {"allocation": "uniform"}, {"lr_quant": 1e-4}, {"stages": "late"}, {"saliency": "taylor"}, {"sparing": 0.0},
 )  # fmt: skip
+JOINT_BITS = {"bit_range": [2, 16], "activation_bit_range": [2, 16]}
+COUNTED = ({"weight_counts": 1.0, "input_counts": 4.0}, {"weight_counts": 4.0, "input_counts": 16.0})
+"""How often rises by rounding count, other than by default."""
 CLOSE: tuple[Mapping[str, Any], ...] = ({}, {"saliency": "taylor"}, {"granularity": "channel"}, {"lr_quant": 1e-4})
 """The defaults, and the changes that one seed cannot tell from them."""
 
@@ -126,6 +129,10 @@ ROWS: Mapping[str, Row] = {
     **{f"narrow{b}": _narrow(b, chosen) for b, chosen in ((2, {"start": "error"}), (3, {}), (4, {"lr_step": 3e-4}))},
     **{f"geta{b}": _geta(b) for b in (2, 3, 4, 6)},
     "geta": Row("GETA, this package's defaults", GETA, "geta"),
+    "joint": Row(
+        "GETA, bits and groups jointly, 2 to 16 bits", GETA, "geta", JOINT_BITS, _tried(JOINT_BITS, COUNTED),
+        repeated=_tried(JOINT_BITS, ({}, *COUNTED)),
+    ),
     "again": Row("GETA's widths and bits (geta3), trained from scratch", AGAIN, "geta_again", {"bits": 3}, repeated=({"bits": 3},)),
     "paper": Row("GETA, the paper's rules and settings", GETA, "geta", {"paper": True}),
     "lsq": _other(
@@ -159,7 +166,7 @@ COMPRESSED = tuple(name for name, row in ROWS.items() if row.kind not in (DENSE_
 """Rows of the table below the dense network."""
 CREDIT = "zeros scattered over the weights are counted as free, which ordinary devices cannot skip; its weights alone are quantized"
 
-UNIFORM, DEFAULTS = ("geta2", "geta3", "geta4", "geta6"), "geta"
+UNIFORM, DEFAULTS, JOINT = ("geta2", "geta3", "geta4", "geta6"), "geta", "joint"
 
 
 def _of_kind(kind: str) -> tuple[str, ...]:
@@ -203,14 +210,15 @@ def leaders(validated: Accuracies, done: Iterable[Planned]) -> dict[str, list[st
 def second_wave(leading: Mapping[str, Iterable[str]]) -> list[Planned]:
     """Return the further test runs that the leaders ask for, column by column.
 
-    In the columns that all rows have, seeds 1 and 2 for GETA's defaults, the leaders and all narrower quantized networks; in the further
-    columns all seeds for GETA's defaults and the leaders. All rows stay in the table: the choice spends seeds, it hides nothing.
+    In the columns that all rows have, seeds 1 and 2 for GETA's defaults and its joint row, the leaders and all narrower quantized networks;
+    in the further columns all seeds for GETA's two rows and the leaders. All rows stay in the table: the choice spends seeds and hides
+    nothing.
     """
     runs: list[Planned] = []
     for column in (*FIRST, *SECOND):
         if column.name in leading:
             more, seeds = ((), SEEDS) if column in SECOND else (_of_kind(NARROW), SEEDS[1:])
-            rows = dict.fromkeys((DEFAULTS, *leading[column.name], *more))
+            rows = dict.fromkeys((DEFAULTS, JOINT, *leading[column.name], *more))
             runs += [Planned(row, column.name, seed) for row in rows for seed in seeds]
     return runs
 

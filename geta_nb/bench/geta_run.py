@@ -75,9 +75,9 @@ def quantizers(*, paper: bool, activations: bool) -> QuantConfig:
     return QuantConfig.paper(activations=activations) if paper else QuantConfig(activations=activations)
 
 
-def allocation(*, paper: bool) -> str:
-    """Return how a cost target is split between layers: by the paper all have one range."""
-    return "uniform" if paper else "joint"
+def allocation(*, paper: bool, one_bound: bool = False) -> str:
+    """Return how a cost target is split between layers: by the paper all have one range; ``one_bound``: by cost alone, down to it."""
+    return "uniform" if paper else "cost" if one_bound else "joint"
 
 
 def _options(rules: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def settings_of(
     of_budget, of_quantizers, of_optimizer = _sorted_options(changed)
     schedule = STAGES[stages](total) if stages else Schedule.for_steps(total)
     schedule = schedule if bits is None else schedule_down_to(bits, schedule)
-    budget = Budget(relative_bops=relative_bops, **ranges, **{"allocation": allocation(paper=paper), **of_budget})
+    how = allocation(paper=paper, one_bound=bits is not None)
+    budget = Budget(relative_bops=relative_bops, **ranges, **{"allocation": how, **of_budget})
     quantize = replace(quantizers(paper=paper, activations=activations), **of_quantizers)
     return Settings(run, budget, quantize, schedule, {**(PAPER_RULES if paper else {}), **of_optimizer})
 

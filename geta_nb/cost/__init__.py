@@ -4,7 +4,7 @@ In: operators and parameters as products of group extents, and a budget. Out: a 
 and the :class:`Report` of a subnet.
 """
 
-from geta_nb.cost.allocation import lowest_bits
+from geta_nb.cost.allocation import ENOUGH, lowest_bits
 from geta_nb.cost.descent import FAMILY, INPUT, KINDS, WEIGHT, Curves, Descent, Item, Step
 from geta_nb.cost.model import CostModel
 from geta_nb.cost.preview import Preview, preview
@@ -12,6 +12,7 @@ from geta_nb.cost.report import Report, build_report
 from geta_nb.cost.totals import FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals, compare_layers
 
 __all__ = [
+    "ENOUGH",
     "FAMILY",
     "FP32_BITS",
     "INPUT",

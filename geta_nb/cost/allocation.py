@@ -1,7 +1,7 @@
 """How few bits each layer may come to: more of them where they cost next to nothing. Between a budget and whoever needs its bit ranges.
 
-In: the cost model and a budget. Out: the fewest bits of each quantizer. With ``allocation="joint"`` and a cost target, layer l, which costs
-c_l when nothing is pruned, may fall to
+In: the cost model and a budget. Out: the fewest bits of each quantizer. With ``allocation="cost"`` and a cost target (and
+with ``"joint"``, as long as nothing is measured) layer l, which costs c_l when nothing is pruned, may fall to
 
     b_l = b + round(log2(c_max / c_l) / 2),    at most :data:`ENOUGH` and the upper end of its range
 
@@ -40,7 +40,7 @@ def lowest_bits(cost: CostModel, budget: Budget, fewest: BoolArray) -> tuple[dic
     inputs = [op.activation for op in cost.operators] + [op.weight for op in cost.operators if op.attention]
     w_bits = {layer: float(budget.weight_bits(layer)[0]) for layer in dict.fromkeys(weights) if layer is not None}
     a_bits = {layer: float(budget.activation_bits(layer)[0]) for layer in dict.fromkeys(inputs) if layer is not None}
-    if budget.allocation == "joint" and budget.target is not None:
+    if budget.allocation != "uniform" and budget.target is not None:
         (measure, goal), least = budget.target, (dict(w_bits), dict(a_bits))
         of_weights, of_inputs = _costs(cost, by_bytes=budget.size_bytes is not None)
         for layer, more in _more_bits(of_weights).items():

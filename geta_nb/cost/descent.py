@@ -58,7 +58,8 @@ class Descent:
         self, cost: CostModel, measure: str, curves: Curves, gone: Mapping[str, Mapping[float, Indices]], start: Mapping[Item, float],
         alive: BoolArray | None = None,
     ) -> None:
-        self._cost, self._measure, self._curves, self._gone = cost, measure, curves, gone
+        self._cost, self._measure, self._curves = cost, measure, curves
+        self._gone = {name: {size: np.asarray(groups, dtype=np.int64) for size, groups in known.items()} for name, known in gone.items()}
         self.at, self.risen = {item: start[item] for item in curves}, dict.fromkeys(curves, 0.0)
         self.alive: BoolArray = np.ones(cost.n_groups, dtype=bool) if alive is None else alive.copy()
         self._units = cost.units_of(measure)
@@ -83,7 +84,7 @@ class Descent:
     def saved_without(self, groups: Indices) -> float:
         """What it would save if these groups, which live, went too."""
         alive = self.alive.copy()
-        alive[list(groups)] = False
+        alive[np.asarray(groups, dtype=np.int64)] = False
         return self._saved_by(alive)
 
     def _saved_by(self, alive: BoolArray) -> float:
@@ -98,7 +99,7 @@ class Descent:
 
     def _without(self, family: str, size: float) -> NDArray[np.bool_]:
         alive = self.alive.copy()
-        alive[list(self._gone[family][size])] = False
+        alive[self._gone[family][size]] = False
         return alive
 
     def steps(self) -> Iterator[Step]:

@@ -94,6 +94,7 @@ def preview(
     given = {"weight bits": weight_bits, "input bits": activation_bits}
     uniform = budget.allocation == "uniform" or budget.target is None
     low = "at the low end of their range" if uniform else "at their lowest, which is more where a layer costs little"
+    low += ", until the run has measured what they are worth" if budget.allocation == "joint" and not uniform else ""
     sources = [f"{name} {low if bits is None else 'as given'}" for name, bits in given.items()]
     if groups is not None:
         alive = ~group_flags(groups, cost.n_groups, "preview")

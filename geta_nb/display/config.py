@@ -71,6 +71,12 @@ def budget_text(budget: Budget) -> str:
     return _call(budget, values) + exceptions
 
 
+_FALLS = {
+    "joint": "as far as is cheapest in loss, layer by layer", "cost": "to the low end, less far where a layer costs little",
+    "uniform": "to the low end in every layer",
+}  # fmt: skip
+
+
 def budget_html(budget: Budget) -> str:
     """Return target, ranges and the table of exceptions."""
     rows: list[tuple[str, Cell]] = [
@@ -80,8 +86,7 @@ def budget_html(budget: Budget) -> str:
         ("kept groups are a multiple of", number(budget.round_to)),
     ]
     if budget.target is not None:
-        joint = budget.allocation == "joint"
-        rows.append(("bits may fall", "as far as is cheapest in loss, layer by layer" if joint else "to the low end in every layer"))
+        rows.append(("bits may fall", _FALLS[budget.allocation]))
     exceptions = [(name(pattern), *_exception_cells(layer)) for pattern, layer in budget.exceptions.items()]
     head = ("layers", "protected", "weight bits", "activation bits", "sparsity at most")
     return fragment("Budget", facts(rows), table(head, exceptions, label="exceptions") if exceptions else "")

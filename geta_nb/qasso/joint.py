@@ -9,7 +9,7 @@ than what stayed. Once the last fall is done, bits rest and groups alone close w
 
 Two weights stand for what a rise before training does not know (docs/fashion.md has what was measured). A group counts (all / living) times
 its own rise for the groups of its family that live by then: those that stay have to do the work of those that went. And a rise by rounding
-counts :data:`COUNTS` times: a network makes up for groups that fade, less for weights that are coarse, least for inputs that are.
+counts several times (``Rules``): a network makes up for groups that fade, less for weights that are coarse, least for inputs that are.
 
 Source of the second-order rise: Theis et al. 2018, arXiv:1801.05787 (groups); of one metric for both: Zandonati et al. 2023,
 arXiv:2302.07612. The rest is ours.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from geta_nb.budget import Budget
-from geta_nb.cost import FAMILY, INPUT, WEIGHT, Descent, Item, Step
+from geta_nb.cost import ENOUGH, FAMILY, INPUT, WEIGHT, Descent, Item, Step
 from geta_nb.qasso.allocation import Allocation, AllocationRow, Move
 from geta_nb.qasso.plan import Bools, Floats, Ints, Limits, choose_for_cost, give_back, removal_order
 from geta_nb.qasso.projection import QuantizerBank
@@ -35,11 +35,9 @@ from geta_nb.qasso.target import CostTarget
 if TYPE_CHECKING:
     from geta_nb.cost import CostModel
 
-COUNTS: Mapping[str, float] = {WEIGHT: 4.0, INPUT: 16.0, FAMILY: 1.0}
-"""How often a rise counts, by kind."""
 STOPS = 16
 """Sizes of a family that the walk looks at; groups between them go in their order."""
-WIDTHS = (2, 3, 4, 5, 6, 7, 8, 12)
+WIDTHS = (2, 3, 4, 5, 6, 7, ENOUGH)
 """Bit widths that it looks at, besides the ends of a range."""
 
 
@@ -69,6 +67,7 @@ class JointTarget(CostTarget):
     Args:
         cost, limits, bank, budget, schedule: as for :class:`CostTarget`.
         families: their names.
+        rules: how often rises count.
 
     Attributes:
         plan: the last one; None: none yet.
@@ -76,10 +75,12 @@ class JointTarget(CostTarget):
     """
 
     def __init__(
-        self, cost: CostModel | None, limits: Limits, bank: QuantizerBank, budget: Budget, schedule: Schedule, families: Sequence[str]
+        self, cost: CostModel | None, limits: Limits, bank: QuantizerBank, budget: Budget, schedule: Schedule, families: Sequence[str],
+        rules: Rules,
     ) -> None:
         super().__init__(cost, limits, bank, budget, schedule)
         self._families = list(families)
+        self._counts = {WEIGHT: rules.weight_counts, INPUT: rules.input_counts, FAMILY: 1.0}
         self.plan: Allocation | None = None
         self.samples: int | None = None
         self._gone = dict.fromkeys(self._families, 0.0)  # rise of the groups that went, as it was when they were chosen
@@ -129,9 +130,9 @@ class JointTarget(CostTarget):
     def make_plan(self, measured: Measured, alive: Bools, step: int, *, rest: bool) -> Floats:
         """Make :attr:`plan` anew, and return the price of each living group, [G]: the cheapest go first."""
         bits = self._bit_curves(measured, rest=rest)
-        walk, taken, prices = self._descend(bits, measured, alive)
+        walk, taken, prices = self._descend(bits, self._starts(rest=rest), measured, alive)
         if rest and walk.total > self.goal:  # groups alone cannot close it
-            walk, taken, prices = self._descend(self._bit_curves(measured, rest=False), measured, alive)
+            walk, taken, prices = self._descend(self._bit_curves(measured, rest=False), self._starts(rest=False), measured, alive)
         widths = [int(walk.at[item]) for item in self._items()]
         self._bank.aim_at(widths)
         self.plan = self._described(walk, taken, measured, alive, step)
@@ -140,18 +141,23 @@ class JointTarget(CostTarget):
     def _items(self) -> list[Item]:
         return [(WEIGHT if kind == "weight" else INPUT, layer) for kind, layer in self._bank.keys]
 
+    def _starts(self, *, rest: bool) -> list[int]:
+        """Return the bits that the walk starts from: the present bound, but no more than :data:`ENOUGH` unless bits rest."""
+        bound, allowed = self._bank.bound, self._bank.allowed
+        return list(bound) if rest else [min(now, max(ENOUGH, low)) for now, low in zip(bound, allowed, strict=True)]
+
     def _bit_curves(self, measured: Measured, *, rest: bool) -> dict[Item, dict[float, float]]:
-        """Return item -> bits -> rise from the present bound on."""
+        """Return item -> bits -> rise from where the walk starts."""
         found: dict[Item, dict[float, float]] = {}
-        for item, top, rises in zip(self._items(), self._bank.bound, measured.bits, strict=True):
-            found[item] = {} if rest else {float(b): COUNTS[item[0]] * (rise - rises[top]) for b, rise in rises.items() if b < top}
+        for item, top, rises in zip(self._items(), self._starts(rest=rest), measured.bits, strict=True):
+            found[item] = {} if rest else {float(b): self._counts[item[0]] * (rise - rises[top]) for b, rise in rises.items() if b < top}
         return found
 
     def _descend(
-        self, bits: dict[Item, dict[float, float]], measured: Measured, alive: Bools
+        self, bits: dict[Item, dict[float, float]], starts: Sequence[int], measured: Measured, alive: Bools
     ) -> tuple[Descent, dict[Item, Move], Floats]:
         """Walk down to the target; return the walk, the last step of each item, and the price of each group, [G]."""
-        curves, start = dict(bits), {item: float(top) for item, top in zip(self._items(), self._bank.bound, strict=True)}
+        curves, start = dict(bits), {item: float(top) for item, top in zip(self._items(), starts, strict=True)}
         gone: dict[str, dict[float, Ints]] = {}
         increments = np.full(len(alive), np.inf)
         for family, name in enumerate(self._families):
@@ -168,7 +174,7 @@ class JointTarget(CostTarget):
         prices, steps, highest = np.full(len(alive), np.inf), walk.steps(), 0.0
         while walk.total > self.goal and (step := next(steps, None)) is not None:
             item = (step.kind, step.name)
-            taken[item] = _move(step)
+            taken[item] = self._move(step)
             highest = max(highest, step.rise / step.saved)
             if step.kind == FAMILY:
                 groups = gone[step.name][step.after]
@@ -228,10 +234,9 @@ class JointTarget(CostTarget):
             last = move(taken.get(item)) or (old.last if old is not None else None)
             rise = float(unit * (self._gone[name] + walk.risen[item]))
             step_down = walk.next_step(item)
-            further = None if step_down is None else _move(step_down)
+            further = None if step_down is None else self._move(step_down)
             rows.append(AllocationRow(*item, size, int(totals[family]), rise, last, move(further)))
         return Allocation(step, self.name, self.goal, float(walk.total), self.samples, tuple(rows))
 
-
-def _move(step: Step) -> Move:
-    return Move(int(step.before), int(step.after), step.rise / COUNTS[step.kind], step.saved)
+    def _move(self, step: Step) -> Move:
+        return Move(int(step.before), int(step.after), step.rise / self._counts[step.kind], step.saved)

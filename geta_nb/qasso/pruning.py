@@ -84,7 +84,7 @@ class Pruner:
         fixed = count_redundant(self.limits, budget, schedule.joint_steps)
         self.n_redundant = None if budget.target else fixed
         joint = is_joint(budget, rules, bank, cost)
-        self._joint = JointTarget(cost, self.limits, bank, budget, schedule, table.family_names) if joint else None
+        self._joint = JointTarget(cost, self.limits, bank, budget, schedule, table.family_names, rules) if joint else None
         self._rises = Rises(bank) if self._joint is not None else None
         if cost is not None and self._joint is None:
             bank.hold_above(*lowest_bits(cost, budget, self.limits.fewest_alive()))

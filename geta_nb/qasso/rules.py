@@ -25,6 +25,8 @@ class Rules(Shown):
         refit: fit ranges anew, by least squared error, whenever a bit width falls.
         tie: where the gradient of a step size goes that cannot become smaller: ``"bound"``: to the clip value and the exponent while the
             width stands at its upper bound; ``"frozen"``: once the width is fixed; ``"never"``: nowhere (the paper).
+        weight_counts, input_counts: how often a rise of the loss by rounding weights or inputs counts beside one by removing groups, where
+            bits and groups share one price, > 0.
         average_decay: decay of the moving average of <x, g> or its square, per step, 0 <= decay < 1.
         eta, zeta: the paper's constants of the descent law, 0 .. 1.
         shrink: the paper's beta, 0 < beta < 1.
@@ -41,6 +43,8 @@ class Rules(Shown):
     sparing: float = 0.5
     refit: bool = True
     tie: str = "bound"
+    weight_counts: float = 2.0
+    input_counts: float = 8.0
     average_decay: float = 0.98
     eta: float = 0.999
     zeta: float = 0.9
@@ -50,6 +54,10 @@ class Rules(Shown):
         for name, known in (("saliency", SALIENCIES), ("forgetting", FORGETTINGS), ("tie", TIES)):
             if getattr(self, name) not in known:
                 raise ConfigError(f"Rules: no such {name}.", expected=" or ".join(map(repr, known)), got=repr(getattr(self, name)))
+        for name in ("weight_counts", "input_counts"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ConfigError(f"Rules: {name} is a factor.", expected="a number > 0", got=repr(value))
         limits = {"sparing": True, "average_decay": self.average_decay < 1, "eta": True, "zeta": True, "shrink": 0 < self.shrink < 1}
         for name, inside in limits.items():
             value = getattr(self, name)

@@ -220,7 +220,7 @@ def test_finished_runs_are_skipped_and_stale_ones_made_again(folder, tmp_path, m
 
     monkeypatch.setattr(fashion_table, "what_decides", changed)
     assert fashion_table.main([*arguments, "--kept"]) == 0
-    assert "4 of 73 runs." in capsys.readouterr().out, "stale runs are not in the table"
+    assert "4 of 77 runs." in capsys.readouterr().out, "stale runs are not in the table"
     assert fashion_table.main(arguments) == 0
     assert [method for method, *_ in made[16:]] == ["djpq"] * 2 * len(FIRST)
     assert len(kept_runs.read_runs(tmp_path / "runs.jsonl")) == 16

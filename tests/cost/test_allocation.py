@@ -66,7 +66,7 @@ def test_preview_and_run_rest_on_the_same_bits():
     model = net()
     geta = gt.GETA(model, torch.randn(2, 1, 12, 12), quantize=gt.QuantConfig(activations=True))
     geta.calibrate([torch.randn(8, 1, 12, 12)])
-    budget = gt.Budget(relative_bops=0.006, bit_range=(2, 16), activation_bit_range=(3, 16))
+    budget = gt.Budget(relative_bops=0.006, bit_range=(2, 16), activation_bit_range=(3, 16), allocation="cost")
     preview = geta.preview(budget)
     assert "more where a layer costs little" in preview.assumption
     schedule = gt.Schedule(1, 10, 5, 9, 3, 3, joint_start=3)
@@ -106,5 +106,5 @@ def _fewest(geta):
 
 
 def test_an_unknown_allocation_is_refused():
-    with pytest.raises(BudgetError, match=r"(?s)allocation.*'joint' or 'uniform'"):
+    with pytest.raises(BudgetError, match=r"(?s)allocation.*'joint' or 'cost' or 'uniform'"):
         gt.Budget(allocation="equal")

@@ -16,7 +16,8 @@ from tests.cost.nets import alive_without, three_layers
 
 KEYS = {
     "group_sparsity", "target_group_sparsity", "bit_widths", "activation_bit_widths", "parameters", "macs", "size_bytes", "relative_bops",
-    "relative_bops_full", "max_abs_difference", "module_kind", "dynamic_axes", "layers", "metrics", "versions",
+    "relative_bops_full", "max_abs_difference", "module_kind", "dynamic_axes", "predicted_rise", "allocation", "layers", "metrics",
+    "versions",
 }  # fmt: skip
 
 

@@ -32,7 +32,7 @@ targets = st.one_of(
 )
 budgets = st.builds(
     lambda target, **others: gt.Budget(**target, **others), targets, bit_range=bit_ranges, activation_bit_range=bit_ranges,
-    round_to=st.integers(1, 64), allocation=st.sampled_from(["joint", "uniform"]),
+    round_to=st.integers(1, 64), allocation=st.sampled_from(["joint", "cost", "uniform"]),
     exceptions=st.dictionaries(st.text(max_size=20), layers, max_size=4),
 )
 
