@@ -5,7 +5,7 @@ and the :class:`Report` of a subnet.
 """
 
 from geta_nb.cost.allocation import ENOUGH, lowest_bits
-from geta_nb.cost.descent import FAMILY, INPUT, KINDS, WEIGHT, Curves, Descent, Item, Step
+from geta_nb.cost.descent import FAMILY, INPUT, KINDS, WEIGHT, Descent, Item, Step
 from geta_nb.cost.model import CostModel
 from geta_nb.cost.preview import Preview, preview
 from geta_nb.cost.report import Report, build_report
@@ -20,7 +20,6 @@ __all__ = [
     "WEIGHT",
     "CostModel",
     "Costs",
-    "Curves",
     "Descent",
     "Item",
     "LayerCost",

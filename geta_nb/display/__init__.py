@@ -23,6 +23,7 @@ from geta_nb.subnet import SubnetInfo, WeightFormat
 from geta_nb.views import VIEWS, View
 
 __all__ = [
+    "allocation",
     "charts",
     "layout",
     "markup",

@@ -12,6 +12,7 @@ import geta_nb as gt
 from geta_nb.display.qadg import qadg_svg
 from geta_nb.display.training import training_picture
 from geta_nb.latency.table import LatencyRow, LatencyTable
+from geta_nb.qasso.allocation import Allocation, AllocationRow, Move
 from geta_nb.qasso.rules import Rules
 from geta_nb.views import VIEWS, find_view
 from tests.display.checks import check_inert, check_one_line, check_svg, svg_texts
@@ -45,6 +46,7 @@ def made() -> dict[str, Any]:
         geta.qadg.vertices[1], geta.qadg.branches[0], geta.groups, geta.groups[0], geta.families[0], geta.protected, geta.quantizers,
         quantizer, geta.preview(budget), report.costs, report.costs.dense, optimizer, report, subnet.geta_info,
         next(iter(subnet.geta_info.formats.values())), sensitivity, sensitivity.front(), sensitivity.front().knee,
+        Allocation(3, "relative_bops", 0.1, 0.09, 2, (AllocationRow("weight", "0", 4, 16, 0.1, Move(5, 4, 0.05, 0.2), None),)),
         LatencyTable((LatencyRow("torch", 1, 2.0, 1.0, 2.0, 2.0, 0.0),), 1, 1, "wall", {}, {}),
     ]  # fmt: skip
     return {"geta": geta, "history": history, "schedule": schedule, "report": report, "shown": shown}
