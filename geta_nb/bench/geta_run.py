@@ -129,7 +129,8 @@ def compress(model: nn.Module, run: Run, budget: Budget, *, masked: bool = False
         **options: of :func:`train`.
 
     Returns:
-        ``accuracy`` of the cut network, ``masked_accuracy`` if asked for, ``seconds`` of training, and the report's facts for a table.
+        ``accuracy`` of the cut network, ``masked_accuracy`` if asked for, ``seconds`` of training, ``predicted_rise`` where bits and groups
+        shared a price, and the report's facts for a table.
     """
     trained = train(model, run, budget, **options)
     subnet = trained.geta.construct_subnet()
@@ -137,7 +138,8 @@ def compress(model: nn.Module, run: Run, budget: Budget, *, masked: bool = False
     kept = ("max_abs_difference", "module_kind", "group_sparsity", "relative_bops", "relative_bops_full", "macs", "size_bytes")
     measured = {"seconds": trained.seconds, "accuracy": run.evaluate(subnet)}
     measured |= {"masked_accuracy": run.evaluate(trained.geta.model)} if masked else {}
-    return measured | {key: facts[key] for key in (*kept, "bit_widths", "activation_bit_widths")}
+    planned = {"predicted_rise": facts["predicted_rise"]} if facts["predicted_rise"] is not None else {}
+    return measured | planned | {key: facts[key] for key in (*kept, "bit_widths", "activation_bit_widths")}
 
 
 class Settings(NamedTuple):
@@ -198,7 +200,8 @@ def compress_task(
         task, relative_bops, seed=seed, activations=activations, bits=bits, paper=paper, **changed
     )
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
-    return checked(as_result(facts, {"max_abs_difference": facts["max_abs_difference"]}), relative_bops, run.total_steps)
+    notes = {key: facts[key] for key in ("max_abs_difference", "predicted_rise") if key in facts}
+    return checked(as_result(facts, notes), relative_bops, run.total_steps)
 
 
 def as_result(facts: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, Any]:

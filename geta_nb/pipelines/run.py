@@ -145,7 +145,7 @@ class Run:
                 bar.update()
                 epoch_ends = done % per_epoch == 0
                 if done % every == 0 or epoch_ends:
-                    history.append(_snapshot(optimizer, done, loss) | (measure(model, task.evaluate) if epoch_ends else {}))
+                    history.append(_snapshot(optimizer, done, loss, history) | (measure(model, task.evaluate) if epoch_ends else {}))
                     bar.set_postfix_str(f"{history[-1]['stage']} loss {history[-1]['loss']:.3g}", refresh=False)
                 if epoch_ends or time.monotonic() - saved > self.save_seconds:
                     self._save(name, model, optimizer, done, history, geta)
@@ -190,9 +190,12 @@ def measure(model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]])
         return evaluate(model)
 
 
-def _snapshot(optimizer: torch.optim.Optimizer, done: int, loss: torch.Tensor) -> dict[str, Any]:
+def _snapshot(optimizer: torch.optim.Optimizer, done: int, loss: torch.Tensor, history: History) -> dict[str, Any]:
     progress = optimizer.progress() if isinstance(optimizer, QASSO) else {"step": done, "stage": "dense"}
-    return progress | {"loss": float(loss)}
+    plan = progress.get("plan")
+    # a plan is kept where it is new: between two of them it would fill the file with itself
+    told = plan is not None and any((record.get("plan") or {}).get("step") == plan["step"] for record in reversed(history))
+    return progress | {"loss": float(loss)} | ({"plan": None} if told else {})
 
 
 def describe_budget(budget: Budget) -> str:
