@@ -200,7 +200,7 @@ def compress_task(
         task, relative_bops, seed=seed, activations=activations, bits=bits, paper=paper, **changed
     )
     facts = compress(task.build(), run, budget, quantize=quantize, schedule=schedule, rules=rules)
-    notes = {key: facts[key] for key in ("max_abs_difference", "predicted_rise") if key in facts}
+    notes: dict[str, Any] = {key: facts[key] for key in ("max_abs_difference", "predicted_rise") if key in facts}
     return checked(as_result(facts, notes), relative_bops, run.total_steps)
 
 

@@ -5,7 +5,6 @@ and the :class:`Report` of a subnet.
 """
 
 from geta_nb.cost.allocation import ENOUGH, lowest_bits
-from geta_nb.cost.descent import FAMILY, INPUT, KINDS, WEIGHT, Descent, Item, Step
 from geta_nb.cost.model import CostModel
 from geta_nb.cost.preview import Preview, preview
 from geta_nb.cost.report import Report, build_report
@@ -13,21 +12,14 @@ from geta_nb.cost.totals import FP32_BITS, Costs, LayerCost, OperatorCost, Param
 
 __all__ = [
     "ENOUGH",
-    "FAMILY",
     "FP32_BITS",
-    "INPUT",
-    "KINDS",
-    "WEIGHT",
     "CostModel",
     "Costs",
-    "Descent",
-    "Item",
     "LayerCost",
     "OperatorCost",
     "ParameterCost",
     "Preview",
     "Report",
-    "Step",
     "Totals",
     "build_report",
     "compare_layers",

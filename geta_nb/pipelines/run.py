@@ -191,7 +191,7 @@ def measure(model: nn.Module, evaluate: Callable[[nn.Module], dict[str, float]])
 
 
 def _snapshot(optimizer: torch.optim.Optimizer, done: int, loss: torch.Tensor, history: History) -> dict[str, Any]:
-    progress = optimizer.progress() if isinstance(optimizer, QASSO) else {"step": done, "stage": "dense"}
+    progress: dict[str, Any] = optimizer.progress() if isinstance(optimizer, QASSO) else {"step": done, "stage": "dense"}
     plan = progress.get("plan")
     # a plan is kept where it is new: between two of them it would fill the file with itself
     told = plan is not None and any((record.get("plan") or {}).get("step") == plan["step"] for record in reversed(history))

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geta_nb.cost import FAMILY, INPUT, WEIGHT
 from geta_nb.errors import CheckpointError
+from geta_nb.qasso.descent import FAMILY, INPUT, WEIGHT
 from geta_nb.views import Shown
 
 

@@ -4,7 +4,7 @@ In: what gradients have said so far of every group and of every quantizer (``ris
 falls to, the groups of a period, and an :class:`~geta_nb.qasso.allocation.Allocation` that says why.
 
 The plan is made anew each time, from where the run stands: bits that have fallen do not rise again, groups that went stay away. From there
-``cost.Descent`` walks down to the target, always by the step that saves most for its rise, so that in the end nothing that went was dearer
+``Descent`` walks down to the target, always by the step that saves most for its rise, so that in the end nothing that went was dearer
 than what stayed. Once the last fall is done, bits rest and groups alone close what is left.
 
 Two weights stand for what a rise before training does not know (docs/fashion.md has what was measured). A group counts (all / living) times
@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from geta_nb.budget import Budget
-from geta_nb.cost import ENOUGH, FAMILY, INPUT, WEIGHT, Descent, Item, Step
+from geta_nb.cost import ENOUGH
 from geta_nb.qasso.allocation import Allocation, AllocationRow, Move
+from geta_nb.qasso.descent import FAMILY, INPUT, WEIGHT, Descent, Item, Step
 from geta_nb.qasso.plan import Bools, Floats, Ints, Limits, choose_for_cost, give_back, removal_order
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.rules import Rules

@@ -1,4 +1,4 @@
-"""Loss against cost: from the whole network down, step by step as ``cost.Descent`` walks, until nothing is left to save.
+"""Loss against cost: from the whole network down, step by step as ``qasso.Descent`` walks, until nothing is left to save.
 
 In: rises by layer and family, and the cost model. Out: a :class:`Front`, its knee, and a budget for each of its points.
 """
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from geta_nb.budget import Budget, LayerBudget
-from geta_nb.cost import FAMILY, CostModel, Descent, Item, Step
+from geta_nb.cost import CostModel
 from geta_nb.errors import ConfigError
+from geta_nb.qasso import FAMILY, Descent, Item, Step
 from geta_nb.sensitivity.curves import NOTHING, linked, steady
 from geta_nb.sensitivity.probes import groups_kept
 from geta_nb.views import Shown

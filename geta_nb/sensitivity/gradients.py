@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from geta_nb.cost import FAMILY, INPUT, WEIGHT
 from geta_nb.errors import InputError
 from geta_nb.groups import GroupTable
-from geta_nb.qasso import Members
+from geta_nb.qasso import FAMILY, INPUT, WEIGHT, Members
 from geta_nb.quantizers import ActivationQuantizer, fake_quantize
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import Probe, Prober

@@ -23,9 +23,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from geta_nb.config import MAX_BITS, MIN_BITS
-from geta_nb.cost import FAMILY, INPUT, WEIGHT, CostModel
+from geta_nb.cost import CostModel
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.groups import GroupTable
+from geta_nb.qasso import FAMILY, INPUT, WEIGHT
 from geta_nb.quantizers import Histogram, Quantizers
 from geta_nb.sensitivity.curves import NOTHING, link_of
 from geta_nb.sensitivity.front import FrontPoint

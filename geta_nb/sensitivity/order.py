@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from geta_nb.cost import FAMILY, CostModel
+from geta_nb.cost import CostModel
 from geta_nb.groups import GroupTable, IntArray
+from geta_nb.qasso import FAMILY
 from geta_nb.sensitivity.curves import NOTHING, rise_at
 
 

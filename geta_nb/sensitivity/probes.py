@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geta_nb.cost import FAMILY, INPUT, WEIGHT
 from geta_nb.groups import GroupTable
+from geta_nb.qasso import FAMILY, INPUT, WEIGHT
 from geta_nb.quantizers import Histogram, Quantizer, Quantizers, fitted_clip, largest_code
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from geta_nb.budget import Budget
-from geta_nb.cost import FAMILY, INPUT, KINDS, WEIGHT, CostModel
+from geta_nb.cost import CostModel
 from geta_nb.errors import ArtifactError, InputError
 from geta_nb.groups import BoolArray, GroupList, GroupTable, IntArray, family_limits
+from geta_nb.qasso import FAMILY, INPUT, KINDS, WEIGHT
 from geta_nb.sensitivity.curves import NOTHING, linked, rise_at
 from geta_nb.sensitivity.front import Front, find_front
 from geta_nb.sensitivity.order import order_by_rise

@@ -17,9 +17,8 @@ from torch import nn
 
 import geta_nb as gt
 from geta_nb.budget import Budget, LayerBudget
-from geta_nb.cost import FAMILY
 from geta_nb.errors import BudgetError, CheckpointError
-from geta_nb.qasso import reasons
+from geta_nb.qasso import FAMILY, reasons
 from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.rises import FITTED, Rises
 from geta_nb.qasso.rules import Rules

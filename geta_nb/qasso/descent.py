@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geta_nb.cost.model import CostModel
+from geta_nb.cost import CostModel
 from geta_nb.groups import BoolArray
 
 WEIGHT, INPUT, FAMILY = KINDS = ("weight", "input", "family")
