@@ -25,7 +25,7 @@ from geta_nb.qadg.names import own_names
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
 from geta_nb.qadg.training_only import find_training_only
-from geta_nb.quantizers import OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
+from geta_nb.quantizers import Asked, OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def analyse(
         found.table, found.protected = find_groups(found.state, protect=options.protect)
     found.protected = alone.shown_in(found.protected, protect)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
-        quantizers = attach_quantizers(model, config, find_sites(found.trace.module, found.names))
+        quantizers = attach_quantizers(model, config, _sites(found))
         try:
             qadg = _quantized(found, quantizers)
             cost = price(found.tensors, qadg, found.state, found.table, quantizers, dense)
@@ -161,6 +161,23 @@ def _plain(
         state = _labels(tensors, trace.module, names, foreign, options.approximate_norms)
         table, protected = find_groups(state, protect=options.protect)
     return _Plain(tensors, trace, names, foreign, state, table, protected)
+
+
+def _sites(found: _Plain) -> Asked:
+    """Return what the graph asks for; operands of which that takes the mark away are what was marked."""
+    graph = found.trace.module.graph
+    values = {node: marked_value(node) for node in graph.nodes if is_mark(node)}
+    asked = find_sites(found.trace.module, found.names)
+    left = set(graph.nodes)
+
+    def operand(node: fx.Node | None) -> fx.Node | None:
+        while node is not None and node not in left and node in values:
+            node = values[node]
+        return node
+
+    macs = found.state.findings.macs
+    macs[:] = [replace(one, weight=operand(one.weight), data=operand(one.data)) for one in macs]
+    return asked
 
 
 def _quantized(found: _Plain, quantizers: Quantizers) -> QADG:

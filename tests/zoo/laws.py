@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -206,8 +207,18 @@ def check_second_compression(geta: gt.GETA, subnet: nn.Module) -> None:
     removed = set(subnet.geta_info.facts.removed)
     left = [sum(group.index not in removed for group in family.groups) for family in geta.families]
     assert len(again.groups) > 0 or max(left, default=0) < 2
+    alive = np.array([index not in removed for index in range(len(geta.groups))], dtype=bool)
+    before, now = (costs_at_four_bits(one, living) for one, living in ((geta, alive), (again, None)))
+    assert now == pytest.approx(before, rel=1e-12), "what is left costs what it cost"
     check_partition(again)
     check_exact_removal(again, some_groups(again, seed=2))
+
+
+def costs_at_four_bits(geta: gt.GETA, alive: Any) -> dict[str, float]:
+    """What the network costs with all that is quantized at 4 bits."""
+    bits = (dict.fromkeys(table, 4.0) for table in (geta.bit_widths(), geta.activation_bit_widths()))
+    figures = geta.cost.evaluate(alive, *bits).figures()
+    return {name: figures[name] for name in ("macs", "macs_full", "relative_bops", "relative_bops_full", "parameters")}
 
 
 def _other_batch(inputs: Any, batch: int) -> Any:
