@@ -41,6 +41,8 @@ from geta_nb.pipelines.loop import Task
 from geta_nb.pipelines.published import STAND_IN
 from geta_nb.pipelines.run import Run
 from geta_nb.pipelines.stand_ins import enlarged_digits
+from geta_nb.pipelines.tables import Table
+from geta_nb.qasso import FAMILY, INPUT, QASSO, WEIGHT, Allocation
 
 CLOTHES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 """What the labels 0 to 9 of Fashion-MNIST mean (github.com/zalandoresearch/fashion-mnist)."""
@@ -144,6 +146,32 @@ def label_of(row: str) -> str:
 def figures_of(report: Report) -> dict[str, Any]:
     """Return the facts of a report that :func:`cells` shows, named as the other rows have them."""
     return as_result(report.to_dict() | {"accuracy": report.metrics["accuracy"]}, {})
+
+
+def plan_against_outcome(first: Mapping[str, Any], optimizer: QASSO) -> Table:
+    """Return what a run first meant to do beside what came out, a row for each layer's weights, its inputs, and each family.
+
+    Args:
+        first: an early plan, as ``progress()["plan"]`` gave it.
+        optimizer: at the end of the run, with its last plan.
+    """
+    meant, done = Allocation.from_dict(first), optimizer.plan
+    bits = {WEIGHT: optimizer.bit_widths(), INPUT: optimizer.activation_bit_widths()}
+    assert done is not None
+    families = optimizer.progress()["kept"]
+    planned = {(row.kind, row.name): row for row in meant.rows}
+    rows = []
+    for row in done.rows:
+        before = planned[row.kind, row.name]
+        if row.kind == FAMILY:
+            shown = f"groups of {row.name}", f"{before.size} of {row.whole}", f"{round(families[row.name] * row.whole)} of {row.whole}"
+        else:
+            what = "weights" if row.kind == WEIGHT else "input"
+            shown = f"{what} of {row.name}", f"{before.size} bits", f"{bits[row.kind][row.name]:g} bits"
+        rows.append((*shown, f"{before.rise:.2g}", f"{row.rise:.2g}"))
+    total = ("together", "", "", f"{meant.rise:.2g}", f"{done.rise:.2g}")
+    remarks = [f"Planned first at step {meant.step}, last at step {done.step}; rises are those of the loss, before training repairs it."]
+    return Table("Plan against outcome", ("what", "planned", "came out", "rise, by the first plan", "by the last"), [*rows, total], remarks)
 
 
 def notes(run: Run, column: str) -> list[str]:
