@@ -12,5 +12,6 @@ __all__ = [
     "jobs",
     "peers",
     "peers_table",
+    "predicted",
     "run_notebook",
 ]

@@ -16,11 +16,11 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from geta_nb.bench.digits import BATCH, EPOCHS, calibration_batches, digits_net, load_digits, train
+from geta_nb.bench.digits import BATCH, EPOCHS, Digits, calibration_batches, digits_net, load_digits, train
 from geta_nb.config import QuantConfig
 from geta_nb.geta import GETA
 from geta_nb.quantizers import parameter_tensors
-from geta_nb.sensitivity import FrontPoint, Losses, Sensitivity, real_rises
+from geta_nb.sensitivity import Front, FrontPoint, Losses, Sensitivity, real_rises
 
 PLANS = 10
 SAMPLES = 512
@@ -40,6 +40,24 @@ def spread(found: Sensitivity, count: int) -> list[FrontPoint]:
     return [points[i] for i in dict.fromkeys(int(np.abs(costs - cost).argmin()) for cost in wanted)]
 
 
+def find(
+    data: Digits, seed: int, *, activations: bool, epochs: int = EPOCHS, estimate: str = "measured"
+) -> tuple[GETA, Sensitivity]:
+    """Train the digits network densely and return it with its sensitivity, found on training images; arguments as for :func:`compare`."""
+    torch.manual_seed(seed)
+    model = digits_net()
+    train(model, torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4), data, epochs=epochs, seed=seed)
+    geta = GETA(model.eval(), data.train_images[:2], quantize=QuantConfig(activations=activations))
+    geta.calibrate(calibration_batches(data))
+    seen = list(zip(data.train_images[:SAMPLES].split(BATCH), data.train_labels[:SAMPLES].split(BATCH), strict=True))
+    return geta, geta.sensitivity(seen, loss, estimate=estimate)
+
+
+def halvings(front: Front, count: int) -> list[float]:
+    """Return so many costs to try: the knee of a front, its half, and so on; training repairs much of what lies below the knee."""
+    return [float(f"{front.knee.cost / 2**i:.2g}") for i in range(count)]
+
+
 def compare(seed: int, *, activations: bool, epochs: int = EPOCHS, estimate: str = "measured") -> list[dict[str, Any]]:
     """Return a row for each plan: cost, predicted rise, real rise with its standard error.
 
@@ -50,14 +68,8 @@ def compare(seed: int, *, activations: bool, epochs: int = EPOCHS, estimate: str
         estimate: "measured" or "gradient".
     """
     data = load_digits()
-    torch.manual_seed(seed)
-    model = digits_net()
-    train(model, torch.optim.Adam(model.parameters(), 1e-3, weight_decay=1e-4), data, epochs=epochs, seed=seed)
-    geta = GETA(model.eval(), data.train_images[:2], quantize=QuantConfig(activations=activations))
-    geta.calibrate(calibration_batches(data))
-    seen = list(zip(data.train_images[:SAMPLES].split(BATCH), data.train_labels[:SAMPLES].split(BATCH), strict=True))
+    geta, found = find(data, seed, activations=activations, epochs=epochs, estimate=estimate)
     unseen = list(zip(data.test_images.split(BATCH), data.test_labels.split(BATCH), strict=True))
-    found = geta.sensitivity(seen, loss, estimate=estimate)
     plans = spread(found, PLANS)
     losses = Losses(geta.model, loss, unseen, 0)
     rises = real_rises(geta.groups.table, parameter_tensors(geta.model), geta.quantizers, losses, found, plans)

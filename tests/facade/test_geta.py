@@ -299,8 +299,6 @@ def test_a_second_geta_takes_over_and_says_so() -> None:
     assert set(second.quantizers.taken_over) == {"0", "3", "8"} == set(second.quantizers.weights) and not first.quantizers.taken_over
     assert all(second.quantizers.weights[layer] is first.quantizers.weights[layer] for layer in second.quantizers.weights)
     assert [g.slices for g in second.groups] == [g.slices for g in first.groups]
-    assert second.cost.dense == first.cost.dense and first.cost.dense.macs > 0
-    assert second.preview(gt.Budget(relative_bops=0.02)).to_dict() == first.preview(gt.Budget(relative_bops=0.02)).to_dict()
 
 
 def test_a_second_geta_adds_what_the_first_left_out_and_nothing_twice() -> None:
@@ -308,11 +306,6 @@ def test_a_second_geta_adds_what_the_first_left_out_and_nothing_twice() -> None:
     gt.GETA(model, IMAGES)
     second = gt.GETA(model, IMAGES, quantize=gt.QuantConfig(activations=True))
     assert set(second.quantizers.activations) == {"0", "3", "8"}
-    at_once = gt.GETA(cnn(), IMAGES, quantize=gt.QuantConfig(activations=True))
-    assert [(op.weight, op.activation, op.attention) for op in second.cost.operators] == [
-        (op.weight, op.activation, op.attention) for op in at_once.cost.operators
-    ]
-    assert second.cost.dense == at_once.cost.dense
     third = gt.GETA(model, IMAGES, quantize=None)
     assert third.bit_widths() == second.bit_widths() and third.quantizers.activations.keys() == {"0", "3", "8"}
     assert len([m for m in model.modules() if type(m).__name__ == "ActivationQuantizer"]) == 3
