@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+import geta_nb as gt
 from geta_nb.bench import fashion_run, fashion_table
 from geta_nb.bench.fashion_task import Fashion, check_folder, fashion_net
 from geta_nb.errors import ConfigError, InputError
@@ -117,3 +118,25 @@ def test_a_row_out_of_reach_says_so():
 def test_the_rows_have_the_names_of_the_table():
     assert re.fullmatch(r"narrower networks, 3 bits from the start", fashion.label_of("narrow3"))
     assert fashion.label_of("clipq") == "CLIP-Q"
+
+
+def test_a_plan_stands_beside_what_came_out():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    geta = gt.GETA(model, torch.randn(2, 6))
+    schedule = gt.Schedule.for_steps(60)
+    optimizer = geta.qasso(torch.optim.Adam, lr=1e-2, budget=gt.Budget(relative_bops=0.05, bit_range=(2, 16)), schedule=schedule)
+    plans = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(torch.randn(8, 6)), torch.randint(3, (8,))).backward()
+        optimizer.step()
+        if optimizer.plan is not None:
+            plans.append(optimizer.progress()["plan"])
+    table = fashion.plan_against_outcome(plans[0], optimizer)
+    by_name = {row[0]: row for row in table.rows}
+    assert list(by_name) == ["weights of 0", "weights of 2", "groups of 0", "together"]
+    assert by_name["weights of 0"][2] == f"{geta.bit_widths()['0']} bits"
+    assert by_name["groups of 0"][2] == f"{int(optimizer.group_mask.sum())} of 16"
+    assert by_name["together"][4] == f"{optimizer.plan.rise:.2g}"
+    assert f"step {plans[0]['step']}" in table.notes[0]

@@ -151,6 +151,9 @@ def test_rules_know_two_presets_and_refuse_other_names():
     assert Rules.of("paper", "taylor", None) == Rules(saliency="taylor", forgetting="paper", refit=False, tie="never")
     with pytest.raises(ConfigError, match="no such preset"):
         Rules.preset("papers")
-    for bad in ({"saliency": "magnitude"}, {"forgetting": "none"}, {"tie": "loose"}, {"average_decay": 1.0}, {"eta": 2}, {"shrink": 0}):
+    for bad in (
+        {"saliency": "magnitude"}, {"forgetting": "none"}, {"tie": "loose"}, {"average_decay": 1.0}, {"weight_counts": 0.0},
+        {"input_counts": True}, {"eta": 2}, {"shrink": 0},
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=next(iter(bad))):
             Rules(**bad)
