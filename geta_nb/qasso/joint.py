@@ -17,7 +17,7 @@ arXiv:2302.07612. The rest is ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -126,6 +126,8 @@ class JointTarget(CostTarget):
             now = cost(alive)
             chosen = choose_for_cost(order, alive, cost, now + min(self.goal - now, 0.0) / periods_left)
         self._note_gone(measured, alive, chosen)
+        if periods_left == 1:
+            self._close(alive, chosen, cost)
         return chosen
 
     def make_plan(self, measured: Measured, alive: Bools, step: int, *, rest: bool) -> Floats:
@@ -212,6 +214,19 @@ class JointTarget(CostTarget):
         for family, name in enumerate(self._families):
             order, own = self._family(family, measured.groups, alive)
             self._gone[name] += float(own[np.isin(order, chosen)].sum())
+
+    def _close(self, alive: Bools, chosen: Ints, cost: Callable[[Bools], float]) -> None:
+        """Let the plan say what came of it: the groups that live in the end, to the last one."""
+        assert self.plan is not None
+        living = alive.copy()
+        living[chosen] = False
+        left = dict(zip(self._families, np.bincount(self._limits.family_of, living, len(self._families)).astype(int).tolist(), strict=True))
+        unit = (self.samples or 1) / 2
+        rows = (
+            replace(row, size=left[row.name], rise=float(unit * self._gone[row.name])) if row.kind == FAMILY else row
+            for row in self.plan.rows
+        )
+        self.plan = replace(self.plan, cost=float(cost(living)), rows=tuple(rows))
 
     def _described(self, walk: Descent, taken: Mapping[Item, Move], measured: Measured, alive: Bools, step: int) -> Allocation:
         """Return the plan as data, in units of the loss and shares of its cost."""

@@ -124,7 +124,7 @@ class Pruner:
     def before(self, step: int, products: Products | None) -> None:
         """Take the gradients of ``step`` into account, and choose groups where a period begins."""
         if self._samples is not None and self._joint is not None:
-            self._joint.samples, self._samples = self._samples.take(), None
+            self._joint.samples, self._samples = self._samples.take() or self._joint.samples, None
         if products is not None:
             seen = products.per_group.to(self.average.dtype)
             if self._rises is not None and self._seen is not None:
@@ -201,7 +201,14 @@ class Pruner:
     def _measured(self, joint: JointTarget) -> Measured:
         """Return what gradients have said so far; all ranks must ask. Waits for the device."""
         assert self._rises is not None
-        return Measured(ranks.mean(self.average.double()).cpu().numpy(), self._rises.at(joint.widths()))
+        squares, alive = ranks.mean(self.average.double()).cpu(), self.alive.cpu()
+        family_of, unmoved = self.members.family_of.cpu(), self._unmoved(squares, alive)
+        if bool(unmoved.any()):  # of which nothing is known: as dear as the others are on average, by the size of their weights
+            norms = self.members.square_sums()[0].double().cpu()
+            known = squares[alive & ~unmoved[family_of]]
+            guessed = family_share(norms, family_of, alive, self.members.n_families) * (known.mean() if len(known) else 1.0)
+            squares = torch.where(unmoved[family_of], guessed, squares)
+        return Measured(squares.numpy(), self._rises.at(joint.widths()))
 
     def _choose(self, period: JointPeriod, step: int) -> None:
         """Choose the redundant groups of this period."""

@@ -13,6 +13,7 @@ processes as gradients are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -38,20 +39,20 @@ class Rises:
     def __init__(self, bank: QuantizerBank) -> None:
         self._bank, self._first = bank, len(bank) - len(bank.histograms)
         self.average = torch.zeros(len(bank), device=bank.step_sizes[0].device)
-        sizes = torch.tensor([p.numel() for p in bank.step_sizes[self._first :]], dtype=torch.int64, device="cpu")
-        self._owners = torch.repeat_interleave(sizes).to(self.average.device)
+        self._factors: tuple[tuple[bool, ...], Tensor] | None = None  # made anew where a weight is frozen, or let go
 
     def read(self) -> Tensor:
         """Return E of each quantizer now, [L]; 0 where no gradient is."""
-        weights = [_gradient(self._bank.weight(i)) for i in range(self._first)]
-        steps = [_gradient(p).view(-1) for p in self._bank.step_sizes[self._first :]]
-        norms = [norm.to(self.average) for norm in torch._foreach_norm(weights)] if weights else []
-        found = torch.stack(norms).square() if norms else self.average[:0]
-        if not steps:
-            return found
-        squares = torch.cat([step.to(self.average) for step in steps]).square()
-        sums = self.average.new_zeros(len(steps)).index_add_(0, self._owners, squares)
-        return torch.cat([found, 12 * sums])
+        # of a frozen weight no gradient is there, but that of its step size is
+        weights = [self._bank.weight(i).grad for i in range(self._first)]
+        sources = [_dense(w) if w is not None else step.grad for w, step in itertools.zip_longest(weights, self._bank.step_sizes)]
+        norms = torch._foreach_norm([self.average[:1] * 0 if source is None else source for source in sources])
+        found = torch.stack([norm.to(self.average) for norm in norms]).square()
+        own = tuple(weight is not None for weight, _ in itertools.zip_longest(weights, sources))
+        if self._factors is None or self._factors[0] != own:
+            factors = torch.tensor([1.0 if there else 12.0 for there in own], dtype=found.dtype, device="cpu")
+            self._factors = own, factors.to(found.device)
+        return found * self._factors[1]
 
     def take_in(self, seen: Tensor, decay: float) -> None:
         """Let the mean move towards what was read."""
@@ -87,9 +88,6 @@ def _at(errors: Sequence[float], bits: int) -> float:
     return errors[FITTED.index(nearest)] * 4.0 ** (nearest - bits)
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    """Return the gradient, dense; zeros where there is none."""
-    found = parameter.grad
-    if found is None:
-        return torch.zeros_like(parameter)
-    return found.coalesce().values() if found.is_sparse else found
+def _dense(gradient: Tensor) -> Tensor:
+    """Return the numbers of a gradient that are not zero for being left out."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient

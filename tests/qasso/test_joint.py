@@ -71,6 +71,9 @@ def test_the_target_is_met_within_one_group_and_every_width_is_whole_and_in_its_
     if zero.any() and round_to == 1:
         assert max(price(run, zero & (np.arange(14) != group), measure) for group in np.flatnonzero(zero)) > target
     plan = optimizer.plan
+    kept = {row.name: row.size for row in plan.rows if row.kind == FAMILY}
+    assert kept == {"conv1": int((~zero[:6]).sum()), "conv2": int((~zero[6:]).sum())}
+    assert plan.cost == pytest.approx(price(run, zero, measure), rel=1e-12)
     assert plan.target == target and plan.bits() == optimizer.bit_widths() and plan.bits("input") == optimizer.activation_bit_widths()
 
 

@@ -113,3 +113,17 @@ def test_a_dead_channel_among_others_is_no_layer_without_gradient():
     average = torch.tensor([0.0, 0.5, 0.1, 0.0, 0.0, 0.0, 0.7])
     alive = torch.tensor([True] * 6 + [False])
     assert without_gradient(average, family_of, alive, 4).tolist() == [False, True, True, False]
+
+
+def test_on_the_way_to_a_cost_target_frozen_and_unseen_layers_are_no_free_prey():
+    """No rise of theirs was measured: their groups count as much as others', the important half stays, and bits do not go for nothing."""
+    budget = gt.Budget(relative_bops=0.06, bit_range=(2, 16))
+    model = deep(1)
+    geta, said = train(model, budget=budget)
+    assert len(said) == 1 and len(kept(model[0])) > 1
+    assert kept(model[0]) <= set(range(12)) or kept(model[0]) >= set(range(12)), "by the size of their weights"
+    rows = {(row.kind, row.name): row for row in geta._optimizer.plan.rows}
+    assert rows["weight", "0"].rise > 0, "a frozen weight is rounded at a price: its step size has a gradient"
+    two = TwoHeads()
+    train(two, budget=budget)
+    assert len(kept(two.unseen[0])) > 1
