@@ -221,11 +221,7 @@ class JointTarget(CostTarget):
         living = alive.copy()
         living[chosen] = False
         left = dict(zip(self._families, np.bincount(self._limits.family_of, living, len(self._families)).astype(int).tolist(), strict=True))
-        unit = (self.samples or 1) / 2
-        rows = (
-            replace(row, size=left[row.name], rise=float(unit * self._gone[row.name])) if row.kind == FAMILY else row
-            for row in self.plan.rows
-        )
+        rows = (replace(row, size=left[row.name]) if row.kind == FAMILY else row for row in self.plan.rows)
         self.plan = replace(self.plan, cost=float(cost(living)), rows=tuple(rows))
 
     def _described(self, walk: Descent, taken: Mapping[Item, Move], measured: Measured, alive: Bools, step: int) -> Allocation:
