@@ -17,7 +17,7 @@ import torch
 from scipy.stats import spearmanr
 
 from geta_nb.baselines.task import Task, fit
-from geta_nb.bench.fashion_rows import COLUMNS, FIRST, ROWS, UNIFORM
+from geta_nb.bench.fashion_rows import COLUMNS, DEFAULTS, FIRST, JOINT, ROWS, UNIFORM
 from geta_nb.bench.fashion_table import RESULTS
 from geta_nb.bench.fashion_task import check_folder, fashion_task, usual_folder
 from geta_nb.bench.geta_run import HIGHEST
@@ -53,6 +53,18 @@ def accuracies(results: Path) -> dict[tuple[str, int], float]:
     if not found:
         raise InputError("ranked: no validation runs of GETA.", at=results, hint="python -m geta_nb.bench.fashion_table --validate")
     return found
+
+
+def by_plans(results: Path) -> str:
+    """Return how well the rise that a run's own plan predicts ranks its test accuracy over the columns: for each seed, and over all."""
+    runs = [run for run in read_runs(results) if run.part == "test" and run.row in (DEFAULTS, JOINT)]
+    found = {(run.row, run.seed, run.column): run.figures for run in runs if "predicted_rise" in run.figures.get("notes", {})}
+    rows = [(row, seed, Ranked(column, 0, one["notes"]["predicted_rise"], one["accuracy"])) for (row, seed, column), one in found.items()]
+    lines = [
+        f"{ROWS[row].label}, seed {seed}: {_agreement([one for name, number, one in rows if (name, number) == (row, seed)])}"
+        for row, seed in sorted({(row, seed) for row, seed, _ in rows})
+    ]
+    return "\n".join([*lines, f"over all {len(rows)} runs: {_agreement([one for *_, one in rows])}", ""])
 
 
 def ranked(task: Task, ended: Mapping[tuple[str, int], float], *, seed: int = 0, epochs: int | None = None) -> list[Ranked]:
@@ -106,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, default=None, help="folder of the four IDX files; default: the system's")
     parser.add_argument("--results", type=Path, default=RESULTS, help="JSON lines of the finished runs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plans", action="store_true", help="train nothing: what the plans of the kept test runs predicted")
     options = parser.parse_args(arguments)
+    if options.plans:
+        sys.stdout.write(by_plans(options.results))
+        return 0
     folder = options.data_dir or usual_folder()
     check_folder(folder)
     torch.set_num_threads(1)

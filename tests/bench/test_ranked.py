@@ -49,6 +49,15 @@ def test_the_table_says_how_well_they_agree():
     assert "| 1.6 %, weights | 2 bits | 0.200 | 88.00 |" in text
 
 
+def test_what_the_plans_of_kept_runs_predicted_is_ranked_without_training(tmp_path, capsys):
+    file = tmp_path / "runs.jsonl"
+    for column, rise, share in (("w3.2", 0.1, 0.9), ("w1.6", 0.2, 0.8), ("w0.8", 0.3, 0.85)):
+        keep_run(file, KeptRun("test", "joint", column, 1, {}, "f", "c", {"accuracy": share, "notes": {"predicted_rise": rise}}))
+        keep_run(file, KeptRun("test", "geta3", column, 1, {}, "f", "c", {"accuracy": share, "notes": {}}))
+    assert ranked.main(["--plans", "--results", str(file)]) == 0
+    assert capsys.readouterr().out == "GETA, bits and groups jointly, 2 to 16 bits, seed 1: 0.50\nover all 3 runs: 0.50\n"
+
+
 def test_budgets_from_a_front_are_its_knee_and_halvings_of_it():
     points = tuple(FrontPoint(cost, rise, {}, {}, {}, None, "relative_bops") for cost, rise in ((1.0, 0.0), (0.1, 0.001), (0.05, 2.0)))
     front = Front(points, "relative_bops")
