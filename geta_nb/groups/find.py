@@ -43,14 +43,16 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     produced = state.produced()
     asked = state.space.reason("protected on request", "protect", "")
     for entry in axes:
-        if not entry.buffer and protect(entry.name):
-            touched = classes[entry.labels[produced[entry.labels]]]
+        if (not entry.buffer or entry.name in state.zeroed) and protect(entry.name):
+            touched = classes[entry.labels[produced[entry.labels] | entry.buffer]]
             removable[touched], blame[touched] = False, asked
     group_of_class, family_of, first_axis = _families(state, axes, classes, removable, produced)
     label_groups = group_of_class[classes] if len(classes) else np.zeros(0, dtype=np.int64)
     names, paths = _family_names(axes, first_axis)
     maps = [
-        AxisMap(entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()))
+        AxisMap(
+            entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()), entry.name in state.zeroed
+        )
         for entry in axes
         if (groups := label_groups[entry.labels]).max(initial=-1) >= 0
     ]

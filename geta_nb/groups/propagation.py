@@ -6,7 +6,7 @@ In: a trace, and which tensors are the model's. Out: a :class:`Propagation`, lab
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class Propagation:
         values: labels of each node's output (a tuple for several outputs).
         tensors: labels of each parameter and buffer, by its own name.
         buffers: names in ``tensors`` that are buffers.
+        zeroed: those of them that are zeroed with a group.
     """
 
     space: LabelSpace
@@ -48,6 +49,7 @@ class Propagation:
     values: dict[fx.Node, Any] = field(default_factory=dict)
     tensors: dict[str, Labels] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
+    zeroed: frozenset[str] = frozenset()
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def produced(self) -> NDArray[np.bool_]:
@@ -72,8 +74,12 @@ def propagate(
     folded: Mapping[fx.Node, fx.Node],
     *,
     approximate_norms: bool = False,
+    saved: Collection[str] = (),
 ) -> Propagation:
     """Return the labels of all nodes.
+
+    Buffers are first taken as they are; where nothing but the numbers of some stands against a removal (the shift of a frozen norm), these
+    are zeroed with the group, as a norm's parameters are. What a bias can take over (an unpadded convolution) needs no buffer at zero.
 
     Args:
         module: traced graph.
@@ -81,10 +87,47 @@ def propagate(
         buffers: own names that are buffers.
         folded: exit node of a quantizer branch -> node whose value enters it; such a branch changes no label.
         approximate_norms: whether channels that norms run over may go.
+        saved: own names of buffers that may be zeroed: those that a state dict holds, so that the zeros are kept.
     """
-    state = _walk(module, names, buffers, folded, approximate_norms, frozenset())
+    curable = buffers.intersection(saved) - _written(module, names)
+
+    def walk(inner: frozenset[Choice], zeroed: frozenset[str]) -> Propagation:
+        return _walk(module, names, buffers, folded, approximate_norms, inner, zeroed, curable)
+
+    state = _cured(walk, frozenset())
     inner = _without_outer(state)
-    return _walk(module, names, buffers, folded, approximate_norms, inner) if inner else state
+    return _cured(walk, inner) if inner else state
+
+
+def _written(module: fx.GraphModule, names: Mapping[str, str]) -> set[str]:
+    """Own names of buffers that the network writes into: they are its state, and would not stay at zero."""
+    targets = (node.args[0] for node in module.graph.nodes if node.op == "call_function" and operator_name(node) == "copy_")
+    return {names[str(node.target)] for node in targets if isinstance(node, fx.Node) and str(node.target) in names}
+
+
+def _cured(walk: Callable[[frozenset[Choice], frozenset[str]], Propagation], inner: frozenset[Choice]) -> Propagation:
+    """Walk, and again with buffers at zero as long as that lets more go; what it does not help keeps its own reason."""
+    best = state = walk(inner, frozenset())
+    while wanted := _wanted(state) - state.zeroed:
+        state = walk(inner, state.zeroed | wanted)
+        if _removable_labels(state) > _removable_labels(best):
+            best = state
+    return best
+
+
+def _wanted(state: Propagation) -> frozenset[str]:
+    """Return the buffers that alone keep removed channels from zero, where these may not go and nothing fixes them."""
+    if not state.findings.cures:
+        return frozenset()
+    free = ~removable_classes(state, state.classes)[0]
+    for labels, _ in state.space.fixed:
+        free[state.classes[labels]] = False
+    reasons = (np.unique(marks[free[state.classes[labels]]]).tolist() for labels, marks in state.findings.cures)
+    return frozenset(state.space.curable[reason] for found in reasons for reason in found)
+
+
+def _removable_labels(state: Propagation) -> int:
+    return int(removable_classes(state, state.classes)[0][state.classes].sum())
 
 
 def _without_outer(state: Propagation) -> frozenset[Choice]:
@@ -102,15 +145,23 @@ def _walk(
     folded: Mapping[fx.Node, fx.Node],
     approximate_norms: bool,
     inner: frozenset[Choice],
+    zeroed: frozenset[str],
+    curable: set[str],
 ) -> Propagation:
-    """Run the rules once; ``inner``: products that keep dimensions removable in place of heads."""
-    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers))
+    """Run the rules once.
+
+    Args:
+        inner: products that keep dimensions removable in place of heads.
+        zeroed: buffers that are zeroed with a group.
+        curable: buffers that may be.
+    """
+    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeroed=zeroed)
     state.findings.sole = _sole_readers(module, names)
     for node in module.graph.nodes:
         if node in folded:
             state.values[node] = state.values[folded[node]]
         elif node.op == "get_attr":
-            state.values[node] = _attribute(state, module, node, names)
+            state.values[node] = _attribute(state, module, node, names, curable)
         elif node.op == "placeholder":
             state.values[node] = Labels(shape_of(node) or (), (), "data")
         elif node.op == "output":
@@ -132,7 +183,7 @@ def _sole_readers(module: fx.GraphModule, names: Mapping[str, str]) -> set[fx.No
     return {nodes[0] for nodes in readers.values() if len(nodes) == 1}
 
 
-def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str]) -> Labels:
+def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str], curable: set[str]) -> Labels:
     shape = shape_of(node) or ()
     name = names.get(str(node.target))
     if name is None:
@@ -141,9 +192,11 @@ def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names:
         return Labels(shape, (), "const")
     if name in state.tensors:
         return state.tensors[name]
-    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers else 0
+    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers - state.zeroed else 0
     if mark and sum(size > 1 for size in shape) > 1:
         mark += UNSTEADY  # along one axis its numbers differ along the other
+    elif mark and name in curable and node.meta["val"].is_floating_point():  # one number a channel, as a norm has
+        state.space.curable[mark] = name
     origin = CONSTANT if name in state.buffers else REAL
     arrays = [
         single_axis(shape, axis, state.space.new(size), np.full(size, mark, dtype=np.int64), origin=origin)

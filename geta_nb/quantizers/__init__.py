@@ -15,6 +15,7 @@ from geta_nb.quantizers.parametrized import (
     own_tensors,
     parameter_tensors,
     quantizers_at,
+    tensors_of_groups,
     unregister,
 )
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
@@ -52,5 +53,6 @@ __all__ = [
     "quantizers_at",
     "standing_in",
     "step_size",
+    "tensors_of_groups",
     "unregister",
 ]

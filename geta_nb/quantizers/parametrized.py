@@ -212,14 +212,27 @@ class OwnTensors:
     Attributes:
         parameters: :func:`parameter_tensors`.
         buffers: buffers, tied ones under each name.
+        saved: names of those that a state dict holds.
         foreign: :func:`foreign_parameters`.
         plain: name as torch lists it -> own name, where they differ.
     """
 
     parameters: dict[str, nn.Parameter]
     buffers: dict[str, Tensor]
+    saved: frozenset[str]
     foreign: dict[str, nn.Parameter]
     plain: dict[str, str]
+
+
+def _saved_buffers(model: nn.Module) -> Iterator[str]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name in module._buffers.keys() - module._non_persistent_buffers_set:
+            yield f"{path}.{name}" if path else name
+
+
+def tensors_of_groups(model: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors that a group can have slices in, by own name: parameters, those of foreign parametrizations, and buffers."""
+    return {**parameter_tensors(model), **foreign_parameters(model), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def own_tensors(model: nn.Module) -> OwnTensors:
@@ -228,6 +241,7 @@ def own_tensors(model: nn.Module) -> OwnTensors:
     return OwnTensors(
         parameter_tensors(model),
         dict(model.named_buffers(remove_duplicate=False)),
+        frozenset(_saved_buffers(model)),
         foreign_parameters(model),
         {name: own for name in raw if (own := canonical_name(model, name)) != name},
     )

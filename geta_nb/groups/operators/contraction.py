@@ -11,6 +11,7 @@ from torch import fx
 
 from geta_nb.groups.labels import FREE, NOT_FINITE, SHARED, UNSTEADY, LabelArray, Labels, product_spoilers, sources_of
 from geta_nb.groups.operators.axes import along, drop_axes, insert_axis, pad_left, permute, spoiled
+from geta_nb.groups.operators.buffers import note_cures
 from geta_nb.groups.operators.registry import Call, Fold, MacCount, rule
 
 Operands = tuple[fx.Node | None, fx.Node | None]
@@ -152,6 +153,7 @@ def add_bias(call: Call, out: Labels, bias: Labels | None, axis: int) -> Labels:
     for array in first.arrays:
         other = next((item for item in second.arrays if item.cover == array.cover), None)
         if other is not None:
+            note_cures(call, [other], array.spoilers == 0)
             array = LabelArray(array.labels, np.maximum(array.spoilers, other.spoilers), array.origin)
         elif axis not in array.cover:  # a bias that does not know this axis is added to removed indices as well
             array = array.spoiled(call.reason("adds a bias"))

@@ -90,6 +90,7 @@ class Findings:
         rescales: norms that run over removable channels, with ``approximate_norms`` only.
         choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
         inner: the choices of these that must go the other way, as nothing of the outer part may go.
+        cures: labels that would be zero once removed if buffers were, and the ids of the reasons that name these buffers.
     """
 
     macs: list[MacCount] = field(default_factory=list)
@@ -104,6 +105,7 @@ class Findings:
     rescales: list[Rescale] = field(default_factory=list)
     choices: list[tuple[Choice, Ints]] = field(default_factory=list)
     inner: frozenset[Choice] = frozenset()
+    cures: list[tuple[Ints, Ints]] = field(default_factory=list)
 
 
 @dataclass
