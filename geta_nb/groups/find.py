@@ -43,7 +43,7 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     produced = state.produced()
     asked = state.space.reason("protected on request", "protect", "")
     for entry in axes:
-        if (not entry.buffer or entry.name in state.zeroed) and protect(entry.name):
+        if (not entry.buffer or entry.name in state.zeros.buffers) and protect(entry.name):
             touched = classes[entry.labels[produced[entry.labels] | entry.buffer]]
             removable[touched], blame[touched] = False, asked
     group_of_class, family_of, first_axis = _families(state, axes, classes, removable, produced)
@@ -51,7 +51,8 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     names, paths = _family_names(axes, first_axis)
     maps = [
         AxisMap(
-            entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()), entry.name in state.zeroed
+            entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()),
+            zeroed=entry.name in state.zeros.buffers,
         )
         for entry in axes
         if (groups := label_groups[entry.labels]).max(initial=-1) >= 0
@@ -157,7 +158,9 @@ def _protected(
 
 
 def _place(reason: Reason) -> str:
-    return f" in {reason.module_path}" if reason.module_path else ""
+    path = reason.module_path.split(".")
+    hint = ": torch.nn.utils.parametrize.remove_parametrizations would leave a plain weight" if "parametrizations" in path[:-1] else ""
+    return f" in {reason.module_path}{hint}" if reason.module_path else ""
 
 
 def _unmentioned(axes: list[_AxisLabels], entries: Iterable[Protected], removable: Marks, classes: Ints) -> list[_AxisLabels]:

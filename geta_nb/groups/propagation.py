@@ -21,6 +21,7 @@ from geta_nb.graph import attribute_tensor, hint, module_path, operator_name, ov
 from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.groups.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.groups.operators.registry import RULES, Call, Choice, Findings
+from geta_nb.groups.zeros import Zeros, wanted, written
 
 _STEADY = frozenset([
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
@@ -41,7 +42,7 @@ class Propagation:
         values: labels of each node's output (a tuple for several outputs).
         tensors: labels of each parameter and buffer, by its own name.
         buffers: names in ``tensors`` that are buffers.
-        zeroed: those of them that are zeroed with a group.
+        zeros: what masking zeroes, where that is not parameters alone and all of them.
     """
 
     space: LabelSpace
@@ -49,7 +50,7 @@ class Propagation:
     values: dict[fx.Node, Any] = field(default_factory=dict)
     tensors: dict[str, Labels] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
-    zeroed: frozenset[str] = frozenset()
+    zeros: Zeros = field(default_factory=Zeros)
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def produced(self) -> NDArray[np.bool_]:
@@ -64,6 +65,10 @@ class Propagation:
             found = np.zeros(count, dtype=bool)
             found[families[marks]] = True
             marks = found[families]
+        for name, axis in self.zeros.left:
+            array = self.tensors[name].covering(axis)
+            if array is not None:
+                marks[array.labels] = False
         return marks
 
 
@@ -78,8 +83,9 @@ def propagate(
 ) -> Propagation:
     """Return the labels of all nodes.
 
-    Buffers are first taken as they are; where nothing but the numbers of some stands against a removal (the shift of a frozen norm), these
-    are zeroed with the group, as a norm's parameters are. What a bias can take over (an unpadded convolution) needs no buffer at zero.
+    Masking zeroes parameters first of all. Where nothing but the numbers of some buffers stands against a removal (the shift of a frozen
+    norm), these are zeroed too; what a bias can take over (an unpadded convolution) needs no buffer at zero. Where a parameter divides
+    (the direction of ``weight_norm``, by its length), it keeps its numbers if that lets more go: what it is multiplied by is zeroed.
 
     Args:
         module: traced graph.
@@ -89,41 +95,34 @@ def propagate(
         approximate_norms: whether channels that norms run over may go.
         saved: own names of buffers that may be zeroed: those that a state dict holds, so that the zeros are kept.
     """
-    curable = buffers.intersection(saved) - _written(module, names)
+    curable = buffers.intersection(saved) - written(module, names)
 
-    def walk(inner: frozenset[Choice], zeroed: frozenset[str]) -> Propagation:
-        return _walk(module, names, buffers, folded, approximate_norms, inner, zeroed, curable)
+    def walk(inner: frozenset[Choice], zeros: Zeros) -> Propagation:
+        return _walk(module, names, buffers, folded, approximate_norms, inner, zeros, curable)
 
     state = _cured(walk, frozenset())
     inner = _without_outer(state)
     return _cured(walk, inner) if inner else state
 
 
-def _written(module: fx.GraphModule, names: Mapping[str, str]) -> set[str]:
-    """Own names of buffers that the network writes into: they are its state, and would not stay at zero."""
-    targets = (node.args[0] for node in module.graph.nodes if node.op == "call_function" and operator_name(node) == "copy_")
-    return {names[str(node.target)] for node in targets if isinstance(node, fx.Node) and str(node.target) in names}
-
-
-def _cured(walk: Callable[[frozenset[Choice], frozenset[str]], Propagation], inner: frozenset[Choice]) -> Propagation:
-    """Walk, and again with buffers at zero as long as that lets more go; what it does not help keeps its own reason."""
-    best = state = walk(inner, frozenset())
-    while wanted := _wanted(state) - state.zeroed:
-        state = walk(inner, state.zeroed | wanted)
+def _cured(walk: Callable[[frozenset[Choice], Zeros], Propagation], inner: frozenset[Choice]) -> Propagation:
+    """Walk, and again with other zeros as long as these let more go; what they do not help keeps its own reason."""
+    best = state = walk(inner, Zeros())
+    while (more := state.zeros | _wanted(state)) != state.zeros:
+        state = walk(inner, more)
         if _removable_labels(state) > _removable_labels(best):
             best = state
     return best
 
 
-def _wanted(state: Propagation) -> frozenset[str]:
-    """Return the buffers that alone keep removed channels from zero, where these may not go and nothing fixes them."""
-    if not state.findings.cures:
-        return frozenset()
+def _wanted(state: Propagation) -> Zeros:
+    """Return what else had better be zero, or not, where channels may not go and nothing fixes them."""
+    if not state.findings.cures and not state.findings.needed:
+        return Zeros()
     free = ~removable_classes(state, state.classes)[0]
     for labels, _ in state.space.fixed:
         free[state.classes[labels]] = False
-    reasons = (np.unique(marks[free[state.classes[labels]]]).tolist() for labels, marks in state.findings.cures)
-    return frozenset(state.space.curable[reason] for found in reasons for reason in found)
+    return wanted(state.findings, state.space, state.tensors, free, state.classes)
 
 
 def _removable_labels(state: Propagation) -> int:
@@ -145,17 +144,17 @@ def _walk(
     folded: Mapping[fx.Node, fx.Node],
     approximate_norms: bool,
     inner: frozenset[Choice],
-    zeroed: frozenset[str],
+    zeros: Zeros,
     curable: set[str],
 ) -> Propagation:
     """Run the rules once.
 
     Args:
         inner: products that keep dimensions removable in place of heads.
-        zeroed: buffers that are zeroed with a group.
+        zeros: what is zeroed with a group.
         curable: buffers that may be.
     """
-    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeroed=zeroed)
+    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeros=zeros)
     state.findings.sole = _sole_readers(module, names)
     for node in module.graph.nodes:
         if node in folded:
@@ -192,14 +191,16 @@ def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names:
         return Labels(shape, (), "const")
     if name in state.tensors:
         return state.tensors[name]
-    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers - state.zeroed else 0
+    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers - state.zeros.buffers else 0
     if mark and sum(size > 1 for size in shape) > 1:
         mark += UNSTEADY  # along one axis its numbers differ along the other
     elif mark and name in curable and node.meta["val"].is_floating_point():  # one number a channel, as a norm has
         state.space.curable[mark] = name
     origin = CONSTANT if name in state.buffers else REAL
+    divides = state.space.reason("a parameter that something is divided by", "parameter", name) + UNSTEADY if state.zeros.left else 0
+    marks = [divides if (name, axis) in state.zeros.left else mark for axis in range(len(shape))]
     arrays = [
-        single_axis(shape, axis, state.space.new(size), np.full(size, mark, dtype=np.int64), origin=origin)
+        single_axis(shape, axis, state.space.new(size), np.full(size, marks[axis], dtype=np.int64), origin=origin)
         for axis, size in enumerate(shape)
         if size > 1
     ]

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from tests.zoo import computed_nets as zoo_computed
 from tests.zoo import frozen_nets as zoo_frozen
 from tests.zoo import more as zoo_more
 from tests.zoo import nets
@@ -283,4 +284,5 @@ import tests.zoo.text  # noqa: E402, F401  (it registers its nets here)
 zoo_vision.register(add, hugging_face)
 zoo_traps.register(add)
 zoo_frozen.register(add)
+zoo_computed.register(add)
 zoo_more.register(add)

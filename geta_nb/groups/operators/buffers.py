@@ -1,6 +1,7 @@
-"""Buffers that alone keep a removed channel from zero, the shift of a frozen norm: written down, so that they can be zeroed with it.
+"""What had better be zeroed with a channel, and what not: written down. Serves the rules.
 
-Serves the rules. What stands here only proposes: labels are made anew with those buffers at zero, and decide.
+Buffers that alone keep a removed channel from zero, the shift of a frozen norm, are to be zeroed with it; parameters that something is
+divided by, the direction of ``weight_norm`` over its length, are not. What stands here only proposes: labels are made anew, and decide.
 """
 
 from __future__ import annotations
@@ -69,3 +70,14 @@ def note_pointwise(
         places = spoiled & (table[zeros | sum(bit for bit, _ in chosen)] == 0)
         note_cures(call, [array for _, array in chosen], places)
         spoiled = spoiled & ~places
+
+
+def note_divisors(
+    call: Call, operands: Sequence[Labels], found: Sequence[LabelArray | None], places: Places, zeros: Ints, undefined: Places
+) -> None:
+    """Write down parameters of which zeros make an element-wise operator give no number at ``places``; the rest as above."""
+    for i, (item, array) in enumerate(zip(operands, found, strict=True)):
+        if array is not None and item.source == "param":
+            guilty = places & (array.spoilers == 0) & ~undefined[zeros & ~(1 << i)]
+            if guilty.any():
+                call.findings.needed.append(array.labels[guilty])

@@ -83,12 +83,12 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -
     if folds:
         found = [(labels, _folded(call, array) if labels.source == "data" else array) for labels, array in found]
     values = [array for labels, array in found if labels.source != "param"]
-    if not values:  # a product of parameters: the rows of the first are the ones to zero
-        values = [found[0][1]]
+    columns = [array for labels, array in found if labels.source == "param"]
+    if columns and all(labels.source != "data" for labels, _ in found):  # of parameters and buffers: those of the first are zeroed
+        values = columns[:1]
         call.findings.produced.append(values[0].labels.ravel())
     product = _product(values)
     shared = (product.spoilers & SHARED > 0) & (product.spoilers < NOT_FINITE)
-    columns = [array for labels, array in found if labels.source == "param"]
     if columns and shared.any():
         call.findings.produced += [array.labels[shared] for array in columns]
         product = LabelArray(product.labels, np.where(shared, 0, product.spoilers), product.origin)

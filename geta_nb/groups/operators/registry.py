@@ -91,6 +91,7 @@ class Findings:
         choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
         inner: the choices of these that must go the other way, as nothing of the outer part may go.
         cures: labels that would be zero once removed if buffers were, and the ids of the reasons that name these buffers.
+        needed: labels of parameters whose zeros make what is no number: something is divided by them.
     """
 
     macs: list[MacCount] = field(default_factory=list)
@@ -106,6 +107,7 @@ class Findings:
     choices: list[tuple[Choice, Ints]] = field(default_factory=list)
     inner: frozenset[Choice] = frozenset()
     cures: list[tuple[Ints, Ints]] = field(default_factory=list)
+    needed: list[Ints] = field(default_factory=list)
 
 
 @dataclass
