@@ -62,7 +62,7 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     for labels in state.space.approximations:
         exact[label_groups[labels]] = False  # the last entry is that of no group
     table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups, exact[:-1])
-    return table, _protected(state, axes, removable, blame, produced)
+    return table, _protected(state, axes, removable, blame, state.produced(lengths=False))
 
 
 def _parameter_axes(state: Propagation) -> list[_AxisLabels]:

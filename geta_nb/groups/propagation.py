@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
 from geta_nb.graph import attribute_tensor, hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.groups.causes import Causes, is_consequence
 from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.groups.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.groups.operators.registry import RULES, Call, Choice, Findings
@@ -30,6 +31,10 @@ _STEADY = frozenset([
     "mean", "amax", "amin", "cat", "concat",
 ])  # fmt: skip
 """Operators, beside the element-wise ones, that give a constant where a channel is a constant: the same at every position."""
+
+
+_LATER = 1 << 37
+"""Added to the id of a reason that is a consequence of another: the first cause is blamed before it."""
 
 
 @dataclass
@@ -53,10 +58,10 @@ class Propagation:
     zeros: Zeros = field(default_factory=Zeros)
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def produced(self) -> NDArray[np.bool_]:
-        """Return which labels are zeroed in a parameter when their group is masked, [labels]."""
+    def produced(self, *, lengths: bool = True) -> NDArray[np.bool_]:
+        """Return which labels are zeroed in a parameter when their group is masked, [labels]; ``lengths``: also columns that lengths count."""
         marks = np.zeros(self.space.size, dtype=bool)
-        for labels in self.findings.produced:
+        for labels in (*self.findings.produced, *(self.findings.lengths if lengths else ())):
             marks[labels] = True
         if self.findings.kin:
             left, right = (np.concatenate([pair[side] for pair in self.findings.kin]) for side in (0, 1))
@@ -156,19 +161,25 @@ def _walk(
     """
     state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeros=zeros)
     state.findings.sole = _sole_readers(module, names)
+    causes = Causes(state.space, state.values)
     for node in module.graph.nodes:
         if node in folded:
             state.values[node] = state.values[folded[node]]
+            causes.settle(node)
         elif node.op == "get_attr":
             state.values[node] = _attribute(state, module, node, names, curable)
+            if str(node.target) not in names:
+                causes.begin(node, "a constant of the network")
         elif node.op == "placeholder":
             state.values[node] = Labels(shape_of(node) or (), (), "data")
+            causes.begin(node, "an input of the network")
         elif node.op == "output":
             reason = state.space.reason("an output of the network", "output", "")
             for value in _labels_in(state, node.args):
                 state.space.fix_all(value, reason)
         else:
             state.values[node] = _apply(state, node)
+            (causes.pick if node.target is operator.getitem else causes.settle)(node)
     _straighten(state)
     return state
 
@@ -299,16 +310,17 @@ def _flat(value: Any) -> list[Any]:
 
 
 def removable_classes(state: Propagation, classes: Ints) -> tuple[NDArray[np.bool_], Ints]:
-    """Return which classes may go, [C], and for each the id of the first reason why not (0: none)."""
+    """Return which classes may go, [C], and for each the id of the first reason why not, a cause where there is one (0: none)."""
     count = int(classes.max()) + 1 if len(classes) else 0
     none = np.iinfo(np.int64).max
     blame = np.full(count, none, dtype=np.int64)
     for labels, reason in state.space.fixed:
-        np.minimum.at(blame, classes[labels], reason)
+        later = _LATER if is_consequence(state.space.reasons[reason]) else 0
+        np.minimum.at(blame, classes[labels], reason + later)
     for labels, spoilers in state.space.checks:
         bad = spoilers > 0
         np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % SHARED)
-    blame[blame == none] = 0
+    blame = np.where(blame == none, 0, blame % _LATER)
     produced = np.zeros(count, dtype=bool)
     produced[classes[state.produced()]] = True
     return produced & (blame == 0), blame

@@ -61,7 +61,7 @@ def _static(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _makes_a_weight(node: fx.Node, static: set[fx.Node]) -> bool:
-    """Whether a weight is computed from this matrix, and the matrix itself meets no data: ``spectral_norm`` multiplies it for its length."""
+    """Whether a weight is computed from this matrix, which itself meets no data: ``spectral_norm`` multiplies it for its length."""
     users = readers(node)
     meets_data = any(operator_name(user) in COMPUTE and user not in static for user in users)
     return not meets_data and any(is_pointwise(user) and user in static for user in users)

@@ -85,8 +85,8 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -
     values = [array for labels, array in found if labels.source != "param"]
     columns = [array for labels, array in found if labels.source == "param"]
     if columns and all(labels.source != "data" for labels, _ in found):  # of parameters and buffers: those of the first are zeroed
+        (call.findings.lengths if values else call.findings.produced).append(columns[0].labels.ravel())
         values = columns[:1]
-        call.findings.produced.append(values[0].labels.ravel())
     product = _product(values)
     shared = (product.spoilers & SHARED > 0) & (product.spoilers < NOT_FINITE)
     if columns and shared.any():

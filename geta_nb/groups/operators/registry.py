@@ -81,6 +81,7 @@ class Findings:
         macs: multiply-accumulates.
         sizes: integer arguments that follow a cut.
         produced: labels that parameters bring into the data: their slices are zeroed when a group is masked.
+        lengths: the same of columns that are only read, but count in the length of a row (``weight_norm``, ``spectral_norm``).
         kin: pairs of labels that parameters and constants bring into one another: where one side is produced, the other is.
         parts: labels of each piece of a split, of which one must stay.
         unknown: (operator, module path) of what no rule understood.
@@ -97,6 +98,7 @@ class Findings:
     macs: list[MacCount] = field(default_factory=list)
     sizes: list[SizeArgument] = field(default_factory=list)
     produced: list[Ints] = field(default_factory=list)
+    lengths: list[Ints] = field(default_factory=list)
     kin: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[Ints] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
