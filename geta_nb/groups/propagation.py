@@ -59,7 +59,11 @@ class Propagation:
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def produced(self, *, lengths: bool = True) -> NDArray[np.bool_]:
-        """Return which labels are zeroed in a parameter when their group is masked, [labels]; ``lengths``: also columns that lengths count."""
+        """Return which labels are zeroed in a parameter when their group is masked, [labels].
+
+        Args:
+            lengths: also the columns that are only read, but count in the length of a row.
+        """
         marks = np.zeros(self.space.size, dtype=bool)
         for labels in (*self.findings.produced, *(self.findings.lengths if lengths else ())):
             marks[labels] = True
