@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geta_nb.graph.nodes import operator_name
 from geta_nb.graph.trace import eval_mode
@@ -107,9 +108,23 @@ def agree_in_float64(
     try:
         first, second = copy.deepcopy(module).double(), copy.deepcopy(other).double()
         wide_args, wide_kwargs = pytree.tree_map(_widened, (args, kwargs))
-        return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs, inside=inside)
+        with wide_inside():
+            return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs, inside=inside)
     except (RuntimeError, TypeError, NotImplementedError):
-        return False  # a module that cannot be copied, or has float32 written into its forward
+        return False  # a module that cannot be copied, or that its own forward holds to a type
+
+
+class wide_inside(TorchDispatchMode):  # noqa: N801 - a context, as torch.no_grad
+    """Let what a network casts to a narrower type on the way (a norm of a language model to float32) be float64 too."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run an operator with float64 wherever it is asked for fewer digits."""
+        wide_args, wide_kwargs = pytree.tree_map_only(torch.dtype, _wide_dtype, (args, kwargs or {}))
+        return func(*wide_args, **wide_kwargs)
+
+
+def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype.is_floating_point else dtype
 
 
 def _widened(leaf: Any) -> Any:
