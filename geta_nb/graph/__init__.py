@@ -4,7 +4,7 @@ In: any ``nn.Module`` with example inputs. Out: a :class:`Trace`, functional ATe
 JSON and back; whether two modules compute the same. Quantizers, groups and costs are not known here.
 """
 
-from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards
+from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards, wide_inside
 from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.inputs import check_inputs, example_arguments
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
@@ -53,4 +53,5 @@ __all__ = [
     "sizes_of",
     "trace_model",
     "value_of",
+    "wide_inside",
 ]

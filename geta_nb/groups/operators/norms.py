@@ -105,7 +105,7 @@ def rms_norm(call: Call) -> Any:
     data, dims = call.args[0], len(call.args[1])
     axis, weight = len(data.shape) - 1, call.argument(2, "weight")
     if dims == 1 and call.average(data, [axis]):
-        return _outputs(call, affine(call, data, [weight], keeps_zero=True, axis=axis))
+        return _outputs(call, affine(call, data, [weight, None], keeps_zero=True, axis=axis))
     return _normalised(call, data, dims, weight, None)
 
 
