@@ -4,7 +4,7 @@ In: a plain model and example inputs. Out: the same model, in place, which compu
 became of each norm. What is a stream, what writes to it and what reads it is found in the graph, no class is known by name.
 """
 
-from geta_nb.centering.center import Centered, center
+from geta_nb.centering.apply import Centered, center
 from geta_nb.centering.norm import CenteredNorm
 
 __all__ = ["Centered", "CenteredNorm", "center"]

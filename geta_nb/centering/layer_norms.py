@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +26,7 @@ class LayerNorm:
         channels: D.
         eps: added to the variance.
         scale, shift: names of its parameters, "" where there is none.
+        offset: what is added to its scale.
         channels_first: whether channels are axis 1; else the last.
         reads: the nodes that its calls normalise, with the axis of their channels.
         inside: all nodes that its calls ran.
@@ -35,6 +37,7 @@ class LayerNorm:
     eps: float
     scale: str
     shift: str
+    offset: float
     channels_first: bool
     reads: tuple[tuple[fx.Node, int], ...]
     inside: frozenset[fx.Node]
@@ -42,7 +45,7 @@ class LayerNorm:
     def successor(self, module: nn.Module) -> CenteredNorm:
         """Return the norm that takes the place of ``module``, with its parameters, mode and hooks."""
         pairs = [(name, module._parameters[name]) if name else None for name in (self.scale, self.shift)]
-        norm = CenteredNorm(self.channels, self.eps, *pairs, channels_first=self.channels_first)  # type: ignore[arg-type]
+        norm = CenteredNorm(self.channels, self.eps, *pairs, offset=self.offset, channels_first=self.channels_first)  # type: ignore[arg-type]
         norm.training = module.training
         for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             getattr(norm, name).update(getattr(module, name))
@@ -113,8 +116,8 @@ def _epsilons(module: nn.Module, nodes: Iterable[fx.Node]) -> list[float]:
 
 def _form(
     module: nn.Module, shape: tuple[int, ...], axis: int, names: list[str], epsilons: list[float]
-) -> tuple[float, str, str] | None:
-    """Return epsilon, scale and shift with which a module is a layer norm over ``axis``; None where it is none."""
+) -> tuple[float, str, str, float] | None:
+    """Return epsilon, scale, shift and what is added to the scale with which a module is a layer norm over ``axis``; None where it is none."""
     twin = copy.deepcopy(module).cpu().double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -130,12 +133,14 @@ def _form(
         return None
     if not all(isinstance(result, Tensor) and result.shape == sample.shape for result, sample in zip(results, samples, strict=True)):
         return None
+    vectors = {name: parameter.detach() for name, parameter in twin.named_parameters()}
     for eps in epsilons:
-        for scale, shift in _roles(names):
-            vectors = [twin._parameters[name].detach() if name else None for name in (scale, shift)]  # type: ignore[union-attr]
-            pairs = ((result, reference(sample, eps, *vectors, axis)) for result, sample in zip(results, samples, strict=True))
-            if all(float((result - wanted).abs().max()) <= _EXACT * float(wanted.abs().max()) for result, wanted in pairs):
-                return eps, scale, shift
+        for (scale, shift), offset in product(_roles(names), (0.0, 1.0) if names else (0.0,)):
+            first, second = (vectors[name] if name else None for name in (scale, shift))
+            first = first + offset if first is not None else None
+            wanted = (reference(sample, eps, first, second, axis) for sample in samples)
+            if all(float((a - b).abs().max()) <= _EXACT * float(b.abs().max()) for a, b in zip(results, wanted, strict=True)):
+                return eps, scale, shift, offset
     return None
 
 

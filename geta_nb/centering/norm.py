@@ -18,6 +18,7 @@ class CenteredNorm(nn.LayerNorm):
         channels: D, the number of channels.
         eps: added to the mean square.
         scale, shift: (name, parameter of D elements), or None.
+        offset: added to the scale, as (1 + w).
         channels_first: whether channels are axis 1, [B, D, ...]; else the last, [..., D].
 
     Source: Ashkboos et al. 2024, arXiv:2401.15024 (the mean goes into what writes to the stream).
@@ -35,12 +36,13 @@ class CenteredNorm(nn.LayerNorm):
         scale: tuple[str, nn.Parameter] | None,
         shift: tuple[str, nn.Parameter] | None,
         *,
+        offset: float = 0.0,
         channels_first: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         self.normalized_shape, self.eps, self.elementwise_affine = (channels,), eps, scale is not None
         self.scale_name, self.shift_name = (item[0] if item is not None else "" for item in (scale, shift))
-        self.channels_first = channels_first
+        self.offset, self.channels_first = offset, channels_first
         for name, parameter in (item for item in (scale, shift) if item is not None):
             self.register_parameter(name, parameter)
         for name in ("weight", "bias"):
@@ -52,7 +54,9 @@ class CenteredNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input, of the input's shape and type."""
         x = input.movedim(1, -1) if self.channels_first else input
-        x = nn.functional.rms_norm(x, self.normalized_shape, self._vector(self.scale_name), self.eps)
+        scale = self._vector(self.scale_name)
+        scale = scale + self.offset if scale is not None and self.offset else scale
+        x = nn.functional.rms_norm(x, self.normalized_shape, scale, self.eps)
         shift = self._vector(self.shift_name)
         x = x if shift is None else x + shift
         return x.movedim(-1, 1) if self.channels_first else x

@@ -39,6 +39,11 @@ def sources(node: fx.Node, axis: int) -> list[Place]:
     return rule(node, axis)
 
 
+def _given(node: fx.Node) -> Any:
+    """The arguments of a node by position."""
+    return node.args
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     """Shape of a node; of one with several outputs that of the first."""
     if not isinstance(value, fx.Node):
@@ -56,39 +61,39 @@ def _aligned(node: fx.Node, operand: Any, axis: int) -> int | None:
 
 
 def _same(node: fx.Node, axis: int) -> list[Place]:
-    return [(node.args[0], axis)]  # type: ignore[list-item]
+    return [(_given(node)[0], axis)]
 
 
 def _sum(node: fx.Node, axis: int) -> list[Place]:
     found = []
-    for operand in node.args[:2]:
+    for operand in _given(node)[:2]:
         place = _aligned(node, operand, axis)
         if place is None:
             raise NotLinear("the same number is added to every channel")
         found.append((operand, place))
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _product(node: fx.Node, axis: int) -> list[Place]:
-    found = [(operand, place) for operand in node.args[:2] if (place := _aligned(node, operand, axis)) is not None]
-    if len(found) != 1 or (operator_name(node) == "div" and found[0][0] is not node.args[0]):
+    found = [(operand, place) for operand in _given(node)[:2] if (place := _aligned(node, operand, axis)) is not None]
+    if len(found) != 1 or (operator_name(node) == "div" and found[0][0] is not _given(node)[0]):
         raise NotLinear("scaled channel by channel")
-    return found  # type: ignore[return-value]
+    return found
 
 
 def _chosen(node: fx.Node, axis: int) -> list[Place]:
     """Either of two, by a mask that does not tell channels apart."""
-    mask, *values = node.args
+    mask, *values = _given(node)
     if _aligned(node, mask, axis) is not None:
         raise NotLinear("channels are chosen one by one")
-    places = [(value, _aligned(node, value, axis)) for value in values if not _is_zero(value)]
-    if any(place is None for _, place in places):
+    places = [(value, place) for value in values if (place := _aligned(node, value, axis)) is not None]
+    if len(places) < sum(not _is_zero(value) for value in values):
         raise NotLinear("the same number is put into every channel")
-    return places  # type: ignore[return-value]
+    return places
 
 
 def _filled(node: fx.Node, axis: int) -> list[Place]:
-    if _aligned(node, node.args[1], axis) is not None or not _is_zero(node.args[2]):
+    if _aligned(node, _given(node)[1], axis) is not None or not _is_zero(_given(node)[2]):
         raise NotLinear("numbers are put into its channels")
     return _same(node, axis)
 
@@ -99,39 +104,39 @@ def _is_zero(value: Any) -> bool:
 
 def _reshaped(node: fx.Node, axis: int) -> list[Place]:
     """The channels keep their number, and there are as many places before them."""
-    source, shape = node.args[0], _shape(node)
+    source, shape = _given(node)[0], _shape(node)
     before = _shape(source)
     for place, size in enumerate(before):
         if size == shape[axis] and prod(before[:place]) == prod(shape[:axis]):
-            return [(source, place)]  # type: ignore[list-item]
+            return [(source, place)]
     raise NotLinear("its channels are split or merged")
 
 
 def _expanded(node: fx.Node, axis: int) -> list[Place]:
-    place = _aligned(node, node.args[0], axis)
+    place = _aligned(node, _given(node)[0], axis)
     if place is None:
         raise NotLinear("one number for every channel")
-    return [(node.args[0], place)]  # type: ignore[list-item]
+    return [(_given(node)[0], place)]
 
 
 def _permuted(node: fx.Node, axis: int) -> list[Place]:
     count, name = len(_shape(node)), operator_name(node)
     order = list(range(count))
     if name == "permute":
-        order = [place % count for place in node.args[1]]  # type: ignore[union-attr]
+        order = [place % count for place in _given(node)[1]]
     elif count > 1:
-        first, second = (0, 1) if name == "t" else (item % count for item in node.args[1:3])  # type: ignore[operator]
+        first, second = (0, 1) if name == "t" else (item % count for item in _given(node)[1:3])
         order[first], order[second] = order[second], order[first]
-    return [(node.args[0], order[axis])]  # type: ignore[list-item]
+    return [(_given(node)[0], order[axis])]
 
 
-def _along_others(position: int, *, default: int = 0, gone: bool = False) -> Callable[[fx.Node, int], list[Place]]:
+def _along_others(position: int, *, default: int | None = 0, gone: bool = False) -> Callable[[fx.Node, int], list[Place]]:
     """Operators that work along axes of their own, which must not be that of the channels; ``gone``: these axes are not in the output."""
 
     def rule(node: fx.Node, axis: int) -> list[Place]:
-        source = node.args[0]
+        source = _given(node)[0]
         count = len(_shape(source))
-        given: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim", default)
+        given: Any = _given(node)[position] if len(_given(node)) > position else node.kwargs.get("dim", default)
         dims = range(count) if given is None or given == [] else [given] if isinstance(given, int) else given
         axes = sorted(item % count for item in dims)
         keeps = not gone or (operator_name(node) in {"mean", "sum"} and len(_shape(node)) == count)
@@ -139,26 +144,26 @@ def _along_others(position: int, *, default: int = 0, gone: bool = False) -> Cal
             axis += place <= axis
         if axis in axes:
             raise NotLinear(f"{operator_name(node)} over its channels")
-        return [(source, axis)]  # type: ignore[list-item]
+        return [(source, axis)]
 
     return rule
 
 
 def _inserted(node: fx.Node, axis: int) -> list[Place]:
-    new = node.args[1] % len(_shape(node))  # type: ignore[operator]
+    new = _given(node)[1] % len(_shape(node))
     if axis == new:
         raise NotLinear("an axis of one index")
-    return [(node.args[0], axis - (new < axis))]  # type: ignore[list-item]
+    return [(_given(node)[0], axis - (new < axis))]
 
 
 def _joined(node: fx.Node, axis: int) -> list[Place]:
-    return [(item, axis) for item in node.args[0]]  # type: ignore[union-attr, misc]
+    return [(item, axis) for item in _given(node)[0]]
 
 
 def _padded(node: fx.Node, axis: int) -> list[Place]:
-    widths: Any = node.args[1]
+    widths: Any = _given(node)[1]
     place = 2 * (len(_shape(node)) - 1 - axis)
-    fill = node.args[2] if len(node.args) > 2 else node.kwargs.get("value", 0)
+    fill = _given(node)[2] if len(_given(node)) > 2 else node.kwargs.get("value", 0)
     if any(widths[place : place + 2]) or not _is_zero(fill or 0):
         raise NotLinear("padded along its channels")
     return _same(node, axis)
@@ -172,7 +177,7 @@ def _spatial(node: fx.Node, axis: int) -> list[Place]:
 
 def _indexed(node: fx.Node, axis: int) -> list[Place]:
     """Rows chosen by one tensor of numbers along an axis before the channels."""
-    indices: Any = node.args[1]
+    indices: Any = _given(node)[1]
     chosen = [place for place, item in enumerate(indices) if item is not None]
     if len(chosen) != 1:
         raise NotLinear("indexed along several axes")
@@ -180,59 +185,59 @@ def _indexed(node: fx.Node, axis: int) -> list[Place]:
     dtype = indices[chosen[0]].meta["val"].dtype
     if dtype == torch.bool or not chosen[0] + extra < axis:
         raise NotLinear("indexed along its channels")
-    return [(node.args[0], axis - extra)]  # type: ignore[list-item]
+    return [(_given(node)[0], axis - extra)]
 
 
 def _picked(node: fx.Node, axis: int) -> list[Place]:
     """One of several outputs; of a tuple of numbers there is no mean."""
-    return [(node.args[0], axis)]  # type: ignore[list-item]
+    return [(_given(node)[0], axis)]
 
 
 def _table(node: fx.Node, axis: int) -> list[Place]:
     if axis != len(_shape(node)) - 1:
         raise NotLinear("rows of a table are its channels")
-    return [(node.args[0], 1)]  # type: ignore[list-item]
+    return [(_given(node)[0], 1)]
 
 
 def _linear(node: fx.Node, axis: int) -> list[Place]:
-    data, weight, *rest = node.args
+    data, weight, *rest = _given(node)
     bias = rest[0] if rest else node.kwargs.get("bias")
     if axis == len(_shape(node)) - 1:
         return [(item, 0) for item in (weight, bias) if isinstance(item, fx.Node)]
     if bias is not None:
         raise NotLinear("a bias is added to every channel")
-    return [(data, axis)]  # type: ignore[list-item]
+    return [(data, axis)]
 
 
 def _matmul(node: fx.Node, axis: int) -> list[Place]:
-    left, right = node.args[:2]
+    left, right = _given(node)[:2]
     if len(_shape(left)) < 2 or len(_shape(right)) < 2:
         raise NotLinear("a product of vectors")
     last = len(_shape(node)) - 1
     if axis == last:
-        return [(right, len(_shape(right)) - 1)]  # type: ignore[list-item]
+        return [(right, len(_shape(right)) - 1)]
     if axis == last - 1:
-        return [(left, len(_shape(left)) - 2)]  # type: ignore[list-item]
+        return [(left, len(_shape(left)) - 2)]
     raise NotLinear("a product for each channel")
 
 
 def _addmm(node: fx.Node, axis: int) -> list[Place]:
-    bias, left, right = node.args[:3]
+    bias, left, right = _given(node)[:3]
     if node.kwargs:
         raise NotLinear("written by addmm")
     place = _aligned(node, bias, axis)
     if place is None:
         raise NotLinear("the same number is added to every channel")
-    return [(bias, place), (right, 1) if axis == 1 else (left, 0)]  # type: ignore[list-item]
+    return [(bias, place), (right, 1) if axis == 1 else (left, 0)]
 
 
 def _convolution(node: fx.Node, axis: int) -> list[Place]:
     transposed = "transpose" in operator_name(node)
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    groups = _given(node)[6] if len(_given(node)) > 6 else node.kwargs.get("groups", 1)
     if axis != 1 or groups != 1:
         raise NotLinear("written by a convolution of each channel for itself" if axis == 1 else "image positions are its channels")
-    bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
-    weights = [(node.args[1], int(transposed)), (bias, 0)]
+    bias = _given(node)[2] if len(_given(node)) > 2 else node.kwargs.get("bias")
+    weights = [(_given(node)[1], int(transposed)), (bias, 0)]
     return [(item, place) for item, place in weights if isinstance(item, fx.Node)]
 
 
@@ -252,11 +257,13 @@ _RULES: dict[str, Callable[[fx.Node, int], list[Place]]] = {
     "select": _along_others(1, gone=True),
     "unbind": _along_others(1, gone=True),
     **dict.fromkeys(("split", "chunk", "split_with_sizes"), _along_others(2)),
-    **dict.fromkeys(("mean", "sum"), _along_others(1, default=None, gone=True)),  # type: ignore[arg-type]
+    **dict.fromkeys(("mean", "sum"), _along_others(1, default=None, gone=True)),
     "unsqueeze": _inserted,
     "cat": _joined,
     **dict.fromkeys(("constant_pad_nd", "pad"), _padded),
+    **dict.fromkeys(("zeros_like", "zeros", "new_zeros"), lambda node, axis: []),
     **dict.fromkeys((f"{kind}_pool{n}d" for kind in ("avg", "adaptive_avg") for n in (1, 2, 3)), _spatial),
+    **dict.fromkeys((f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "linear1d", "bilinear2d", "bicubic2d")), _spatial),
     "index": _indexed,
     operator.getitem.__name__: _picked,
     "embedding": _table,

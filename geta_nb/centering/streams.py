@@ -38,7 +38,7 @@ class Stream:
         norms: paths of the layer norms that read it.
         writers: parameters and buffers that write to it, with the axis of the channels.
         factors: vectors that are multiplied into writers before.
-        untied: of a writer that something else reads too: the nodes that write with it, which get a copy.
+        untied: name of a writer that something else reads too -> the nodes that write with it, which get a copy, and the others.
         behind: paths of layer norms that write to it themselves.
         reason: why its mean matters; "" where it does not.
     """
@@ -46,7 +46,7 @@ class Stream:
     norms: set[str] = field(default_factory=set)
     writers: dict[fx.Node, int] = field(default_factory=dict)
     factors: list[Factor] = field(default_factory=list)
-    untied: dict[fx.Node, list[fx.Node]] = field(default_factory=dict)
+    untied: dict[str, tuple[list[fx.Node], list[fx.Node]]] = field(default_factory=dict)
     behind: set[str] = field(default_factory=set)
     reason: str = ""
 
@@ -57,7 +57,7 @@ def find_streams(graph: fx.Graph, norms: list[LayerNorm]) -> list[Stream]:
     readers: dict[fx.Node, dict[fx.Node, str]] = {}  # input -> node inside a norm -> path of the norm
     for norm in norms:
         for entry, _ in norm.reads:
-            readers.setdefault(entry, {}).update({node: norm.path for node in norm.inside})
+            readers.setdefault(entry, {}).update(dict.fromkeys(norm.inside, norm.path))
     streams: list[Stream] = []
     seen: set[Place] = set()
     for place in reads:
@@ -100,6 +100,7 @@ class _Walk:
             if node.op == "get_attr":
                 self._twins.setdefault(str(node.target), []).append(node)
         self._scaled: set[fx.Node] = set()
+        self._tables: dict[str, tuple[list[fx.Node], list[fx.Node]]] = {}  # parameter -> what writes with it, what reads it otherwise
 
     def follow(self, start: Place) -> None:
         """Walk up and down from ``start``; the first reason against it stays."""
@@ -113,6 +114,7 @@ class _Walk:
             self.places[node] = axis
             work += self._up(node, axis)
             work += self._down(node, axis)
+        self.stream.untied = {name: found for name, found in self._tables.items() if found[1]}
 
     def _refuse(self, node: fx.Node, reason: str) -> None:
         where = module_path(node)
@@ -141,7 +143,7 @@ class _Walk:
             path = self._readers.get(node, {}).get(user)
             if path is not None:
                 self.stream.norms.add(path)
-            elif user in self._scaled or not _is_tensor(user):
+            elif user in self._scaled or not _is_tensor(user) or _reads_form_only(user, node):
                 continue
             elif (place := _output_axis(user, node, axis)) is not None:
                 found.append((user, place))
@@ -149,8 +151,10 @@ class _Walk:
                 self._refuse(node, "an output of the network reads it")
             elif self._scaled_writer(user, axis) is None:
                 others.append(user)
-        if others and node.op == "get_attr" and found:
-            self.stream.untied[node] = [user for user, _ in found]
+        if node.op == "get_attr":
+            writing, reading = self._tables.setdefault(str(node.target), ([], []))
+            writing += [user for user, _ in found]
+            reading += others
         elif others:
             self._refuse(others[0], f"{operator_name(others[0])} reads it")
         return found
@@ -177,6 +181,12 @@ class _Walk:
 def _is_tensor(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return node.op == "output" or isinstance(value, (Tensor, list, tuple))
+
+
+def _reads_form_only(user: fx.Node, node: fx.Node) -> bool:
+    """Whether an operator looks at the type and shape of a tensor, not at its numbers."""
+    name = operator_name(user)
+    return name.endswith("_like") or name.startswith("new_") or (name == "type_as" and user.args[0] is not node)
 
 
 def _count(node: fx.Node) -> int:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -114,9 +114,12 @@ def agree_in_float64(
         return False  # a module that cannot be copied, or that its own forward holds to a type
 
 
-class wide_inside(TorchDispatchMode):  # noqa: N801 - a context, as torch.no_grad
+def wide_inside() -> AbstractContextManager[Any]:
     """Let what a network casts to a narrower type on the way (a norm of a language model to float32) be float64 too."""
+    return _Wide()  # type: ignore[no-untyped-call]
 
+
+class _Wide(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Run an operator with float64 wherever it is asked for fewer digits."""
         wide_args, wide_kwargs = pytree.tree_map_only(torch.dtype, _wide_dtype, (args, kwargs or {}))

@@ -59,8 +59,9 @@ def cut_native(
             stays tied; what is not named stays as it is. An ``nn.Parameter`` given for a parameter is taken over as the object it is,
             anything else is copied.
         size_changes: module path -> (old, new) pairs of the numbers in the nodes that this module's own forward ran (views, splits,
-            expands, groups, the epsilon of a norm, ...); None: a number that was left to its default. Give unchanged ones too, (8, 8): they tell what must stay. For nodes with a weight, the channel sizes
-            of input and output as well. The axes of the module's own tensors are added here.
+            expands, groups, the epsilon of a norm, ...); None: a number that was left to its default. Give unchanged ones too, (8, 8):
+            they tell what must stay. For nodes with a weight, the channel sizes of input and output as well. The axes of the module's
+            own tensors are added here.
         check: whether a candidate computes the right thing; it may raise, which counts as no. It must leave the candidate as it was.
         max_tries: calls of ``check`` before giving up.
 
@@ -188,7 +189,7 @@ def changed_numbers(before: nn.Module, after: nn.Module) -> dict[str, Attributes
 def _alternatives(value: Any, pairs: Pairs) -> list[Any]:
     """Return the values that an attribute may have after the cut, [value] where no evidence touches it."""
     if value is None or type(value) in (int, float):
-        return sorted({new for old, new in pairs if type(old) is type(value) and old == value}) or [value]  # type: ignore[type-var]
+        return sorted({new for old, new in pairs if type(old) is type(value) and old == value}) or [value]
     return [type(value)(items) for items in islice(product(*(_alternatives(item, pairs) for item in value)), _MAX_LOCAL)]
 
 

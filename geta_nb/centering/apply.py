@@ -8,13 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.utils import parametrize
 
 from geta_nb.centering.layer_norms import LayerNorm, find_layer_norms
-from geta_nb.centering.norm import CenteredNorm
 from geta_nb.centering.streams import Stream, find_streams
-from geta_nb.errors import InputError, PruningSpaceError, RunStateError, SubnetError
-from geta_nb.graph import are_close, attribute_tensor, check_inputs, example_arguments, max_difference, module_path, outputs_of, trace_model
+from geta_nb.errors import PruningSpaceError, RunStateError, SubnetError
+from geta_nb.graph import (
+    are_close,
+    attribute_tensor,
+    check_inputs,
+    example_arguments,
+    max_difference,
+    module_path,
+    operator_name,
+    outputs_of,
+    trace_model,
+)
+from geta_nb.quantizers import Quantizer
 from geta_nb.views import Shown
 
 
@@ -102,13 +111,11 @@ def center(model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str
 
 
 def _check_plain(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise InputError("center: not a network.", expected="a torch.nn.Module", got=type(model).__name__)
-    quantized = next((path for path, module in model.named_modules() if parametrize.is_parametrized(module)), None)
+    quantized = next((path for path, module in model.named_modules() if isinstance(module, Quantizer)), None)
     if quantized is not None:
         raise RunStateError(
-            "center: the model has parametrized weights already.", at=quantized or "(root)", expected="plain parameters",
-            got="a parametrization", hint="gt.center(model, example_inputs) comes before gt.GETA(model, example_inputs)",
+            "center: the model has quantizers already.", at=quantized, expected="a network before gt.GETA", got="a quantizer",
+            hint="gt.center(model, example_inputs) comes before gt.GETA(model, example_inputs)",
         )
 
 
@@ -127,11 +134,11 @@ def _not_ours(model: nn.Module, stream: Stream, tensors: Mapping[fx.Node, Tensor
             return f"a constant ({node.target}) is added to it"
         if not tensors[node].is_floating_point() or tensors[node].is_meta:
             return f"{node.target} has no numbers that can be changed"
-    for node, users in stream.untied.items():
-        places = {_place(model, user, tensors[node]) for user in users}
-        others = {module_path(user) for user in node.users if user not in users}
-        if len(places) != 1 or None in places or {module_path(user) for user in users} & others:
-            return f"{node.target}, which writes to it, is read elsewhere in the same module"
+    named = {str(node.target): tensors[node] for node in stream.writers}
+    for name, (writing, reading) in stream.untied.items():
+        owners = [_place(model, user, named[name]) for user in writing]
+        if None in owners or {module_path(user) for user in writing} & {module_path(user) for user in reading}:
+            return f"{name}, which writes to it, is read otherwise too, by {operator_name(reading[0])} in {module_path(reading[0]) or 'the root'}"
     return ""
 
 
@@ -156,6 +163,7 @@ class _Change:
         self._names = {id(tensor): name for name, tensor in reversed(named)}
         self._values: dict[int, tuple[Tensor, Tensor]] = {}
         self._owners: list[tuple[dict[str, Any], str, Any]] = []
+        self._copies: dict[str, nn.Parameter] = {}
 
     @torch.no_grad()
     def take_mean_out(self, stream: Stream) -> None:
@@ -178,20 +186,20 @@ class _Change:
 
     def _writer(self, stream: Stream, node: fx.Node) -> Tensor:
         """Return the tensor that writes: that of the model, or a copy of its own where something else reads it too."""
-        tensor = self._tensors[node]
-        if node not in stream.untied:
+        tensor, target = self._tensors[node], str(node.target)
+        if target not in stream.untied:
             self.centred[self._names[id(tensor)]] = None
             return self._kept(tensor)
-        place = _place(self._model, stream.untied[node][0], tensor)
-        assert place is not None
-        path, name = place
-        owner = self._model.get_submodule(path)._parameters
-        copied = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
-        self._owners.append((owner, name, owner[name]))
-        owner[name] = copied
-        self.untied.append(f"{path}.{name}" if path else name)
-        self.centred[self.untied[-1]] = None
-        return copied
+        if target not in self._copies:
+            self._copies[target] = nn.Parameter(tensor.detach().clone(), tensor.requires_grad)
+            places = dict.fromkeys(_place(self._model, user, tensor) for user in stream.untied[target][0])
+            for path, name in (place for place in places if place is not None):
+                owner = self._model.get_submodule(path)._parameters
+                self._owners.append((owner, name, owner[name]))
+                owner[name] = self._copies[target]
+                self.untied.append(f"{path}.{name}" if path else name)
+            self.centred |= dict.fromkeys(self.untied)
+        return self._copies[target]
 
     def replace(self, path: str, norm: LayerNorm) -> None:
         """Put a root-mean-square norm in the place of a layer norm, under all its names."""
