@@ -50,8 +50,9 @@ def center(model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str
     """Turn the layer norms over residual streams into root-mean-square norms, exactly and in place.
 
     Where every reader of a stream is a layer norm, which subtracts the mean over the channels, that mean never matters. It is taken out of
-    what writes to the stream (rows of weights, biases, tables, tokens), and each such norm is a :class:`CenteredNorm` from then on: the
-    width of the stream is an ordinary group then. Streams that something else reads or writes stay, and say why.
+    what writes to the stream (rows of weights, biases, tables, tokens), and each such norm is a
+    :class:`~geta_nb.centering.norm.CenteredNorm` from then on: the width of the stream is an ordinary group then. Streams that
+    something else reads or writes stay, and say why.
 
     Args:
         model: a network before :class:`geta_nb.GETA`; its parameters stay the same objects. A table that is tied to a layer behind the
@@ -138,7 +139,8 @@ def _not_ours(model: nn.Module, stream: Stream, tensors: Mapping[fx.Node, Tensor
     for name, (writing, reading) in stream.untied.items():
         owners = [_place(model, user, named[name]) for user in writing]
         if None in owners or {module_path(user) for user in writing} & {module_path(user) for user in reading}:
-            return f"{name}, which writes to it, is read otherwise too, by {operator_name(reading[0])} in {module_path(reading[0]) or 'the root'}"
+            where = module_path(reading[0]) or "the root"
+            return f"{name}, which writes to it, is read otherwise too, by {operator_name(reading[0])} in {where}"
     return ""
 
 

@@ -117,7 +117,7 @@ def _epsilons(module: nn.Module, nodes: Iterable[fx.Node]) -> list[float]:
 def _form(
     module: nn.Module, shape: tuple[int, ...], axis: int, names: list[str], epsilons: list[float]
 ) -> tuple[float, str, str, float] | None:
-    """Return epsilon, scale, shift and what is added to the scale with which a module is a layer norm over ``axis``; None where it is none."""
+    """Return epsilon, scale, shift and what is added to the scale, with which a module is a layer norm over an axis; None: it is none."""
     twin = copy.deepcopy(module).cpu().double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Stage 5: the quantization-aware dependency graph: the trace with each quantizer branch folded into the operator that it serves.
+"""Stage 6: the quantization-aware dependency graph: the trace with each quantizer branch folded into the operator that it serves.
 
 In: trace, groups and quantizers. Out: a :class:`QADG` (raw nodes, branches and folded graph), the cost model priced from it, and the whole
 :class:`Analysis` that the façade keeps.

@@ -1,7 +1,7 @@
 """The subnet: every group that is exactly zero is cut, and what is left computes what the masked network computes.
 
 Comes in: a trained network with its groups. Goes out: a smaller ``nn.Module``: the model's own classes where these, cut, still compute
-the same; else the cut graph. Stage 6, before the report and the file.
+the same; else the cut graph. Stage 7, before the report and the file.
 """
 
 from __future__ import annotations

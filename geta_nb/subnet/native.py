@@ -1,4 +1,4 @@
-"""Cut the original modules: the same classes, smaller. Part of stage 6; imports nothing of the package.
+"""Cut the original modules: the same classes, smaller. Part of stage 7; imports nothing of the package.
 
 Comes in: the dense model, its new (already sliced) tensors, and the sizes that changed in the trace. Goes out: a deep copy of the model
 with those tensors and with the numbers that describe them (``out_channels``, ``groups``, ``num_heads``, ``eps``, ...) patched, or

@@ -1,6 +1,6 @@
 """Cut a traced graph: slice its tensors and rewrite the sizes that its operators carry.
 
-In: a graph, the labels of its tensors and which groups live. Out: the cut graph and its tensors. Part of stage 6, called by ``build``.
+In: a graph, the labels of its tensors and which groups live. Out: the cut graph and its tensors. Part of stage 7, called by ``build``.
 """
 
 from __future__ import annotations

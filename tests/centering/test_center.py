@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb.centering import Centered, CenteredNorm
+from geta_nb.centering import Centered
+from geta_nb.centering.norm import CenteredNorm
 from geta_nb.errors import PruningSpaceError, RunStateError
 from tests.zoo import laws
 from tests.zoo.catalogue import ZOO, randomise
@@ -170,8 +171,8 @@ class Maps(nn.Module):
 
     def __init__(self, norm: type[nn.Module] | Any = lambda: ByHand(1)) -> None:
         super().__init__()
-        self.stem, self.norm, self.up, self.down = nn.Conv2d(3, WIDTH, 3, padding=1), norm(), nn.Conv2d(WIDTH, 12, 3, padding=1), nn.Conv2d(12, WIDTH, 1)
-        self.gamma, self.last, self.head = nn.Parameter(torch.ones(WIDTH, 1, 1)), norm(), nn.Conv2d(WIDTH, 2, 1)
+        self.stem, self.up, self.down = nn.Conv2d(3, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, 12, 3, padding=1), nn.Conv2d(12, WIDTH, 1)
+        self.gamma, self.norm, self.last, self.head = nn.Parameter(torch.ones(WIDTH, 1, 1)), norm(), norm(), nn.Conv2d(WIDTH, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -234,7 +235,7 @@ class Shifted(PreNorm):
         (Shifted(), TOKENS, r"the same number is added to every channel"),
         (nn.TransformerEncoderLayer(8, 2, 16, norm_first=True, batch_first=True), torch.randn(2, 3, 8), r"an input of the network \(src\)"),
         (nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 2)), torch.randn(3, 4), r"written by gelu in 1"),
-        (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), ByHand(1), nn.Conv2d(8, 2, 1)), torch.randn(1, 8, 5, 5), r"convolution of each channel"),
+        (nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), ByHand(1), nn.Conv2d(8, 2, 1)), torch.randn(1, 8, 5, 5), r"each channel for itself"),
     ],
 )
 def test_a_stream_whose_mean_matters_is_refused_with_the_reason_and_nothing_changes(model: nn.Module, inputs: Tensor, reason: str) -> None:
@@ -338,12 +339,20 @@ def test_hooks_of_a_norm_stay() -> None:
     assert seen == [CenteredNorm]
 
 
-ALL = {"vit_sdpa", "gpt2_eager", "phi_sdpa", "gpt_neox", "gptj", "gpt_neo", "opt", "falcon_new", "mpt", "nemotron", "deit", "beit", "dinov2", "blenderbot", "yolos"}  # fmt: skip
+ALL = {
+    "vit_sdpa", "gpt2_eager", "phi_sdpa", "gpt_neox", "gptj", "gpt_neo", "opt", "falcon_new", "mpt", "nemotron", "deit", "beit", "dinov2",
+    "blenderbot", "yolos",
+}  # fmt: skip
 SOME = {"swin", "whisper", "clip", "segformer", "siglip", "electra"}
 NONE = {"bert_sdpa", "roberta", "bart", "marian", "convnext", "bloom", "detr"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in {"vit_sdpa", "bert_sdpa"} else [pytest.mark.slow]) for name in sorted(ALL | SOME | NONE)])
+QUICK = {"vit_sdpa", "bert_sdpa"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in sorted(ALL | SOME | NONE)]
+)
 def test_networks_of_the_zoo_compute_what_they_computed(name: str) -> None:
     model, args, kwargs = ZOO[name].double()
     before = laws.outputs(model, args, kwargs)

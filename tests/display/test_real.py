@@ -47,6 +47,7 @@ def made() -> dict[str, Any]:
         quantizer, geta.preview(budget), report.costs, report.costs.dense, optimizer, report, subnet.geta_info,
         next(iter(subnet.geta_info.formats.values())), sensitivity, sensitivity.front(), sensitivity.front().knee,
         Allocation(3, "relative_bops", 0.1, 0.09, 2, (AllocationRow("weight", "0", 4, 16, 0.1, Move(5, 4, 0.05, 0.2), None),)),
+        gt.center(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU(), nn.LayerNorm(4)), torch.randn(2, 3)),
         LatencyTable((LatencyRow("torch", 1, 2.0, 1.0, 2.0, 2.0, 0.0),), 1, 1, "wall", {}, {}),
     ]  # fmt: skip
     return {"geta": geta, "history": history, "schedule": schedule, "report": report, "shown": shown}

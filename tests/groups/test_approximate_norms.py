@@ -1,4 +1,4 @@
-"""Channels that layer norms run over: opened on request only, marked as not exact, near the masked model, and everything else stays exact."""
+"""Channels that layer norms run over: opened on request, marked as not exact, and everything else stays exact."""
 
 from __future__ import annotations
 
