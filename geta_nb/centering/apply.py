@@ -54,6 +54,9 @@ def center(model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str
     :class:`~geta_nb.centering.norm.CenteredNorm` from then on: the width of the stream is an ordinary group then. Streams that
     something else reads or writes stay, and say why.
 
+    This is so in eval mode, and in training mode where nothing is dropped from the stream itself: dropout on it gives it a mean, which a
+    layer norm would take out and this norm does not.
+
     Args:
         model: a network before :class:`geta_nb.GETA`; its parameters stay the same objects. A table that is tied to a layer behind the
             stream (the head of a language model) gets a copy of its own, so that the network has more parameters; one that is loaded

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from geta_nb.centering.norm import CenteredNorm, reference
-from geta_nb.graph import eval_mode, module_path, shape_of, wide_inside
+from geta_nb.graph import module_path, shape_of, wide_inside
 
 _EXACT = 1e-9  # float64: a formula in another order differs by some 1e-15
 _USUAL = (1e-5, 1e-6, 1e-12, 1e-8, 1e-3)
@@ -79,11 +79,12 @@ def _submodule(model: nn.Module, path: str) -> nn.Module | None:
 
 
 def _may_be_one(module: nn.Module) -> bool:
-    """Whether a module owns at most two vectors, and nothing below it owns a thing."""
+    """Whether a module owns at most two vectors, and has none below it."""
     own = [parameter for parameter in module._parameters.values() if parameter is not None]
     below = [*module.parameters(), *module.buffers()]
     vectors = all(max(parameter.shape, default=0) == parameter.numel() for parameter in own)
-    return len(below) == len(own) <= 2 and vectors and not any(parameter.is_meta for parameter in own)
+    leaf = next(module.children(), None) is None
+    return leaf and len(below) == len(own) <= 2 and vectors and not any(parameter.is_meta for parameter in own)
 
 
 def _layer_norm(path: str, module: nn.Module, nodes: list[fx.Node]) -> LayerNorm | None:
@@ -127,10 +128,11 @@ def _form(
     sizes = [size if place == axis else max(size, 2) for place, size in enumerate(shape)]
     samples = [torch.randn(sizes, generator=generator, dtype=torch.float64) * size + size for size in (1.0, 1e-2)]
     try:
-        with torch.no_grad(), eval_mode(twin), wide_inside():
-            results = [twin(sample.clone()) for sample in samples]
+        with torch.no_grad(), wide_inside():
+            results = [twin.train(mode)(sample.clone()) for mode in (False, True) for sample in samples]
     except Exception:  # foreign code, called with a guess: whatever it raises means no
         return None
+    samples *= 2
     if not all(isinstance(result, Tensor) and result.shape == sample.shape for result, sample in zip(results, samples, strict=True)):
         return None
     vectors = {name: parameter.detach() for name, parameter in twin.named_parameters()}

@@ -57,15 +57,15 @@ class _Norm:
 
 @dataclass
 class _Readers:
-    """Who wants one scale changed: the norms, and the nodes of the parameter."""
+    """Who wants one scale changed, and how many read it."""
 
     norms: list[_Norm] = field(default_factory=list)
-    nodes: set[fx.Node] = field(default_factory=set)
+    count: int = 0
 
     def agree(self) -> bool:
         """Whether all that reads the parameter wants the same of it."""
         wanted = {(norm.factor, norm.scale.offset) for norm in self.norms if norm.scale is not None}
-        return len(wanted) == 1 and sum(len(node.users) for node in self.nodes) == len(self.norms)
+        return len(wanted) == 1 and self.count == len(self.norms)
 
 
 def rescale_norms(cut: Cut, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
@@ -82,9 +82,10 @@ def rescale_norms(cut: Cut, names: Mapping[str, str], tensors: Mapping[str, Tens
     readers: dict[str, _Readers] = {}
     for norm in norms:
         if norm.scale is not None:
-            found = readers.setdefault(names[str(norm.scale.parameter.target)], _Readers())
-            found.norms.append(norm)
-            found.nodes.add(norm.scale.parameter)
+            readers.setdefault(names[str(norm.scale.parameter.target)], _Readers()).norms.append(norm)
+    for node in cut.state.values if readers else ():
+        if node.op == "get_attr" and (reader := readers.get(names.get(str(node.target), ""))) is not None:
+            reader.count += len(node.users)
     agreed = {name for name, found in readers.items() if found.agree()}
     for norm in norms:
         taken = norm.scale is not None and names[str(norm.scale.parameter.target)] in agreed

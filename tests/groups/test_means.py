@@ -77,7 +77,7 @@ def test_a_width_behind_a_root_mean_square_goes_exactly_in_every_form(form: str)
     _, subnet, difference = cut(between(Written(formula)), [0, 3, 4, 9])
     assert difference < 1e-12
     assert subnet.geta_info.kind == kind
-    assert subnet.geta_info.facts.max_abs_difference < 1e-12
+    assert subnet.geta_info.facts.max_abs_difference < (1e-6 if "cast" in form else 1e-12)  # outside of the laws float32 rounds
 
 
 @pytest.mark.parametrize("eps", [None, 1e-5, EPS])
@@ -132,6 +132,30 @@ def test_a_scale_that_norms_share_changes_once_and_one_that_others_read_does_not
     scale = dict(subnet.named_parameters())["1.norm.scale"]
     torch.testing.assert_close(scale.detach(), before[1:], rtol=0, atol=0)
     assert geta.model is model
+
+
+class Literal(nn.Module):
+    """Epsilon stands in the forward: no attribute could say another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+def test_an_epsilon_that_no_module_can_change_makes_a_graph_even_where_the_example_would_not_show_it() -> None:
+    model = between(Literal()).float()
+    geta = gt.GETA(model, torch.randn(3, 6), quantize=None)
+    geta.mask(range(9))
+    subnet = geta.construct_subnet()
+    assert subnet.geta_info.kind == "graph"
+    with torch.no_grad():
+        for layer in (model[0], subnet.get_submodule("0")):
+            layer.bias.zero_()
+        small = torch.randn(3, 6) * 1e-4  # of the size of the root of epsilon
+        torch.testing.assert_close(subnet(small), model(small), rtol=1e-4, atol=1e-6)
 
 
 class Averages(nn.Module):
