@@ -25,7 +25,7 @@ from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors
+from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors, tensors_of_groups
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
@@ -203,6 +203,7 @@ class GETA(Resumable, Shown):
         )
         qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
         qasso.pruner.count_samples(self.model)
+        qasso.pruner.members.with_buffers_of(self.model)
         if self._pending is not None:
             qasso.load_state_dict(self._pending)
             self._saved["groups"] = self._pending["param_groups"]
@@ -265,8 +266,8 @@ class GETA(Resumable, Shown):
         return preview_budget(self.cost, table, budget, groups=groups, price=known.predict, order=known.removal_order(budget))
 
     def mask(self, groups: Iterable[int | Group]) -> None:
-        """Zero the producing slices of these groups in place: weights, biases, norm parameters."""
-        masking.mask_groups(self._analysis.table, parameter_tensors(self.model), masking.group_flags(groups, len(self.groups)))
+        """Zero the producing slices of these groups in place: weights, biases, norm parameters, shifts of frozen norms."""
+        masking.mask_groups(self._analysis.table, tensors_of_groups(self.model), masking.group_flags(groups, len(self.groups)))
 
     def bit_widths(self) -> dict[str, int | float]:
         """Bits of each layer's weights; whole numbers once they are fixed."""
@@ -278,7 +279,7 @@ class GETA(Resumable, Shown):
 
     def group_sparsity(self) -> float:
         """Zero groups over prunable groups, 0 when there are none."""
-        alive = masking.alive_groups(self._analysis.table, parameter_tensors(self.model))
+        alive = masking.alive_groups(self._analysis.table, tensors_of_groups(self.model))
         return float((~alive).mean()) if len(alive) else 0.0
 
     def construct_subnet(self, *, round_to: int = 1) -> nn.Module:
@@ -300,7 +301,7 @@ class GETA(Resumable, Shown):
         checks.check_round_to(round_to)
         self._analysis.match_codes()
         table = self._analysis.table
-        nonzero = masking.alive_groups(table, parameter_tensors(self.model))
+        nonzero = masking.alive_groups(table, tensors_of_groups(self.model))
         if self._optimizer is not None:
             warn_of_strays(self._optimizer.group_mask, nonzero, self._optimizer.bank)
         _check_calibrated(self.quantizers.activations if self.quantizers else {})

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.graph import are_close, max_difference, outputs_of
-from geta_nb.quantizers import ActivationQuantizer, Asked, attach_quantizers
+from geta_nb.quantizers import ActivationQuantizer, Asked, attach_quantizers, canonical_name
 from geta_nb.subnet import PARAMETER, SCRATCH, Entry, GraphNet, list_entries, probe_inputs
 
 Widths = Mapping[str, Mapping[str, Any]]
@@ -92,14 +92,15 @@ def make_narrow(
     changes = [(_submodule(model, path), name, value) for path, found in sorted(widths.items()) for name, value in sorted(found.items())]
     values = [_as_attribute(module, name, value) for module, name, value in changes]
     before = [vars(module)[name] for module, name, _ in changes]
-    places = [(_submodule(model, name.rpartition(".")[0]), name.rpartition(".")[2]) for name in saved.keys() & _names(model)]
+    raw = _raw_names(model)
+    places = [(_submodule(model, raw[name].rpartition(".")[0]), raw[name].rpartition(".")[2]) for name in saved.keys() & raw.keys()]
     old = [(owner._parameters.get(leaf), owner._buffers.get(leaf)) for owner, leaf in places]
     undo = _attach(model, quantizers)
     try:
         for (module, name, _), value in zip(changes, values, strict=True):
             setattr(module, name, value)
-        for name in saved.keys() & _names(model):
-            _put(model, name, saved[name])
+        for name in saved.keys() & raw.keys():
+            _put(model, raw[name], saved[name])
         _compare(model, graph)
     except BaseException:
         undo()
@@ -113,8 +114,9 @@ def make_narrow(
         raise
 
 
-def _names(model: nn.Module) -> set[str]:
-    return {entry.name for entry in list_entries(model)}
+def _raw_names(model: nn.Module) -> dict[str, str]:
+    """Return own name -> name as torch lists it: what a parametrization stands on has another."""
+    return {canonical_name(model, entry.name): entry.name for entry in list_entries(model)}
 
 
 def _put(model: nn.Module, name: str, entry: Entry) -> None:
@@ -151,7 +153,7 @@ def _compare(model: nn.Module, graph: GraphNet) -> None:
 
 
 def _check_names(model: nn.Module, saved: Mapping[str, Entry], whole: Mapping[str, tuple[int, ...]]) -> None:
-    own = {entry.name: entry for entry in list_entries(model)}
+    own = {canonical_name(model, entry.name): entry for entry in list_entries(model)}
     needed, present = ({name for name, entry in table.items() if entry.kind != SCRATCH} for table in (saved, own))
     if needed != present:
         expected, got = f"also {sorted(needed - present)[:3]}", f"also {sorted(present - needed)[:3]}"

@@ -43,14 +43,17 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     produced = state.produced()
     asked = state.space.reason("protected on request", "protect", "")
     for entry in axes:
-        if not entry.buffer and protect(entry.name):
-            touched = classes[entry.labels[produced[entry.labels]]]
+        if (not entry.buffer or entry.name in state.zeros.buffers) and protect(entry.name):
+            touched = classes[entry.labels[produced[entry.labels] | entry.buffer]]
             removable[touched], blame[touched] = False, asked
     group_of_class, family_of, first_axis = _families(state, axes, classes, removable, produced)
     label_groups = group_of_class[classes] if len(classes) else np.zeros(0, dtype=np.int64)
     names, paths = _family_names(axes, first_axis)
     maps = [
-        AxisMap(entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()))
+        AxisMap(
+            entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()),
+            zeroed=entry.name in state.zeros.buffers,
+        )
         for entry in axes
         if (groups := label_groups[entry.labels]).max(initial=-1) >= 0
     ]
@@ -59,7 +62,7 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     for labels in state.space.approximations:
         exact[label_groups[labels]] = False  # the last entry is that of no group
     table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups, exact[:-1])
-    return table, _protected(state, axes, removable, blame, produced)
+    return table, _protected(state, axes, removable, blame, state.produced(lengths=False))
 
 
 def _parameter_axes(state: Propagation) -> list[_AxisLabels]:
@@ -155,7 +158,9 @@ def _protected(
 
 
 def _place(reason: Reason) -> str:
-    return f" in {reason.module_path}" if reason.module_path else ""
+    path = reason.module_path.split(".")
+    hint = ": torch.nn.utils.parametrize.remove_parametrizations would leave a plain weight" if "parametrizations" in path[:-1] else ""
+    return f" in {reason.module_path}{hint}" if reason.module_path else ""
 
 
 def _unmentioned(axes: list[_AxisLabels], entries: Iterable[Protected], removable: Marks, classes: Ints) -> list[_AxisLabels]:

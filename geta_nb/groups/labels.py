@@ -118,6 +118,7 @@ class LabelSpace:
     """All labels of one network: their unions, what is fixed, and what reaches a consumer without being zero.
 
     ``approximate_norms``: whether what norms run over may go, though their statistics then change; ``approximations`` are such labels.
+    ``curable``: ids of reasons that are gone when a buffer's entries are zeroed with their group, and the name of that buffer.
     """
 
     size: int = 0
@@ -127,6 +128,7 @@ class LabelSpace:
     edges: list[tuple[Ints, Ints]] = field(default_factory=list)
     fixed: list[tuple[Ints, int]] = field(default_factory=list)
     checks: list[tuple[Ints, Ints]] = field(default_factory=list)
+    curable: dict[int, str] = field(default_factory=dict)
     _never: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1024, dtype=bool))
 
     def new(self, count: int) -> Ints:

@@ -42,27 +42,27 @@ def group_flags(groups: Iterable[int | Group], n_groups: int, who: str = "mask")
 
 
 @torch.no_grad()
-def mask_groups(table: GroupTable, parameters: Mapping[str, Tensor], chosen: BoolArray) -> None:
-    """Zero the producing slices of the chosen groups, [G], in place."""
+def mask_groups(table: GroupTable, tensors: Mapping[str, Tensor], chosen: BoolArray) -> None:
+    """Zero the producing slices of the chosen groups, [G], in place; ``tensors``: parameters and buffers by name."""
     padded = np.append(chosen, False)  # index -1 is an index of no group
     for entry in table.axis_maps:
-        rows = np.flatnonzero(padded[entry.group_of_index]) if entry.producing else ()
+        rows = np.flatnonzero(padded[entry.group_of_index]) if entry.producing or entry.zeroed else ()
         if len(rows):
-            tensor = parameters[entry.parameter]
+            tensor = tensors[entry.parameter]
             tensor.index_fill_(entry.axis, torch.from_numpy(np.asarray(rows)).to(tensor.device), 0)
 
 
-def alive_groups(table: GroupTable, parameters: Mapping[str, Tensor]) -> BoolArray:
-    """Return which groups are not exactly zero, [G].
+def alive_groups(table: GroupTable, tensors: Mapping[str, Tensor]) -> BoolArray:
+    """Return which groups are not exactly zero, [G]; ``tensors``: parameters and buffers by name.
 
     Raises:
         InputError: the parameters have no values.
     """
     alive = np.zeros(table.n_groups, dtype=bool)
     for entry in table.axis_maps:
-        if not entry.producing:
+        if not (entry.producing or entry.zeroed):
             continue
-        tensor = parameters[entry.parameter].detach()
+        tensor = tensors[entry.parameter].detach()
         if tensor.is_meta:
             raise no_values(entry.parameter)
         others = [axis for axis in range(tensor.dim()) if axis != entry.axis]

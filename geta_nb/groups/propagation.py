@@ -6,7 +6,7 @@ In: a trace, and which tensors are the model's. Out: a :class:`Propagation`, lab
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,9 +18,11 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
 from geta_nb.graph import attribute_tensor, hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.groups.causes import Causes, is_consequence
 from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.groups.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.groups.operators.registry import RULES, Call, Choice, Findings
+from geta_nb.groups.zeros import Zeros, wanted, written
 
 _STEADY = frozenset([
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
@@ -29,6 +31,10 @@ _STEADY = frozenset([
     "mean", "amax", "amin", "cat", "concat",
 ])  # fmt: skip
 """Operators, beside the element-wise ones, that give a constant where a channel is a constant: the same at every position."""
+
+
+_LATER = 1 << 37
+"""Added to the id of a reason that is a consequence of another: the first cause is blamed before it."""
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Propagation:
         values: labels of each node's output (a tuple for several outputs).
         tensors: labels of each parameter and buffer, by its own name.
         buffers: names in ``tensors`` that are buffers.
+        zeros: what masking zeroes, where that is not parameters alone and all of them.
     """
 
     space: LabelSpace
@@ -48,12 +55,17 @@ class Propagation:
     values: dict[fx.Node, Any] = field(default_factory=dict)
     tensors: dict[str, Labels] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
+    zeros: Zeros = field(default_factory=Zeros)
     classes: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def produced(self) -> NDArray[np.bool_]:
-        """Return which labels are zeroed in a parameter when their group is masked, [labels]."""
+    def produced(self, *, lengths: bool = True) -> NDArray[np.bool_]:
+        """Return which labels are zeroed in a parameter when their group is masked, [labels].
+
+        Args:
+            lengths: also the columns that are only read, but count in the length of a row.
+        """
         marks = np.zeros(self.space.size, dtype=bool)
-        for labels in self.findings.produced:
+        for labels in (*self.findings.produced, *(self.findings.lengths if lengths else ())):
             marks[labels] = True
         if self.findings.kin:
             left, right = (np.concatenate([pair[side] for pair in self.findings.kin]) for side in (0, 1))
@@ -62,6 +74,10 @@ class Propagation:
             found = np.zeros(count, dtype=bool)
             found[families[marks]] = True
             marks = found[families]
+        for name, axis in self.zeros.left:
+            array = self.tensors[name].covering(axis)
+            if array is not None:
+                marks[array.labels] = False
         return marks
 
 
@@ -72,8 +88,13 @@ def propagate(
     folded: Mapping[fx.Node, fx.Node],
     *,
     approximate_norms: bool = False,
+    saved: Collection[str] = (),
 ) -> Propagation:
     """Return the labels of all nodes.
+
+    Masking zeroes parameters first of all. Where nothing but the numbers of some buffers stands against a removal (the shift of a frozen
+    norm), these are zeroed too; what a bias can take over (an unpadded convolution) needs no buffer at zero. Where a parameter divides
+    (the direction of ``weight_norm``, by its length), it keeps its numbers if that lets more go: what it is multiplied by is zeroed.
 
     Args:
         module: traced graph.
@@ -81,10 +102,40 @@ def propagate(
         buffers: own names that are buffers.
         folded: exit node of a quantizer branch -> node whose value enters it; such a branch changes no label.
         approximate_norms: whether channels that norms run over may go.
+        saved: own names of buffers that may be zeroed: those that a state dict holds, so that the zeros are kept.
     """
-    state = _walk(module, names, buffers, folded, approximate_norms, frozenset())
+    curable = buffers.intersection(saved) - written(module, names)
+
+    def walk(inner: frozenset[Choice], zeros: Zeros) -> Propagation:
+        return _walk(module, names, buffers, folded, approximate_norms, inner, zeros, curable)
+
+    state = _cured(walk, frozenset())
     inner = _without_outer(state)
-    return _walk(module, names, buffers, folded, approximate_norms, inner) if inner else state
+    return _cured(walk, inner) if inner else state
+
+
+def _cured(walk: Callable[[frozenset[Choice], Zeros], Propagation], inner: frozenset[Choice]) -> Propagation:
+    """Walk, and again with other zeros as long as these let more go; what they do not help keeps its own reason."""
+    best = state = walk(inner, Zeros())
+    while (more := state.zeros | _wanted(state)) != state.zeros:
+        state = walk(inner, more)
+        if _removable_labels(state) > _removable_labels(best):
+            best = state
+    return best
+
+
+def _wanted(state: Propagation) -> Zeros:
+    """Return what else had better be zero, or not, where channels may not go and nothing fixes them."""
+    if not state.findings.cures and not state.findings.needed:
+        return Zeros()
+    free = ~removable_classes(state, state.classes)[0]
+    for labels, _ in state.space.fixed:
+        free[state.classes[labels]] = False
+    return wanted(state.findings, state.space, state.tensors, free, state.classes)
+
+
+def _removable_labels(state: Propagation) -> int:
+    return int(removable_classes(state, state.classes)[0][state.classes].sum())
 
 
 def _without_outer(state: Propagation) -> frozenset[Choice]:
@@ -102,23 +153,37 @@ def _walk(
     folded: Mapping[fx.Node, fx.Node],
     approximate_norms: bool,
     inner: frozenset[Choice],
+    zeros: Zeros,
+    curable: set[str],
 ) -> Propagation:
-    """Run the rules once; ``inner``: products that keep dimensions removable in place of heads."""
-    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers))
+    """Run the rules once.
+
+    Args:
+        inner: products that keep dimensions removable in place of heads.
+        zeros: what is zeroed with a group.
+        curable: buffers that may be.
+    """
+    state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeros=zeros)
     state.findings.sole = _sole_readers(module, names)
+    causes = Causes(state.space, state.values)
     for node in module.graph.nodes:
         if node in folded:
             state.values[node] = state.values[folded[node]]
+            causes.settle(node)
         elif node.op == "get_attr":
-            state.values[node] = _attribute(state, module, node, names)
+            state.values[node] = _attribute(state, module, node, names, curable)
+            if str(node.target) not in names:
+                causes.begin(node, "a constant of the network")
         elif node.op == "placeholder":
             state.values[node] = Labels(shape_of(node) or (), (), "data")
+            causes.begin(node, "an input of the network")
         elif node.op == "output":
             reason = state.space.reason("an output of the network", "output", "")
             for value in _labels_in(state, node.args):
                 state.space.fix_all(value, reason)
         else:
             state.values[node] = _apply(state, node)
+            (causes.pick if node.target is operator.getitem else causes.settle)(node)
     _straighten(state)
     return state
 
@@ -132,7 +197,7 @@ def _sole_readers(module: fx.GraphModule, names: Mapping[str, str]) -> set[fx.No
     return {nodes[0] for nodes in readers.values() if len(nodes) == 1}
 
 
-def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str]) -> Labels:
+def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names: Mapping[str, str], curable: set[str]) -> Labels:
     shape = shape_of(node) or ()
     name = names.get(str(node.target))
     if name is None:
@@ -141,12 +206,16 @@ def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names:
         return Labels(shape, (), "const")
     if name in state.tensors:
         return state.tensors[name]
-    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers else 0
+    mark = state.space.reason("a buffer that is not zeroed", "buffer", name) if name in state.buffers - state.zeros.buffers else 0
     if mark and sum(size > 1 for size in shape) > 1:
         mark += UNSTEADY  # along one axis its numbers differ along the other
+    elif mark and name in curable and node.meta["val"].is_floating_point():  # one number a channel, as a norm has
+        state.space.curable[mark] = name
     origin = CONSTANT if name in state.buffers else REAL
+    divides = state.space.reason("a parameter that something is divided by", "parameter", name) + UNSTEADY if state.zeros.left else 0
+    marks = [divides if (name, axis) in state.zeros.left else mark for axis in range(len(shape))]
     arrays = [
-        single_axis(shape, axis, state.space.new(size), np.full(size, mark, dtype=np.int64), origin=origin)
+        single_axis(shape, axis, state.space.new(size), np.full(size, marks[axis], dtype=np.int64), origin=origin)
         for axis, size in enumerate(shape)
         if size > 1
     ]
@@ -245,16 +314,17 @@ def _flat(value: Any) -> list[Any]:
 
 
 def removable_classes(state: Propagation, classes: Ints) -> tuple[NDArray[np.bool_], Ints]:
-    """Return which classes may go, [C], and for each the id of the first reason why not (0: none)."""
+    """Return which classes may go, [C], and for each the id of the first reason why not, a cause where there is one (0: none)."""
     count = int(classes.max()) + 1 if len(classes) else 0
     none = np.iinfo(np.int64).max
     blame = np.full(count, none, dtype=np.int64)
     for labels, reason in state.space.fixed:
-        np.minimum.at(blame, classes[labels], reason)
+        later = _LATER if is_consequence(state.space.reasons[reason]) else 0
+        np.minimum.at(blame, classes[labels], reason + later)
     for labels, spoilers in state.space.checks:
         bad = spoilers > 0
         np.minimum.at(blame, classes[labels[bad]], spoilers[bad] % SHARED)
-    blame[blame == none] = 0
+    blame = np.where(blame == none, 0, blame % _LATER)
     produced = np.zeros(count, dtype=bool)
     produced[classes[state.produced()]] = True
     return produced & (blame == 0), blame

@@ -29,8 +29,8 @@ class Group(Shown):
     Attributes:
         index: position in ``geta.groups``.
         family: name of its family.
-        producers: slices that are zeroed when the group is masked.
-        consumers: slices that only read what the producers wrote, and buffers.
+        producers: slices that are zeroed when the group is masked: of parameters, and of the shifts of frozen norms, which are buffers.
+        consumers: slices that only read what the producers wrote, and all other buffers.
         size: parameter elements removed with it.
         exact: whether the cut network computes what the masked one does; False where a norm runs over the group.
     """
@@ -78,13 +78,15 @@ class AxisMap:
         parameter: own name.
         axis: axis.
         group_of_index: [axis size], -1 where no prunable group.
-        producing: True where masking the group zeroes these indices.
+        producing: True where masking the group zeroes these indices of a parameter.
+        zeroed: the same of a buffer, which has no gradient and takes no part in anything else: nothing judges a group by it.
     """
 
     parameter: str
     axis: int
     group_of_index: Ints
     producing: bool
+    zeroed: bool = False
 
 
 @dataclass
@@ -158,7 +160,7 @@ class GroupList(Sequence[Group], Shown):
             parts.setdefault(position, []).append(place)
         for position, places in parts.items():
             entry = self.table.axis_maps[position]
-            (producers if entry.producing else consumers).append(Slice(entry.parameter, entry.axis, tuple(places)))
+            (producers if entry.producing or entry.zeroed else consumers).append(Slice(entry.parameter, entry.axis, tuple(places)))
         family = self.table.family_names[self.table.family_of[index]]
         return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]), bool(self.table.exact[index]))
 

@@ -195,7 +195,7 @@ def _labels(
     nodes = {node.name: node for node in module.graph.nodes}
     through = {nodes[name]: nodes[branch.entry] for branch in foreign if branch.keeps_zero for name in branch.nodes}
     through |= {node: marked_value(node) for node in nodes.values() if is_mark(node)}
-    state = propagate(module, names, set(tensors.buffers), through, approximate_norms=approximate_norms)
+    state = propagate(module, names, set(tensors.buffers), through, approximate_norms=approximate_norms, saved=tensors.saved)
     state.tensors = {name: state.tensors[name] for name in (*tensors.parameters, *tensors.buffers) if name in state.tensors}
     return state
 

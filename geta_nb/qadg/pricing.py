@@ -42,7 +42,7 @@ def price(
     operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
     layer_of = quantizers.parameter_layer
     parameters, seen = [], set()
-    for name, tensor in (*tensors.parameters.items(), *tensors.foreign.items()):
+    for name, tensor in tensors.parameters.items():
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from torch import fx
 
 from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, nonnegative_nodes, operator_name, shape_of
+from geta_nb.groups import is_pointwise
 from geta_nb.qadg.branches import COMPUTE, readers
 from geta_nb.quantizers import CANDIDATE, WEIGHT, Asked, mark_of
 
@@ -36,7 +37,8 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
         if at_parameter or (kind == CANDIDATE and layer not in inputs):
             drop_mark(node)
     own = [node for node in module.graph.nodes if node.op == "get_attr" and str(node.target) in names]
-    weights = {names[str(node.target)] for node in own if _feeds_matrix_operator(node)}
+    static = _static(module.graph)
+    weights = {names[str(node.target)] for node in own if _feeds_matrix_operator(node) and not _makes_a_weight(node, static)}
     axes: dict[str, set[int | None]] = {}
     for node in own:
         axes.setdefault(names[str(node.target)], set()).update(_channel_axes(node))
@@ -46,6 +48,23 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
 
 def _feeds_matrix_operator(node: fx.Node) -> bool:
     return any(operator_name(user) in COMPUTE for user in readers(node))
+
+
+def _static(graph: fx.Graph) -> set[fx.Node]:
+    """Return what is made of parameters, buffers and constants alone."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "get_attr" or (node.op == "call_function" and inputs and all(item in found for item in inputs)):
+            found.add(node)
+    return found
+
+
+def _makes_a_weight(node: fx.Node, static: set[fx.Node]) -> bool:
+    """Whether a weight is computed from this matrix, which itself meets no data: ``spectral_norm`` multiplies it for its length."""
+    users = readers(node)
+    meets_data = any(operator_name(user) in COMPUTE and user not in static for user in users)
+    return not meets_data and any(is_pointwise(user) and user in static for user in users)
 
 
 def _channel_axes(node: fx.Node) -> set[int | None]:

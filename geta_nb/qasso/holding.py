@@ -82,7 +82,7 @@ def bound_to(
     ordered = {kind: {layer: of[kind, layer] for layer in layers[kind]} for kind in layers}
     twin = QuantizerBank(ordered["weight"], ordered["activation"], list(zip(bank.lower, bank.upper, strict=True)))
     twin.bound, twin.frozen = list(bank.bound), None if bank.frozen is None else list(bank.frozen)
-    return Members(table, found), twin
+    return Members(table, found).with_buffers_of(model), twin
 
 
 def warn_of_strays(alive: NDArray[np.bool_], nonzero: NDArray[np.bool_], bank: QuantizerBank) -> None:

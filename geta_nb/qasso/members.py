@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geta_nb.errors import PruningSpaceError
 
@@ -135,6 +135,16 @@ class Members:
         ids = [m.groups.to(self.device) for m in self._maps]
         self._maps_of = [[i for i, m in enumerate(self._maps) if m.position == p] for p in range(len(self.tensors))]
         self._segments = Segments(torch.cat(ids) if ids else torch.zeros(0, dtype=torch.int64), self.n_groups)
+        self._buffers = [(m.parameter, m.axis, torch.as_tensor(m.group_of_index)) for m in table.axis_maps if m.zeroed]
+        self._model: nn.Module | None = None
+
+    def with_buffers_of(self, model: nn.Module) -> Members:
+        """Let the buffers that go with groups (shifts of frozen norms) fade and stay at zero as the rest does; return self.
+
+        They count nowhere: no gradient says anything of them. They are looked up by name when factors are made: ``.to()`` makes new ones.
+        """
+        self._model = model if self._buffers else None
+        return self
 
     def sums(self, values: Sequence[Tensor | None]) -> Tensor:
         """Return per group the sum of its elements, [G].
@@ -183,8 +193,11 @@ class Members:
     def factors(self, concerned: Tensor) -> Factors:
         """Return the factors of the tensors that hold a slice of a group in ``concerned`` (bool, [G]); waits for the device."""
         flags = torch.cat([concerned, concerned.new_zeros(1)])  # -1 reads the last entry
-        chosen = [m for m in self._maps if bool(flags.to(m.groups.device)[m.groups].any())]
-        return Factors([self.tensors[m.position] for m in chosen], [m.axis for m in chosen], [m.groups for m in chosen])
+        chosen = [(self.tensors[m.position], m.axis, m.groups) for m in self._maps if bool(flags.to(m.groups.device)[m.groups].any())]
+        if self._model is not None:
+            some = [item for item in self._buffers if bool(flags.to(item[2].device)[item[2]].any())]
+            chosen += [(self._model.get_buffer(name), axis, groups) for name, axis, groups in some]
+        return Factors([tensor for tensor, _, _ in chosen], [axis for _, axis, _ in chosen], [groups for _, _, groups in chosen])
 
     def elements(self, chosen: Tensor, layer_of: Mapping[str, int]) -> Elements:
         """Return the elements of the groups in ``chosen`` (bool, [G]).

@@ -10,11 +10,13 @@ from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import (
     OwnTensors,
+    canonical_name,
     computed,
-    foreign_parameters,
+    own_parameters,
     own_tensors,
     parameter_tensors,
     quantizers_at,
+    tensors_of_groups,
     unregister,
 )
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
@@ -38,19 +40,21 @@ __all__ = [
     "bit_width",
     "branch_program",
     "calibrate",
+    "canonical_name",
     "codes",
     "computed",
     "eval_mode",
     "fake_quantize",
     "fitted_clip",
-    "foreign_parameters",
     "largest_code",
     "mark_of",
     "marked",
+    "own_parameters",
     "own_tensors",
     "parameter_tensors",
     "quantizers_at",
     "standing_in",
     "step_size",
+    "tensors_of_groups",
     "unregister",
 ]

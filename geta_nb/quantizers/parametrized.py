@@ -172,17 +172,13 @@ def original_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn
 def parameter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the model's own parameters by their original names (tied ones under each name), without those of quantizers.
 
-    The value for a quantized parameter is its ``.original``, the very object the model had before. Parameters that a foreign
-    parametrization splits are not in it.
+    The value for a quantized parameter is its ``.original``, the very object the model had before. Those that a foreign parametrization
+    computes with (the length and the direction of ``weight_norm``) come last, by the names that torch has for them.
     """
-    return {f"{path}.{name}" if path else name: p for path, m in original_modules(model) for name, p in own_parameters(m).items()}
-
-
-def foreign_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return what :func:`parameter_tensors` leaves out and no quantizer owns: the tensors that foreign parametrizations compute with."""
-    known = {id(p) for p in parameter_tensors(model).values()}
+    own = {f"{path}.{name}" if path else name: p for path, m in original_modules(model) for name, p in own_parameters(m).items()}
+    known = {id(p) for p in own.values()}
     known |= {id(p) for module in model.modules() if isinstance(module, Quantizer) for p in module.parameters()}
-    return {name: p for name, p in model.named_parameters() if id(p) not in known}
+    return {**own, **{name: p for name, p in model.named_parameters() if id(p) not in known}}
 
 
 def canonical_name(model: nn.Module, raw_name: str) -> str:
@@ -212,14 +208,25 @@ class OwnTensors:
     Attributes:
         parameters: :func:`parameter_tensors`.
         buffers: buffers, tied ones under each name.
-        foreign: :func:`foreign_parameters`.
+        saved: names of those that a state dict holds.
         plain: name as torch lists it -> own name, where they differ.
     """
 
     parameters: dict[str, nn.Parameter]
     buffers: dict[str, Tensor]
-    foreign: dict[str, nn.Parameter]
+    saved: frozenset[str]
     plain: dict[str, str]
+
+
+def _saved_buffers(model: nn.Module) -> Iterator[str]:
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name in module._buffers.keys() - module._non_persistent_buffers_set:
+            yield f"{path}.{name}" if path else name
+
+
+def tensors_of_groups(model: nn.Module) -> dict[str, Tensor]:
+    """Return all tensors that a group can have slices in, by own name: parameters and buffers."""
+    return {**parameter_tensors(model), **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def own_tensors(model: nn.Module) -> OwnTensors:
@@ -228,6 +235,6 @@ def own_tensors(model: nn.Module) -> OwnTensors:
     return OwnTensors(
         parameter_tensors(model),
         dict(model.named_buffers(remove_duplicate=False)),
-        foreign_parameters(model),
+        frozenset(_saved_buffers(model)),
         {name: own for name in raw if (own := canonical_name(model, name)) != name},
     )

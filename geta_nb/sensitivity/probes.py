@@ -127,7 +127,7 @@ class Prober:
         before: list[tuple[Tensor, int, Tensor, Tensor]] = []
         try:
             for entry in self.table.axis_maps:
-                places = np.flatnonzero(chosen[entry.group_of_index]) if entry.producing else ()
+                places = np.flatnonzero(chosen[entry.group_of_index]) if entry.producing or entry.zeroed else ()
                 if len(places):
                     tensor = self.parameters[entry.parameter].detach()
                     rows = torch.from_numpy(np.asarray(places)).to(tensor.device)

@@ -131,7 +131,7 @@ def _widened(
     try:
         found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
         cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
-        tensors: dict[str, Tensor] = {**own.parameters, **own.foreign, **own.buffers}
+        tensors: dict[str, Tensor] = {**own.parameters, **own.buffers}
         wide = cut_graph(cut, found.qadg, found.names, tensors, found.quantizers.activations, copied=False)
     except GetaError:
         return None

@@ -26,9 +26,10 @@ from geta_nb.quantizers import (
     Quantizer,
     Quantizers,
     WeightQuantizer,
+    canonical_name,
     computed,
     fake_quantize,
-    foreign_parameters,
+    own_parameters,
     parameter_tensors,
     unregister,
 )
@@ -167,17 +168,16 @@ def build_subnet(
     parameters = parameter_tensors(model)
     weights, inputs = (quantizers.weights, quantizers.activations) if quantizers is not None else ({}, {})
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
-    own = {**parameters, **foreign_parameters(model)}
     buffers = dict(model.named_buffers(remove_duplicate=False))
 
     def cut_with(found: Graphed) -> tuple[Cut, Values, GraphNet]:
         cut = Cut(found.state, found.table, alive).filled()
-        values = Values(own, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
+        values = Values(parameters, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
         fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
         rescale_norms(cut, found.names, values)
         twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
         graph = cut_graph(cut, found.qadg, found.names, values.sources, twins, finish=values.finish)
-        follow_model(graph, found.trace.module, found.names, {**own, **buffers})
+        follow_model(graph, found.trace.module, found.names, {**parameters, **buffers})
         return cut, values, graph
 
     cut, values, graph = cut_with(analysis)
@@ -220,11 +220,11 @@ def build_subnet(
             module.requires_grad_(False)
     removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
     layer_of = quantizers.parameter_layer if quantizers is not None else {}
-    first = {id(tensor): name for name, tensor in reversed(own.items())}  # of tied names the first one has the labels
+    first = {id(tensor): name for name, tensor in reversed(parameters.items())}  # of tied names the first one has the labels
     result.geta_info = SubnetInfo(  # type: ignore[assignment]
         kind="graph" if native is None else "native",
         formats={
-            name: weight_format(weights[layer], partial(cut.slice, first[id(own[name])]))
+            name: weight_format(weights[layer], partial(cut.slice, first[id(parameters[name])]))
             for name, layer in layer_of.items()
             if not values.changed(name)
         },
@@ -235,7 +235,7 @@ def build_subnet(
         example=None if native is None else (args, kwargs),
         sizes=input_sizes(graph) if native is None else None,
         widths=_widths(model, native) if native is not None else None,
-        whole=_whole_shapes(model, {**own, **buffers}, native) if native is not None else {},
+        whole=_whole_shapes(model, {**parameters, **buffers}, native) if native is not None else {},
         dynamic=dynamic,
     )
     return result
@@ -257,7 +257,8 @@ def _whole_shapes(model: nn.Module, before: Mapping[str, Tensor], native: nn.Mod
     """Return the shapes that tensors had in the dense network, of which the model may be a subnet itself, where they were cut."""
     info = getattr(model, "geta_info", None)
     earlier = info.whole if isinstance(info, SubnetInfo) else {}
-    after = (*native.named_parameters(remove_duplicate=False), *native.named_buffers(remove_duplicate=False))
+    raw = (*native.named_parameters(remove_duplicate=False), *native.named_buffers(remove_duplicate=False))
+    after = [(canonical_name(native, name), tensor) for name, tensor in raw]
     cut = {name: tuple(before[name].shape) for name, tensor in after if name in before and before[name].shape != tensor.shape}
     return {**cut, **earlier}
 
@@ -339,8 +340,10 @@ def native_subnet(
     except (RuntimeError, TypeError):
         return None  # a model that cannot be copied keeps its classes to itself
     values = {**dict(graph.named_parameters(remove_duplicate=False)), **dict(graph.named_buffers(remove_duplicate=False))}
-    own = {name for name, _ in (*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False))}
-    return cut_native(dense, new_tensors={name: value for name, value in values.items() if name in own}, size_changes=sizes, check=same)
+    raw = (name for name, _ in (*dense.named_parameters(remove_duplicate=False), *dense.named_buffers(remove_duplicate=False)))
+    plain = {name: canonical_name(dense, name) for name in raw}  # c.parametrizations.weight.original of others is c.weight in a graph
+    new = {name: values[own] for name, own in plain.items() if own in values}
+    return cut_native(dense, new_tensors=new, size_changes=sizes, check=same)
 
 
 def share_tensors(graph: GraphNet, native: nn.Module) -> GraphNet:
@@ -361,5 +364,5 @@ def _tensor_at(module: nn.Module, name: str) -> Tensor | None:
         owner = module.get_submodule(path)
     except AttributeError:
         return None
-    found = owner._parameters.get(leaf)
+    found = own_parameters(owner).get(leaf)
     return found if found is not None else owner._buffers.get(leaf)

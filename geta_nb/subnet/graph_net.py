@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from geta_nb.errors import ArtifactError, RunStateError
 from geta_nb.graph import InputSizes, check_path, decode_program, encode_program, owner_of
-from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.quantizers import ActivationQuantizer, canonical_name
 
 PARAMETER, BUFFER, SCRATCH = "parameter", "buffer", "scratch"
 
@@ -98,8 +98,9 @@ class GraphNet(fx.GraphModule):
                 raise ArtifactError("a module is called that is no activation quantizer.", at=path, expected="ActivationQuantizer", got=got)
             quantizers[path] = quantizer
         table: dict[str, Entry] = {}
-        for entry in (entry for source in sources for entry in list_entries(source)):
-            first = table.setdefault(entry.name, entry)
+        for owner, entry in ((source, entry) for source in sources for entry in list_entries(source)):
+            own = canonical_name(owner, entry.name)  # in a graph, what a parametrization of others stands on has its plain name
+            first = table.setdefault(own, entry._replace(name=own))
             if first.tensor.shape != entry.tensor.shape:
                 shapes = tuple(first.tensor.shape), tuple(entry.tensor.shape)
                 raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])

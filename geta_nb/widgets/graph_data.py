@@ -19,7 +19,7 @@ from geta_nb.display.wording import clean
 from geta_nb.errors import InputError
 from geta_nb.geta import GETA
 from geta_nb.groups import Labels, masking
-from geta_nb.quantizers import parameter_tensors
+from geta_nb.quantizers import parameter_tensors, tensors_of_groups
 from geta_nb.widgets.budget_code import budget_code
 from geta_nb.widgets.graph_layers import LAYERS, Layers, find_layers, module_types, node_shape, operator_words
 
@@ -232,7 +232,7 @@ def live_state(geta: GETA) -> dict[str, list[float | None]]:
     """Return what training changes, in the order of ``quantizers`` and ``families``: bits of weights and inputs, kept share."""
     table = geta.groups.table
     try:
-        alive = masking.alive_groups(table, parameter_tensors(geta.model))
+        alive = masking.alive_groups(table, tensors_of_groups(geta.model))
     except InputError:  # a model on the meta device has no values
         alive = np.ones(table.n_groups, dtype=bool)
     sizes = np.bincount(table.family_of, minlength=len(table.family_names))

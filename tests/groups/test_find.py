@@ -115,13 +115,40 @@ def test_a_parameter_that_brings_no_channel_and_cannot_be_cut_is_listed_too() ->
     assert named == {name for name, _ in geta.model.named_parameters()}
 
 
-def test_parameters_of_a_foreign_parametrization_are_listed() -> None:
-    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+def parts_of(group: gt.Group) -> tuple[set[tuple[str, int]], set[tuple[str, int]]]:
+    producers, consumers = ({(part.parameter, part.axis) for part in parts} for parts in (group.producers, group.consumers))
+    return producers, consumers
+
+
+def test_a_channel_of_a_weight_norm_goes_by_its_length_and_the_direction_keeps_its_numbers() -> None:
+    net = nn.Sequential(*(nn.utils.parametrizations.weight_norm(nn.Linear(a, b)) for a, b in ((4, 6), (6, 5), (5, 2))))
+    geta = plain(net, 4)
+    assert [len(family.groups) for family in geta.families] == [6, 5]
+    length, direction = (f"0.parametrizations.weight.original{i}" for i in (0, 1))
+    producers, consumers = parts_of(geta.groups[0])
+    # the length of a row of the next layer is that of what is left of it, so its column counts, and is zeroed
+    assert producers == {(length, 0), ("0.bias", 0), ("1.parametrizations.weight.original1", 1)}
+    assert consumers == {(direction, 0)}
+    before = geta.model[0].parametrizations.weight.original1.detach().clone()
+    geta.mask([0])
+    assert torch.equal(geta.model[0].parametrizations.weight.original1, before) and not geta.model[0].weight[0].any()
+    assert geta.model(torch.randn(2, 4)).isfinite().all()
+
+
+def test_a_spectral_norm_loses_rows_and_columns_of_its_matrix_and_what_its_vectors_say_of_them() -> None:
+    net = nn.Sequential(*(nn.utils.parametrizations.spectral_norm(nn.Linear(a, b)) for a, b in ((4, 6), (6, 2)))).eval()
+    geta = plain(net, 4)
+    producers, consumers = parts_of(geta.groups[0])
+    assert producers == {("0.weight", 0), ("0.bias", 0), ("1.weight", 1)}
+    assert consumers == {("0.parametrizations.weight.0._u", 0), ("1.parametrizations.weight.0._v", 0)}
+
+
+@pytest.mark.parametrize("how", ["householder", "cayley", "matrix_exp"])
+def test_an_orthogonal_weight_is_protected_with_the_way_out(how: str) -> None:
+    net = nn.Sequential(nn.utils.parametrizations.orthogonal(nn.Linear(4, 6), orthogonal_map=how), nn.ReLU(), nn.Linear(6, 2))
     geta = plain(net, 4)
     assert not geta.groups
-    assert {entry.path for entry in geta.protected if entry.operator == "parametrization"} == {
-        "0.parametrizations.weight.original0", "0.parametrizations.weight.original1"
-    }  # fmt: skip
+    assert [entry for entry in geta.protected if entry.path == "0.weight[axis 0]" and "remove_parametrizations" in entry.reason]
 
 
 @pytest.mark.parametrize("pattern", ["0", "0.weight", "0.*"])

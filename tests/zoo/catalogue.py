@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import geta_nb as gt
+from tests.zoo import computed_nets as zoo_computed
+from tests.zoo import frozen_nets as zoo_frozen
 from tests.zoo import more as zoo_more
 from tests.zoo import nets
 from tests.zoo import traps as zoo_traps
@@ -282,6 +284,8 @@ import tests.zoo.text  # noqa: E402, F401  (it registers its nets here)
 
 zoo_vision.register(add, hugging_face)
 zoo_traps.register(add)
+zoo_frozen.register(add)
+zoo_computed.register(add)
 zoo_more.register(add)
 
 

@@ -129,8 +129,8 @@ odd("spatial_attention", IMAGE, 0, lambda s, x: s.b(s.a(x) * s.c(torch.cat([s.a(
     lambda: {"a": C(3, 8, 3), "c": C(2, 1, 3, padding=1), "b": C(8, 4, 1)}, blamed="mean")
 odd("batch_norm_across", SEQUENCE, 0, lambda s, x: s.b(s.n(s.a(x))),
     lambda: {"a": L(8, 16), "n": nn.BatchNorm1d(5), "b": L(16, 4)}, blamed="_native_batch_norm_legit_no_training")
-odd("weight_norm_parametrized", VECTOR, 0, lambda s, x: s.b(s.a(x)),
-    lambda: {"a": nn.utils.parametrizations.weight_norm(L(8, 16)), "b": L(16, 4)}, blamed="parametrization")
+odd("weight_norm_parametrized", VECTOR, 16, lambda s, x: s.b(s.a(x)),
+    lambda: {"a": nn.utils.parametrizations.weight_norm(L(8, 16)), "b": L(16, 4)})
 odd("weight_exponential", VECTOR, 0, lambda s, x: s.b(F.linear(x, s.a.exp())), lambda: {"a": P(16, 8), "b": L(16, 4)}, blamed="exp")
 
 # axes that are only moved, cut, repeated or joined

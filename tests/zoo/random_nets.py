@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.zoo.catalogue import randomise
+from tests.zoo.frozen_nets import Frozen, FrozenTurned
 
 Op = tuple[str | int, ...]
 
@@ -28,7 +29,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
     "hardsigmoid": nn.Hardsigmoid,
 }
-NORMS = ("batch", "batch_plain", "group", "instance", "layer")
+NORMS = ("batch", "batch_plain", "group", "instance", "layer", "frozen", "frozen_turned")
 MAX_WIDTH = 24
 
 
@@ -41,6 +42,8 @@ def norm(kind: str, c: int) -> nn.Module:
         "group": lambda: nn.GroupNorm(groups, c),
         "instance": lambda: nn.InstanceNorm2d(c, affine=True),
         "layer": lambda: nn.GroupNorm(1, c),
+        "frozen": lambda: Frozen(c),
+        "frozen_turned": lambda: FrozenTurned(c),
     }[kind]()
 
 

@@ -11,6 +11,7 @@ from torch import fx
 
 from geta_nb.groups.labels import FREE, NOT_FINITE, SHARED, UNSTEADY, LabelArray, Labels, product_spoilers, sources_of
 from geta_nb.groups.operators.axes import along, drop_axes, insert_axis, pad_left, permute, spoiled
+from geta_nb.groups.operators.buffers import note_cures
 from geta_nb.groups.operators.registry import Call, Fold, MacCount, rule
 
 Operands = tuple[fx.Node | None, fx.Node | None]
@@ -82,12 +83,12 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -
     if folds:
         found = [(labels, _folded(call, array) if labels.source == "data" else array) for labels, array in found]
     values = [array for labels, array in found if labels.source != "param"]
-    if not values:  # a product of parameters: the rows of the first are the ones to zero
-        values = [found[0][1]]
-        call.findings.produced.append(values[0].labels.ravel())
+    columns = [array for labels, array in found if labels.source == "param"]
+    if columns and all(labels.source != "data" for labels, _ in found):  # of parameters and buffers: those of the first are zeroed
+        (call.findings.lengths if values else call.findings.produced).append(columns[0].labels.ravel())
+        values = columns[:1]
     product = _product(values)
     shared = (product.spoilers & SHARED > 0) & (product.spoilers < NOT_FINITE)
-    columns = [array for labels, array in found if labels.source == "param"]
     if columns and shared.any():
         call.findings.produced += [array.labels[shared] for array in columns]
         product = LabelArray(product.labels, np.where(shared, 0, product.spoilers), product.origin)
@@ -152,6 +153,7 @@ def add_bias(call: Call, out: Labels, bias: Labels | None, axis: int) -> Labels:
     for array in first.arrays:
         other = next((item for item in second.arrays if item.cover == array.cover), None)
         if other is not None:
+            note_cures(call, [other], array.spoilers == 0)
             array = LabelArray(array.labels, np.maximum(array.spoilers, other.spoilers), array.origin)
         elif axis not in array.cover:  # a bias that does not know this axis is added to removed indices as well
             array = array.spoiled(call.reason("adds a bias"))

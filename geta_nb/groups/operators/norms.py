@@ -9,6 +9,7 @@ import numpy as np
 
 from geta_nb.groups.labels import NOT_FINITE, UNSTEADY, Ints, LabelArray, Labels
 from geta_nb.groups.operators.axes import along, spoiled
+from geta_nb.groups.operators.buffers import note_affine
 from geta_nb.groups.operators.registry import Call, SizeArgument, rule
 from geta_nb.groups.reshaping import reshape
 
@@ -32,6 +33,7 @@ def affine(call: Call, data: Labels, vectors: list[Labels | None], *, keeps_zero
             zero = zero | (array.spoilers == 0)
         if bias is not None:
             zero = zero & (_marks(bias, array) == 0)
+        note_affine(call, [bias] if keeps_zero else [weight, bias], array, ~zero)
         text = "normalised without a scale that can be zeroed" if weight is None else "normalised"
         numbers = [item for item in (weight, bias, *others) if item is not None]
         constant = np.logical_and.reduce([array.spoilers < UNSTEADY, *(_marks(item, array) < UNSTEADY for item in numbers)])

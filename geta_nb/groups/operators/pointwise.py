@@ -15,6 +15,7 @@ from torch import fx
 from geta_nb.graph import hint, operator_name, overload_name
 from geta_nb.groups.labels import NOT_FINITE, UNSTEADY, LabelArray, Labels, sources_of
 from geta_nb.groups.operators.axes import along, pad_left
+from geta_nb.groups.operators.buffers import blamed_first, curable, note_divisors, note_pointwise
 from geta_nb.groups.operators.registry import Call, rule
 
 ZERO, OTHER, UNDEFINED = 0, 1, 2
@@ -65,10 +66,16 @@ def _combine(call: Call, operands: list[Labels], cover: tuple[int, ...], table: 
     for bit, array in enumerate(found):
         if array is not None:
             pattern |= (array.spoilers == 0).astype(np.int64) << bit
-            blame = np.where(blame == 0, array.spoilers, blame)
             worst = np.maximum(worst, array.spoilers)
+    for array in blamed_first(call, found, table[1 << np.arange(len(found))] == ZERO):
+        blame = np.where(blame == 0, array.spoilers, blame)
     result = table[pattern]
+    if not (table == ZERO).any():  # zeros of whatever comes in would not help
+        blame = np.where(curable(call, blame), 0, blame)
     blame = np.where(blame == 0, call.reason("does not keep zero"), blame % UNSTEADY)
+    note_pointwise(call, operands, found, result == OTHER, pattern, table)
+    if (result == UNDEFINED).any():
+        note_divisors(call, operands, found, result == UNDEFINED, pattern, table == UNDEFINED)
     # constants of constants; an operand without labels here brings its own numbers, which one number alone does not
     loose = any(array is None and (item.source == "data" or prod(item.shape) > 1) for array, item in zip(found, operands, strict=True))
     blame = np.where((worst >= UNSTEADY) | loose, UNSTEADY + blame, blame)

@@ -66,7 +66,7 @@ def _summed(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:
         if set(array.cover) <= set(axes):
             call.space.require_zero(array)
             if labels.source == "param":  # the length of a row: columns that are only read elsewhere count here, so they are zeroed
-                call.findings.produced.append(array.labels.ravel())
+                call.findings.lengths.append(array.labels.ravel())
     rest = tuple(array for array in labels.arrays if not set(array.cover) <= set(axes))
     return call.space.fix_axes(replace(labels, arrays=rest), axes, call.reason("summed over together with a removable axis"))
 

@@ -81,6 +81,7 @@ class Findings:
         macs: multiply-accumulates.
         sizes: integer arguments that follow a cut.
         produced: labels that parameters bring into the data: their slices are zeroed when a group is masked.
+        lengths: the same of columns that are only read, but count in the length of a row (``weight_norm``, ``spectral_norm``).
         kin: pairs of labels that parameters and constants bring into one another: where one side is produced, the other is.
         parts: labels of each piece of a split, of which one must stay.
         unknown: (operator, module path) of what no rule understood.
@@ -90,11 +91,14 @@ class Findings:
         rescales: means and norms that run over removable channels.
         choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
         inner: the choices of these that must go the other way, as nothing of the outer part may go.
+        cures: labels that would be zero once removed if buffers were, and the ids of the reasons that name these buffers.
+        needed: labels of parameters whose zeros make what is no number: something is divided by them.
     """
 
     macs: list[MacCount] = field(default_factory=list)
     sizes: list[SizeArgument] = field(default_factory=list)
     produced: list[Ints] = field(default_factory=list)
+    lengths: list[Ints] = field(default_factory=list)
     kin: list[tuple[Ints, Ints]] = field(default_factory=list)
     parts: list[Ints] = field(default_factory=list)
     unknown: list[tuple[str, str]] = field(default_factory=list)
@@ -104,6 +108,8 @@ class Findings:
     rescales: list[Rescale] = field(default_factory=list)
     choices: list[tuple[Choice, Ints]] = field(default_factory=list)
     inner: frozenset[Choice] = frozenset()
+    cures: list[tuple[Ints, Ints]] = field(default_factory=list)
+    needed: list[Ints] = field(default_factory=list)
 
 
 @dataclass
