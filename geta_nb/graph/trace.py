@@ -23,6 +23,7 @@ from geta_nb.graph.break_up import break_up
 from geta_nb.graph.lower import is_lowerable, lower
 from geta_nb.graph.marks import MARK
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.objects import opened_outputs
 from geta_nb.graph.quiet import quiet
 from geta_nb.graph.sizes import InputSizes, sizes_of
 from geta_nb.graph.tidy import inline_regions, tidy
@@ -231,7 +232,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], siz
     errors: list[Exception] = []
     for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes, axes), (args, kwargs, None)):
         try:
-            with quiet(), general_sizes(sizes == "any"):
+            with quiet(), general_sizes(sizes == "any"), opened_outputs(model):
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
             dynamic = shapes is not None and _is_dynamic(exported, (tried_args, tried_kwargs))
             if shapes is None or sizes == "any" or dynamic:
