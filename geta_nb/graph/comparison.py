@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from geta_nb.graph.nodes import operator_name
+from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
 
 # n summands in another order differ by about n eps: these leave three to four orders of magnitude for depth
@@ -38,12 +39,18 @@ def own_forwards(model: nn.Module) -> Iterator[None]:
             module.__dict__["forward"] = forward
 
 
-def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs stay, though it writes into them."""
+def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, objects: bool = True) -> list[Tensor]:
+    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs stay, though it writes into them.
+
+    Args:
+        module: what to run.
+        args, kwargs: inputs.
+        objects: also those inside of objects that torch knows no structure of.
+    """
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
     with torch.no_grad(), eval_mode(module):
         out = module(*args, **kwargs)
-    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
+    return tensors_in(out) if objects else [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
 def max_difference(left: list[Tensor], right: list[Tensor]) -> float:
