@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import geta_nb as gt
+from geta_nb.display.groups import protected_html
 from geta_nb.display.qadg import qadg_svg
 from geta_nb.display.training import training_picture
 from geta_nb.latency.table import LatencyRow, LatencyTable
@@ -91,3 +92,10 @@ def test_a_report_read_back_from_json_looks_the_same(made: dict[str, Any]) -> No
     assert view
     assert view.html
     assert view.html(SimpleNamespace(to_dict=lambda: values)) == view.html(made["report"])
+
+
+def test_what_layer_norms_hold_names_the_way_out() -> None:
+    body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 2))
+    assert "gt.center(model, example_inputs)" in protected_html(gt.GETA(body, torch.randn(2, 4), quantize=None).protected)
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert "gt.center" not in protected_html(gt.GETA(plain, torch.randn(2, 4), quantize=None).protected)
