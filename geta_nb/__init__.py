@@ -5,6 +5,7 @@ from typing import Any
 from geta_nb import _extra
 from geta_nb import display as _display  # fills the registry of views
 from geta_nb.budget import Budget, LayerBudget
+from geta_nb.centering import center
 from geta_nb.config import QuantConfig
 from geta_nb.cost import Preview, Report
 from geta_nb.errors import GetaError
@@ -45,6 +46,7 @@ __all__ = [
     "Schedule",
     "Sensitivity",
     "benchmark_latency",
+    "center",
     "distill",
     "export_onnx",
     "load",

@@ -1,6 +1,6 @@
 """The façade: one object that traces, groups, quantizes, prices, prunes, cuts and reports. Each method is a call into a room.
 
-In: a model, example inputs and what the user says. Out: a :class:`GETA`, which displays and widgets show. Stage 12, above the core's rooms.
+In: a model, example inputs and what the user says. Out: a :class:`GETA`, which displays and widgets show. Stage 13, above the core's rooms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A run that stops and goes on: the façade's checkpoints. In: a ``GETA`` and what else the run needs. Out: one file, and all of it back.
 
-A part of the façade, stage 12.
+A part of the façade, stage 13.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import geta_nb as gt
 from geta_nb import geta
 from geta_nb.bench.speed_nets import NETS, imported, llama, tokens
 from geta_nb.groups import GroupTable, IntArray
-from geta_nb.qadg import analysis
+from geta_nb.qadg import analysis, kept
 from geta_nb.quantizers import parameter_tensors
 from geta_nb.subnet import build as subnet
 
@@ -72,7 +72,7 @@ class Stopwatch:
         """Count the stages of the pipeline while they run."""
         stages: list[tuple[Any, str, str]] = [
             (torch.export, "export", "exporter"), (torch.export.ExportedProgram, "run_decompositions", "exporter"),
-            (torch.export.ExportedProgram, "module", "exporter"), (analysis, "trace_model", "lowering"), (geta, "check_inputs", "runs"),
+            (torch.export.ExportedProgram, "module", "exporter"), (kept, "trace_model", "lowering"), (geta, "check_inputs", "runs"),
             (analysis, "check_agreement", "runs"), (subnet, "outputs_of", "runs"), (analysis, "attach_quantizers", "quantizers"),
             (analysis, "find_branches", "branches"), (analysis, "find_sites", "branches"), (analysis, "put_branches", "branches"),
             (analysis, "propagate", "labels"), (analysis, "find_groups", "groups"), (analysis, "price", "costs"),

@@ -1,4 +1,4 @@
-"""Stage 4: what a network costs: MACs, BOPs in both countings, bytes; before training, and after.
+"""Stage 5: what a network costs: MACs, BOPs in both countings, bytes; before training, and after.
 
 In: operators and parameters as products of group extents, and a budget. Out: a :class:`CostModel`, the exact :class:`Preview` of a budget,
 and the :class:`Report` of a subnet.

@@ -1,7 +1,7 @@
 """What a network costs: MACs, BOPs in both countings, parameters and bytes, for any set of living groups and any bit widths.
 
 In: one :class:`OperatorCost` per operator that multiplies and one :class:`ParameterCost` per parameter, read off the trace.
-Out: a :class:`CostModel`, exact for given groups and bits. Stage 4, before ``preview``.
+Out: a :class:`CostModel`, exact for given groups and bits. Stage 5, before ``preview``.
 
 Two countings of MACs and BOPs stand side by side. The paper's: the product of two activations (attention's QK^T and AV) counts 0. The full
 one (suffix ``_full``): it counts like any other. An operand without a quantizer counts 32 bits. The denominator of a relative figure is

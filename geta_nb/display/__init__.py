@@ -1,4 +1,4 @@
-"""Stage 13: how every object shows itself: pure functions from an object to text, HTML and SVG.
+"""Stage 14: how every object shows itself: pure functions from an object to text, HTML and SVG.
 
 In: any object of the stages before. Out: the registry ``geta_nb.views.VIEWS``, filled, and the parts that pictures of one's own are
 made of. One file a kind of object; ``wording``, ``theme``, ``markup``, ``drawing``, ``charts`` and ``page`` are what they share.
@@ -8,9 +8,25 @@ Imports no plotting library and no widget; the core does not know this room.
 from __future__ import annotations
 
 from geta_nb.budget import Budget, LayerBudget
+from geta_nb.centering import Centered
 from geta_nb.config import QuantConfig
 from geta_nb.cost import Costs, Preview, Report, Totals
-from geta_nb.display import allocation, config, cost, geta, groups, latency, optimizer, qadg, quantizers, report, sensitivity, subnet, trace
+from geta_nb.display import (
+    allocation,
+    centering,
+    config,
+    cost,
+    geta,
+    groups,
+    latency,
+    optimizer,
+    qadg,
+    quantizers,
+    report,
+    sensitivity,
+    subnet,
+    trace,
+)
 from geta_nb.geta import GETA
 from geta_nb.graph import Trace, TraceNode
 from geta_nb.groups import Family, Group, GroupList, ProtectedList
@@ -42,6 +58,7 @@ VIEWS.update(
         Budget: View(config.budget_text, config.budget_html),
         LayerBudget: View(config.layer_budget_text, config.layer_budget_html),
         Schedule: View(config.schedule_text, config.schedule_html, config.schedule_svg),
+        Centered: View(centering.centered_text, centering.centered_html),
         Trace: View(trace.trace_text, trace.trace_html),
         TraceNode: View(trace.node_text),
         Group: View(groups.group_text, groups.group_html),

@@ -131,6 +131,13 @@ def _names(parameters: Iterable[str]) -> str:
     return ", ".join(unique[:_SHOWN_NAMES]) + rest
 
 
+LAYER_NORMS = frozenset({"layer_norm", "native_layer_norm"})
+CENTERING = (
+    "Where layer norms alone read a residual stream, gt.center(model, example_inputs) before gt.GETA lets its width go, exactly; "
+    "else approximate_norms=True does, and says so."
+)
+
+
 def protected_text(protected: Any) -> str:
     """Return how many entries are protected, and the commonest reasons."""
     reasons = Counter(clean(entry.reason) for entry in protected)
@@ -143,4 +150,9 @@ def protected_html(protected: Any) -> str:
     rows = [(name(entry.path), Prose(clean(entry.reason)), name(entry.operator or "")) for entry in protected]
     if not rows:
         return fragment("Protected", note("Nothing is protected."))
-    return fragment(f"Protected: {plural(len(rows), 'entry')}", table(("parameter or module", "why", "operator"), rows, label="protected"))
+    by_norms = any(entry.operator in LAYER_NORMS for entry in protected)
+    return fragment(
+        f"Protected: {plural(len(rows), 'entry')}",
+        note(CENTERING) if by_norms else "",
+        table(("parameter or module", "why", "operator"), rows, label="protected"),
+    )

@@ -1,4 +1,4 @@
-"""Stage 7: networks and runs on disk. Packed integers, checkpoints, folders for ``from_pretrained``. Nothing is ever unpickled.
+"""Stage 8: networks and runs on disk. Packed integers, checkpoints, folders for ``from_pretrained``. Nothing is ever unpickled.
 
 In: a subnet, or the state of a run. Out: one safetensors file with a JSON header and a seal, written whole or not at all, and the way
 back from it.

@@ -3,7 +3,7 @@
 Comes in: name -> :class:`WeightFormat`. Goes out: name -> [bits, step, clip, exponent], floats as hexadecimal text: exact; a fifth
 entry says what differs from a symmetric code with a sign: ``{"signed": 0}``, ``{"narrow": 0}``. With steps of channels a row is [bits,
 offset, channels, exponent, {"axis": axis}]: from that element of the block on stand the steps, and after them the clip values. Part of
-stage 7, used by :mod:`geta_nb.files.save_load`.
+stage 8, used by :mod:`geta_nb.files.save_load`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Integer codes to a dense stream of bits and back: what makes a saved subnet really small.
 
 Comes in: signed integer codes of one tensor and their width. Goes out: ``ceil(n * bits / 8)`` bytes. First step of
-stage 7; :mod:`geta_nb.files.save_load` puts the bytes into a file.
+stage 8; :mod:`geta_nb.files.save_load` puts the bytes into a file.
 
 Layout: code ``i`` is the ``bits`` lowest bits of its two's complement, least significant bit first, and takes the bits
 ``i * bits ... (i + 1) * bits - 1`` of the stream; bit ``k`` of the stream is bit ``k % 8`` of byte ``k // 8``. Padding bits are 0.

@@ -72,8 +72,9 @@ def save_pretrained(
 def fit_config(subnet: nn.Module, config: Any, same: Callable[[Any], bool]) -> Any:
     """Return a copy of a configuration from which ``type(subnet)`` builds a model of the subnet's shapes that computes the same.
 
-    Every whole number that alone brings the shapes nearer may change; combinations are tried, those that change least first. Shapes
-    do not tell four heads of two from two heads of four: ``same`` does.
+    Every whole number that brings the shapes nearer, alone or after another one did, may change; combinations are tried, those that
+    change least first. Shapes do not tell four heads of two from two heads of four: ``same`` does. Of other numbers (the epsilon of
+    norms over fewer channels) the configuration must give all that the subnet has.
 
     Raises:
         ArtifactError: there is none; the message names tensors whose shapes it cannot give.
@@ -81,21 +82,61 @@ def fit_config(subnet: nn.Module, config: Any, same: Callable[[Any], bool]) -> A
     build: Callable[[Any], nn.Module] = type(subnet)
     wanted = _shapes(subnet)
     wrong = _mismatches(build, config, wanted)
-    moves: dict[str, list[Any]] = {}
-    for key, value in _moves(config, wanted, wrong):
-        if len(_mismatches(build, _changed(config, {key: value}), wanted)) < len(wrong):
-            moves.setdefault(key, []).append(value)
+    moves = _useful_moves(build, config, wanted)
     combinations = islice(product(*([None, *values] for values in moves.values())), _MOST)
     for combination in sorted(combinations, key=lambda values: sum(value is not None for value in values)):
         found = _changed(config, {key: value for key, value in zip(moves, combination, strict=True) if value is not None})
-        if not _mismatches(build, found, wanted) and same(found):
-            return found
+        if not _mismatches(build, found, wanted) and (whole := _with_numbers(build, found, subnet)) is not None and same(whole):
+            return whole
     raise ArtifactError(
         "save_pretrained: no value of the configuration gives these shapes.", at=", ".join(sorted(wrong)[:3]),
-        expected="one size for all layers, and sizes that the configuration has an option for",
+        expected="one size for all layers, and sizes and epsilons that the configuration has an option for",
         got=", ".join(str(wanted.get(name, "absent")) for name in sorted(wrong)[:3]),
         hint=f"gt.save(subnet, path), and back with gt.load(path, model={type(subnet).__name__}(config)), config being the dense model's",
     )
+
+
+def _useful_moves(build: Callable[[Any], nn.Module], config: Any, wanted: Shapes) -> dict[str, list[Any]]:
+    """Return the options, each with the values that bring shapes nearer: to begin with, and after the best of them so far is taken."""
+    moves: dict[str, list[Any]] = {}
+    taken: dict[str, Any] = {}
+    left = _mismatches(build, config, wanted)
+    while left:
+        now = _changed(config, taken)
+        counts = {}
+        for key, value in _moves(now, wanted, left):
+            counts[key, value] = len(_mismatches(build, _changed(now, {key: value}), wanted))
+        better = [move for move, count in counts.items() if count < len(left)]
+        for key, value in better:
+            moves.setdefault(key, [])
+            moves[key] += [value] if value not in moves[key] else []
+        if not better:
+            break
+        key, value = min(better, key=counts.__getitem__)
+        taken[key] = value
+        left = _mismatches(build, _changed(config, taken), wanted)
+    return moves
+
+
+def _with_numbers(build: Callable[[Any], nn.Module], config: Any, subnet: nn.Module) -> Any:
+    """Return a configuration that gives the modules the numbers of the subnet that are no sizes; None where none does."""
+    widths = getattr(subnet.geta_info, "widths", None) or {}
+    wanted = {(path, name): value for path, found in widths.items() for name, value in found.items() if type(value) is float}
+
+    def wrong(candidate: Any) -> int:
+        with torch.device("meta"):
+            built = build(copy.deepcopy(candidate))
+        return sum(vars(built.get_submodule(path)).get(name) != value for (path, name), value in wanted.items())
+
+    left = wrong(config) if wanted else 0
+    while left:
+        keys = [key for key, value in config.to_dict().items() if type(value) is float]
+        tried = [_changed(config, {key: value}) for key in keys for value in sorted(set(wanted.values()))]
+        best = min(tried, key=wrong, default=config)
+        if wrong(best) >= left:
+            return None
+        config, left = best, wrong(best)
+    return config
 
 
 def _changed(config: Any, values: Mapping[str, Any]) -> Any:

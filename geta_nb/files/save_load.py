@@ -1,7 +1,7 @@
 """Save a compressed network as packed integers in one file, and load it back without its class.
 
 Comes in: a subnet, a module with ``geta_info``. Goes out: a safetensors file of bit-packed codes with the traced graph in its
-metadata; and from such a file the same network: equal outputs, equal codes. Stage 7. Nothing is ever unpickled.
+metadata; and from such a file the same network: equal outputs, equal codes. Stage 8. Nothing is ever unpickled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tensors of a network as blocks of a file and back: quantized weights as packed codes, all others as they are.
 
 Comes in: named tensors and the formats of the quantized weights. Goes out: blocks and a table of names; and from those the same
-tensors, bit for bit. Part of stage 7, used by :mod:`geta_nb.files.save_load`.
+tensors, bit for bit. Part of stage 8, used by :mod:`geta_nb.files.save_load`.
 """
 
 from __future__ import annotations

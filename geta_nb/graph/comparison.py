@@ -6,14 +6,16 @@ import copy
 import inspect
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from geta_nb.graph.nodes import operator_name
+from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
 
 # n summands in another order differ by about n eps: these leave three to four orders of magnitude for depth
@@ -37,12 +39,18 @@ def own_forwards(model: nn.Module) -> Iterator[None]:
             module.__dict__["forward"] = forward
 
 
-def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs stay, though it writes into them."""
+def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, objects: bool = True) -> list[Tensor]:
+    """Return the output tensors of a module in eval mode, flattened; modes are restored, and inputs stay, though it writes into them.
+
+    Args:
+        module: what to run.
+        args, kwargs: inputs.
+        objects: also those inside of objects that torch knows no structure of.
+    """
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
     with torch.no_grad(), eval_mode(module):
         out = module(*args, **kwargs)
-    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
+    return tensors_in(out) if objects else [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
 def max_difference(left: list[Tensor], right: list[Tensor]) -> float:
@@ -107,9 +115,26 @@ def agree_in_float64(
     try:
         first, second = copy.deepcopy(module).double(), copy.deepcopy(other).double()
         wide_args, wide_kwargs = pytree.tree_map(_widened, (args, kwargs))
-        return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs, inside=inside)
+        with wide_inside():
+            return agrees(first, outputs_of(second, wide_args, wide_kwargs), wide_args, wide_kwargs, inside=inside)
     except (RuntimeError, TypeError, NotImplementedError):
-        return False  # a module that cannot be copied, or has float32 written into its forward
+        return False  # a module that cannot be copied, or that its own forward holds to a type
+
+
+def wide_inside() -> AbstractContextManager[Any]:
+    """Let what a network casts to a narrower type on the way (a norm of a language model to float32) be float64 too."""
+    return _Wide()  # type: ignore[no-untyped-call]
+
+
+class _Wide(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run an operator with float64 wherever it is asked for fewer digits."""
+        wide_args, wide_kwargs = pytree.tree_map_only(torch.dtype, _wide_dtype, (args, kwargs or {}))
+        return func(*wide_args, **wide_kwargs)
+
+
+def _wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype.is_floating_point else dtype
 
 
 def _widened(leaf: Any) -> Any:

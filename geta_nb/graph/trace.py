@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
@@ -21,11 +21,13 @@ from torch.utils import _pytree as pytree
 from geta_nb.errors import GetaError
 from geta_nb.graph.break_up import break_up
 from geta_nb.graph.lower import is_lowerable, lower
-from geta_nb.graph.marks import MARK
+from geta_nb.graph.marks import MARK, writes_at_marks
 from geta_nb.graph.nodes import hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph.objects import opened_outputs
 from geta_nb.graph.quiet import quiet
 from geta_nb.graph.sizes import InputSizes, sizes_of
 from geta_nb.graph.tidy import inline_regions, tidy
+from geta_nb.graph.twins import twin_of
 from geta_nb.graph.untraceable import explained
 from geta_nb.views import Shown
 
@@ -61,6 +63,7 @@ class Trace(Shown):
         kwargs: example keyword inputs.
         dynamic_batch: whether the leading axis of the inputs may change.
         sizes: which sizes of the inputs it is for; None: torch does not say it in numbers.
+        bound_marks: whether the model writes into what a mark hands on, so that without the mark it would compute something else.
     """
 
     module: fx.GraphModule
@@ -68,6 +71,11 @@ class Trace(Shown):
     kwargs: dict[str, Any]
     dynamic_batch: bool
     sizes: InputSizes | None = None
+    bound_marks: bool = False
+
+    def copied(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+        """Return the same trace with another graph, yet to be compiled, and the same tensors, as if it had been made of these inputs."""
+        return replace(self, module=twin_of(self.module), args=args, kwargs=kwargs)
 
     @cached_property
     def nodes(self) -> tuple[TraceNode, ...]:
@@ -99,6 +107,7 @@ def trace_model(
     """
     kwargs = dict(kwargs or {})
     exported, dynamic = export_program(model, args, kwargs, sizes=sizes, training=training)
+    bound = writes_at_marks(exported.graph_module)
     try:
         with quiet(), general_sizes(sizes == "any"):
             module = _functional(exported, understood)
@@ -108,7 +117,7 @@ def trace_model(
         with eval_mode(model), torch.no_grad():
             raise explained(model, args, kwargs, error) from error
     tidy(module)
-    return Trace(module, args, kwargs, dynamic, sizes_of(exported, strict=sizes == "any"))
+    return Trace(module, args, kwargs, dynamic, sizes_of(exported, strict=sizes == "any"), bound)
 
 
 def export_program(
@@ -231,7 +240,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], siz
     errors: list[Exception] = []
     for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes, axes), (args, kwargs, None)):
         try:
-            with quiet(), general_sizes(sizes == "any"):
+            with quiet(), general_sizes(sizes == "any"), opened_outputs(model):
                 exported = torch.export.export(model, tried_args, tried_kwargs, dynamic_shapes=shapes, strict=False)
             dynamic = shapes is not None and _is_dynamic(exported, (tried_args, tried_kwargs))
             if shapes is None or sizes == "any" or dynamic:

@@ -39,13 +39,13 @@ _PACKED = _Reason(
 )
 _CACHE = _Reason(
     re.compile(r"(?:class '[\w.]*\.|Variable\(|\binput )(\w*Cache)\b"),
-    "inputs and outputs of tensors, tuples, lists and dicts; a cache is an object that the forward writes into",
-    "model.config.use_cache = False, and no past_key_values among the example inputs",
+    "inputs of tensors, tuples, lists and dicts; a cache is an object that the forward writes into",
+    "no past_key_values among the example inputs; a cache that the forward makes itself may stay",
 )
 _OBJECT = _Reason(
     re.compile(r"unrecognized type UserDefinedObjectVariable\((\w+)\)|Found <class '[\w.]*?(\w+)'> in output, which is not a known type"),
-    "outputs of tensors, tuples, lists and dicts, or of classes that torch was told of",
-    "torch.export.register_dataclass({name}) before, where it is a dataclass; or return a tuple or a dict",
+    "outputs of tensors, tuples, lists, dicts and dataclasses, or objects whose attributes hold the tensors",
+    "return a tuple, a dict or a dataclass in place of {name}",
 )
 _DATA = _Reason(
     re.compile(r"fake tensor in the exported program constant's list"),
@@ -141,7 +141,7 @@ def _strict_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             torch.export.export(model, args, kwargs, strict=True)
     except Exception as error:
         raised = "Observed exception" in first_line(error)  # by the forward itself: the first error has its words
-        return None if raised else error
+        return None if raised or _reason("", [error]) is _OBJECT else error  # objects are opened where it counts
     return None
 
 

@@ -1,4 +1,4 @@
-"""Stage 11: how fast it runs: torch, ONNX Runtime and OpenVINO side by side.
+"""Stage 12: how fast it runs: torch, ONNX Runtime and OpenVINO side by side.
 
 In: a subnet and what it is compared with. Out: a :class:`LatencyTable` of interleaved runs. ``runs`` and ``runtimes`` need the extra
 ``export`` and are imported when they are asked for.

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.files import own_graph
-from geta_nb.graph import eval_mode, example_arguments
+from geta_nb.graph import eval_mode, example_arguments, tensors_in
 from geta_nb.latency.runtimes import Array, Run, open_onnxruntime, open_openvino
 from geta_nb.latency.table import CLOCKS, Call, Clock, LatencyRow, LatencyTable, ratio_of, take_turns
 from geta_nb.onnx import dense_onnx, export_onnx
@@ -162,7 +162,7 @@ def _systems(
     def in_torch(module: nn.Module) -> Call:
         def call() -> Any:
             with torch.inference_mode():
-                return [leaf.numpy() for leaf in pytree.tree_leaves(module(*args, **kwargs)) if isinstance(leaf, Tensor)]
+                return [leaf.numpy() for leaf in tensors_in(module(*args, **kwargs))]
 
         return call
 

@@ -1,4 +1,4 @@
-"""Stage 10: one QDQ file that runtimes execute in integers. Needs the extra ``export``.
+"""Stage 11: one QDQ file that runtimes execute in integers. Needs the extra ``export``.
 
 In: a subnet, or a file that was loaded. Out: an ONNX file, checked against the network that it came from; what a processor would add up
 wrongly stays in float32.

@@ -1,7 +1,7 @@
 """Lower a subnet's graph for export: batch norms folded into the convolutions before them, weights as codes, inputs as one node each.
 
 Comes in: a :class:`GraphNet` and the formats of its weights. Goes out: a module of the same signature on ``torch.ops.geta_nb.*``, whose
-codes are int8 or int16 buffers; nothing of what came in is changed. Second step of stage 10, before ``file``.
+codes are int8 or int16 buffers; nothing of what came in is changed. Second step of stage 11, before ``file``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operators that stand in a graph on its way to ONNX: what is quantized, said in one node each, and computed as the file will.
 
 Comes in: nothing. Goes out: ``torch.ops.geta_nb.*`` with kernels, so that a lowered graph runs in torch, and traces. ``lowering``
-puts them into a graph, ``file`` writes each as standard ONNX operators. First step of stage 10.
+puts them into a graph, ``file`` writes each as standard ONNX operators. First step of stage 11.
 
     quantize_input(x, step, lowest, levels)             step * clamp(round(x / step), lowest, levels)
     bend_input(x, step, exponent, low, high)            step * round(clamp(sgn(x) |x|**exponent, low, high) / step)

@@ -1,4 +1,4 @@
-"""Stage 17: the paper's experiments as notebooks: their data, networks and settings, and the command line that runs them.
+"""Stage 18: the paper's experiments as notebooks: their data, networks and settings, and the command line that runs them.
 
 In: data in their real formats, or stand-ins for them, and the settings of a notebook. Out: a folder with the packed network,
 ``report.json`` and ``report.html``; a run that was killed goes on bit for bit. One file a data set, a family of networks, or a part

@@ -1,10 +1,10 @@
-"""Stage 5: the quantization-aware dependency graph: the trace with each quantizer branch folded into the operator that it serves.
+"""Stage 6: the quantization-aware dependency graph: the trace with each quantizer branch folded into the operator that it serves.
 
 In: trace, groups and quantizers. Out: a :class:`QADG` (raw nodes, branches and folded graph), the cost model priced from it, and the whole
 :class:`Analysis` that the façade keeps.
 """
 
-from geta_nb.qadg import analysis
+from geta_nb.qadg import analysis, kept
 from geta_nb.qadg.analysis import Analysis, Graphed, analyse, graph_at_any_size
 from geta_nb.qadg.branches import Branch
 from geta_nb.qadg.folded import QADG, Vertex
@@ -19,5 +19,6 @@ __all__ = [
     "analyse",
     "analysis",
     "graph_at_any_size",
+    "kept",
     "trace_quantized",
 ]

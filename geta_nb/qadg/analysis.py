@@ -15,13 +15,13 @@ from torch import fx, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Totals
-from geta_nb.graph import Sizes, Trace, is_mark, marked_value, trace_model
-from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, propagate, understood
+from geta_nb.graph import Sizes, Trace, is_mark, marked_value
+from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, propagate
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.insertion import join_branches, match_codes, put_branches
-from geta_nb.qadg.names import own_names
+from geta_nb.qadg.kept import Kept, traced
 from geta_nb.qadg.pricing import price
 from geta_nb.qadg.sites import find_sites
 from geta_nb.qadg.training_only import find_training_only
@@ -108,7 +108,10 @@ def analyse(
         try:
             qadg = _quantized(found, quantizers)
             cost = price(found.tensors, qadg, found.state, found.table, quantizers, dense)
-            check_agreement(model, qadg, quantizers, args, kwargs)
+            if found.kept is None or not found.kept.has_agreed(quantizers):
+                check_agreement(model, qadg, quantizers, args, kwargs)
+                if found.kept is not None:
+                    found.kept.note_agreement(quantizers)
         except BaseException:
             quantizers.undo()
             raise
@@ -147,20 +150,19 @@ class _Plain:
     state: Propagation
     table: GroupTable
     protected: ProtectedList
+    kept: Kept | None = None
 
 
 def _plain(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, sizes: Sizes, *, training: Iterable[str] = ()
 ) -> _Plain:
     tensors = own_tensors(model)
-    with marked(model, options.config):
-        trace = trace_model(model, args, kwargs, understood=understood, sizes=sizes, training=training)
+    trace, names, kept = traced(model, tensors, args, kwargs, options.config, sizes, training)
     with torch.device("cpu"):
-        names = own_names(tensors, trace.module)
         foreign = find_branches(trace.module)
         state = _labels(tensors, trace.module, names, foreign, options.approximate_norms)
         table, protected = find_groups(state, protect=options.protect)
-    return _Plain(tensors, trace, names, foreign, state, table, protected)
+    return _Plain(tensors, trace, names, foreign, state, table, protected, kept)
 
 
 def _sites(found: _Plain) -> Asked:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -62,11 +62,11 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
         state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
     """
     found = Inserted()
-    top, like = next(iter(module.graph.nodes)), _Likes()
+    top, like, known = next(iter(module.graph.nodes)), _Likes(), _readers(module)
     for place in _places(module.graph, names, quantizers):
         quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
         source = place.source
-        nodes = _write(module, place, quantizer, quantizers.paths[quantizer], top, like)
+        nodes = _write(module, place, quantizer, quantizers.paths[quantizer], known, top, like)
         found.ends[place.replaced] = nodes[0], nodes[-1]
         found.layers[nodes[-1].name] = place.layer
         found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer]))
@@ -90,7 +90,7 @@ def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
     graph stays; the raw nodes of such a branch are written anew.
     """
     nodes = {node.name: node for node in module.graph.nodes}
-    branches, layers, changed = [], dict(qadg.layers), False
+    branches, layers, changed, known = [], dict(qadg.layers), False, _readers(module)
     for branch in qadg.branches:
         layer = layers.get(branch.exit)
         table = quantizers.weights if branch.kind == "attached" else quantizers.activations
@@ -100,11 +100,11 @@ def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
             continue
         old = [nodes[name] for name in branch.nodes]
         source, last = nodes[branch.entry], old[-1]
-        numbers = [_reader(module, f"{quantizers.paths[quantizer]}.{name}") for name in NUMBERS]
         program = branch_program(source.meta["val"].dtype, quantizer.step_size.dtype, quantizer.kind)
         if [node.target for node in program.nodes if node.op == "call_function"] == [node.target for node in old]:
             branches.append(branch)
             continue
+        numbers = [known[f"{quantizers.paths[quantizer]}.{name}"] for name in NUMBERS]
         new = _write_program(module, source, numbers, quantizer, old[0], {**old[0].meta, "val": None}, _Likes())
         last.replace_all_uses_with(new[-1])
         state.values.update(dict.fromkeys(new, state.values[source]))
@@ -120,9 +120,9 @@ def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
     return QADG(qadg.trace, tuple(branches), layers, qadg.families)
 
 
-def _reader(module: fx.GraphModule, target: str) -> fx.Node:
-    """Return the node that reads a tensor."""
-    return cast(fx.Node, next(iter(module.graph.find_nodes(op="get_attr", target=target))))
+def _readers(module: fx.GraphModule) -> dict[str, fx.Node]:
+    """Return the first node that reads each tensor, by the tensor's name."""
+    return {str(node.target): node for node in reversed(list(module.graph.find_nodes(op="get_attr")))}
 
 
 def join_branches(module: fx.GraphModule, foreign: Iterable[Branch], inserted: Inserted) -> tuple[Branch, ...]:
@@ -157,11 +157,13 @@ def _places(graph: fx.Graph, names: Mapping[str, str], quantizers: Quantizers) -
     return sorted(found, key=lambda place: (order[place.before], place.kind != WEIGHT))
 
 
-def _write(module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: str, top: fx.Node, like: _Likes) -> list[fx.Node]:
+def _write(
+    module: fx.GraphModule, place: _Place, quantizer: Quantizer, path: str, known: dict[str, fx.Node], top: fx.Node, like: _Likes
+) -> list[fx.Node]:
     """Write the nodes of one branch and let all that read the plain value read its result; return them in order."""
     source = place.source
     x: Tensor = source.meta["val"]
-    numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, top, like) for name in NUMBERS]
+    numbers = [_number(module, f"{path}.{name}", getattr(quantizer, name), x, known, top, like) for name in NUMBERS]
     name = f"{type(quantizer).__module__}.{type(quantizer).__qualname__}"
     scopes = {**(place.before.meta.get("nn_module_stack") or {}), f"L__self__{path}": (path, name)}
     meta = {"nn_module_stack": scopes, "stack_trace": WRITTEN_AT}
@@ -209,13 +211,15 @@ class _Likes:
         return self._made[key]
 
 
-def _number(module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, top: fx.Node, like: _Likes) -> fx.Node:
-    """Return the node that reads a number of a quantizer."""
-    for node in module.graph.find_nodes(op="get_attr", target=target):
-        return cast(fx.Node, node)
+def _number(
+    module: fx.GraphModule, target: str, parameter: Tensor, x: Tensor, known: dict[str, fx.Node], top: fx.Node, like: _Likes
+) -> fx.Node:
+    """Return the node that reads a number of a quantizer; ``known`` has those that are there."""
+    if (node := known.get(target)) is not None:
+        return node
     place_tensor(module, target, parameter)
     with module.graph.inserting_before(top):
-        made = module.graph.get_attr(target)
+        made = known[target] = module.graph.get_attr(target)
     made.meta = {"val": like(x, parameter.dtype, tuple(parameter.shape))}
     return made
 

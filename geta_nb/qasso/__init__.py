@@ -1,4 +1,4 @@
-"""Stage 8: the optimizer that prunes and quantizes jointly: around any torch optimizer.
+"""Stage 9: the optimizer that prunes and quantizes jointly: around any torch optimizer.
 
 In: the group table, parameters, quantizers, cost model, a budget and a :class:`Schedule`. Out: a :class:`QASSO`; at its end exactly K
 groups are zero and every bit width is a whole number within its range.

@@ -1,4 +1,4 @@
-"""Stage 9: how much the loss rises where a network becomes small: at fewer bits of a layer, at fewer groups of a family.
+"""Stage 10: how much the loss rises where a network becomes small: at fewer bits of a layer, at fewer groups of a family.
 
 In: the analysed model, the user's batches and loss. Out: a :class:`Sensitivity`: rises in units of the loss, measured or estimated from
 gradients; what a plan of bits and groups would cost in loss, the front of loss against cost, and a budget from it.

@@ -1,4 +1,4 @@
-"""Stage 6: a smaller network that computes what the masked one computes.
+"""Stage 7: a smaller network that computes what the masked one computes.
 
 In: a trained model, its analysis, and the groups that live. Out: the model's own classes, narrowed, or the cut graph as a
 :class:`GraphNet`; either carries a :class:`SubnetInfo`: the formats of its numbers and what was measured at the cut.

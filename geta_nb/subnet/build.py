@@ -1,7 +1,7 @@
 """The subnet: every group that is exactly zero is cut, and what is left computes what the masked network computes.
 
 Comes in: a trained network with its groups. Goes out: a smaller ``nn.Module``: the model's own classes where these, cut, still compute
-the same; else the cut graph. Stage 6, before the report and the file.
+the same; else the cut graph. Stage 7, before the report and the file.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from geta_nb.quantizers import (
     unregister,
 )
 from geta_nb.subnet.any_size import same_space, suited, take_sizes
-from geta_nb.subnet.cut import Cut
+from geta_nb.subnet.cut import Cut, Pair
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
 from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weight_format
 from geta_nb.subnet.graph_net import GraphNet, follow_model, input_sizes
 from geta_nb.subnet.modes import what_differs
-from geta_nb.subnet.native import changed_integers, cut_native
+from geta_nb.subnet.native import changed_numbers, cut_native
 from geta_nb.subnet.rescaling import rescale_norms
 from geta_nb.subnet.rewrite import cut_graph
 from geta_nb.subnet.values import Values
@@ -86,7 +86,7 @@ class SubnetInfo(Shown):
         example: positional and keyword inputs on which the graph of a native subnet is traced anew, for every size, when it leaves the
             package; None for a graph subnet, which is for every size as it is.
         sizes: which sizes of inputs a graph subnet is for; a native one takes what its classes take.
-        widths: of a native subnet: module path -> integer attribute -> its value, where it is not that of the dense network;
+        widths: of a native subnet: module path -> attribute that is a number -> its value, where it is not that of the dense network;
             None of a graph subnet.
         whole: of a native subnet: name of a parameter or buffer -> shape in the dense network, where it was cut.
         dynamic: whether it leaves the package for every size, unless another is asked for.
@@ -242,12 +242,12 @@ def build_subnet(
 
 
 def _widths(model: nn.Module, native: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return the integers that are not those of the dense network, of which the model may be a subnet itself."""
+    """Return the numbers that are not those of the dense network, of which the model may be a subnet itself."""
     info = getattr(model, "geta_info", None)
     earlier = info.widths if isinstance(info, SubnetInfo) else None
     found = {path: dict(values) for path, values in (earlier or {}).items()}
     own = {path for path, module in native.named_modules() if isinstance(module, Quantizer)}
-    for path, values in changed_integers(model, native).items():
+    for path, values in changed_numbers(model, native).items():
         if path not in own:
             found.setdefault(path, {}).update(values)
     return found
@@ -332,7 +332,7 @@ def dense_twin(model: nn.Module) -> nn.Module:
 
 
 def native_subnet(
-    model: nn.Module, graph: nn.Module, sizes: Mapping[str, set[tuple[int, int]]], same: Callable[[nn.Module], bool]
+    model: nn.Module, graph: nn.Module, sizes: Mapping[str, set[Pair]], same: Callable[[nn.Module], bool]
 ) -> nn.Module | None:
     """Return the model's own classes around the parameters of ``graph``, or None when they cannot compute the same."""
     try:

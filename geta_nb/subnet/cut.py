@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, fx
 
 from geta_nb.groups import GroupTable, Labels, Propagation
+
+Number = int | float | None
+Pair = tuple[Number, Number]
 
 
 @dataclass
@@ -20,15 +23,19 @@ class Cut:
         state: labels of every node.
         table: groups.
         alive: [G], which groups stay.
-        sizes: module path -> pairs of (old, new) integers that its operators carry; collected while rewriting.
+        sizes: module path -> pairs of (old, new) numbers that its operators carry; collected while rewriting.
         constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
+        numbers: node of the whole graph -> position of a number among its arguments -> what it becomes.
+        factors: node of the whole graph -> what its value is multiplied by in the cut one.
     """
 
     state: Propagation
     table: GroupTable
     alive: NDArray[np.bool_]
-    sizes: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
+    sizes: dict[str, set[Pair]] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
+    numbers: dict[fx.Node, dict[int, float]] = field(default_factory=dict)
+    factors: dict[fx.Node, float] = field(default_factory=dict)
 
     def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
         """Return which indices of an axis stay, [size]."""
@@ -72,6 +79,6 @@ class Cut:
                 tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(kept)).to(tensor.device))
         return tensor
 
-    def note(self, path: str, old: int, new: int) -> None:
-        """Write down that an integer of this module's forward became another (or stayed)."""
+    def note(self, path: str, old: Number, new: Number) -> None:
+        """Write down that a number of this module's forward became another (or stayed); None: one that was left out."""
         self.sizes.setdefault(path, set()).add((old, new))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from geta_nb.graph import tensors_in
 from geta_nb.quantizers import Quantizer
 
 _MOST = 40  # kinds of modules that are tried one by one
@@ -55,8 +56,7 @@ def _run(model: nn.Module, training: Iterable[nn.Module], args: tuple[Any, ...],
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             inputs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-            leaves = pytree.tree_leaves(model(*inputs[0], **inputs[1]))
-        return [leaf for leaf in leaves if isinstance(leaf, Tensor)] + list(model.buffers())
+            return tensors_in(model(*inputs[0], **inputs[1])) + list(model.buffers())
     except Exception:  # of one value a channel, where statistics want two
         return None
     finally:

@@ -1,7 +1,7 @@
-"""Cut the original modules: the same classes, smaller. Part of stage 6; imports nothing of the package.
+"""Cut the original modules: the same classes, smaller. Part of stage 7; imports nothing of the package.
 
 Comes in: the dense model, its new (already sliced) tensors, and the sizes that changed in the trace. Goes out: a deep copy of the model
-with those tensors and with the integer attributes that describe them (``out_channels``, ``groups``, ``num_heads``, ...) patched, or
+with those tensors and with the numbers that describe them (``out_channels``, ``groups``, ``num_heads``, ``eps``, ...) patched, or
 ``None`` where no patch makes it compute the right thing; the caller then hands out the cut graph instead.
 
 No class and no attribute is known by name. Evidence is by value: an attribute that equals an old size gets the new one. Where an old
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Pairs = set[tuple[int, int]]
+Number = int | float | None
+Pairs = set[tuple[Number, Number]]
 Attributes = dict[str, Any]
 
 _OWN = frozenset(vars(nn.Module()))  # what every module has: hooks, training, the parameter tables
@@ -46,7 +47,7 @@ def cut_native(
     model: nn.Module,
     *,
     new_tensors: Mapping[str, Tensor],
-    size_changes: Mapping[str, Iterable[tuple[int, int]]],
+    size_changes: Mapping[str, Iterable[tuple[Number, Number]]],
     check: Callable[[nn.Module], bool],
     max_tries: int = 32,
 ) -> nn.Module | None:
@@ -57,9 +58,10 @@ def cut_native(
         new_tensors: parameter or buffer name -> its new values, already sliced. A tied tensor may be given under any of its names and
             stays tied; what is not named stays as it is. An ``nn.Parameter`` given for a parameter is taken over as the object it is,
             anything else is copied.
-        size_changes: module path -> (old, new) pairs of the integers in the nodes that this module's own forward ran (views, splits,
-            expands, groups, ...). Give unchanged ones too, (8, 8): they tell what must stay. For nodes with a weight, the channel sizes
-            of input and output as well. The axes of the module's own tensors are added here.
+        size_changes: module path -> (old, new) pairs of the numbers in the nodes that this module's own forward ran (views, splits,
+            expands, groups, the epsilon of a norm, ...); None: a number that was left to its default. Give unchanged ones too, (8, 8):
+            they tell what must stay. For nodes with a weight, the channel sizes of input and output as well. The axes of the module's
+            own tensors are added here.
         check: whether a candidate computes the right thing; it may raise, which counts as no. It must leave the candidate as it was.
         max_tries: calls of ``check`` before giving up.
 
@@ -81,7 +83,10 @@ def cut_native(
     pairs: dict[int, Pairs] = {key: _axis_pairs(before[key], _shapes(module)) for key, module in modules.items()}
     for path, found in size_changes.items():
         pairs.setdefault(id(_submodule(copy, path)), set()).update(found)
-    changed = {key: _integers(modules[key]) for key in modules if any(old != new for old, new in pairs[key])}
+    changed = {key: _numbers(modules[key]) for key in modules if any(old != new for old, new in pairs[key])}
+    constants = {key: {new for old, new in found if type(new) is float and old != new} for key, found in pairs.items()}
+    if any(needed for key, needed in constants.items() if key not in modules):
+        return None  # the epsilon of a norm stands in a function
     tried: set[str] = set()
     for staying in (False, True):
         if staying and not any(_coincide(now, pairs[key]) for key, now in changed.items()):
@@ -92,11 +97,12 @@ def cut_native(
         for attributes in _assignments([choice for choice in choices if choice.options != [{}]], max_tries - len(tried)):
             for module, values in attributes:
                 _set(module, values)
-            state = repr([_integers(modules[key]) for key in changed])
+            state = repr([_numbers(modules[key]) for key in changed])
             if state in tried:
                 continue
             tried.add(state)
-            if _passes(check, copy):
+            # an epsilon that is written into a forward shows on small inputs alone, where no check may look
+            if all(needed <= set(_numbers(modules[key]).values()) for key, needed in constants.items() if needed) and _passes(check, copy):
                 return copy
     return None
 
@@ -163,22 +169,22 @@ def _axis_pairs(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, 
     return {pair for name, shape in before.items() for pair in zip(shape, after[name], strict=True)}
 
 
-def _integers(module: nn.Module) -> Attributes:
-    """Return the module's attributes that are an integer, or a tuple or list of integers."""
+def _numbers(module: nn.Module) -> Attributes:
+    """Return the module's attributes that are a number, none, or a tuple or list of integers."""
     found = {}
     for name, value in vars(module).items():
-        items = value if type(value) in (tuple, list, torch.Size) else (value,)
-        if name not in _OWN and items and all(type(item) is int for item in items):
+        row = type(value) in (tuple, list, torch.Size) and value and all(type(item) is int for item in value)
+        if name not in _OWN and (row or value is None or type(value) in (int, float)):
             found[name] = value
     return found
 
 
-def changed_integers(before: nn.Module, after: nn.Module) -> dict[str, Attributes]:
+def changed_numbers(before: nn.Module, after: nn.Module) -> dict[str, Attributes]:
     """Return what a cut changed beside tensors: module path -> attribute -> new value."""
     found = {}
     for path, module in after.named_modules():
         old = vars(owner) if (owner := _submodule(before, path)) is not None else {}
-        changes = {name: value for name, value in _integers(module).items() if name in old and old[name] != value}
+        changes = {name: value for name, value in _numbers(module).items() if name in old and old[name] != value}
         if changes:
             found[path] = changes
     return found
@@ -186,15 +192,17 @@ def changed_integers(before: nn.Module, after: nn.Module) -> dict[str, Attribute
 
 def _alternatives(value: Any, pairs: Pairs) -> list[Any]:
     """Return the values that an attribute may have after the cut, [value] where no evidence touches it."""
-    if type(value) is int:
-        return sorted({new for old, new in pairs if old == value}) or [value]
+    if value is None or type(value) in (int, float):
+        return sorted({new for old, new in pairs if type(old) is type(value) and old == value}) or [value]
     return [type(value)(items) for items in islice(product(*(_alternatives(item, pairs) for item in value)), _MAX_LOCAL)]
 
 
 def _coincide(now: Attributes, pairs: Pairs) -> list[str]:
     """Return the attributes that share a number, which a cut changes, with another one: one of them may mean something else."""
-    numbers = {name: set(value) if isinstance(value, (tuple, list)) else {value} for name, value in now.items()}
-    shared = [number for number in {old for old, new in pairs if old != new} if sum(number in held for held in numbers.values()) > 1]
+    rows = {name: value if isinstance(value, (tuple, list)) else (value,) for name, value in now.items()}
+    numbers = {name: {(type(item), item) for item in row} for name, row in rows.items()}  # 2 heads are not a scale of 2.0
+    changed = {(type(old), old) for old, new in pairs if old != new}
+    shared = [number for number in changed if sum(number in held for held in numbers.values()) > 1]
     return [name for name, held in numbers.items() if not held.isdisjoint(shared)]
 
 
@@ -204,7 +212,7 @@ def _options(module: nn.Module, pairs: Pairs, before: dict[str, tuple[int, ...]]
     Args:
         staying: whether of attributes that have the same value by chance some may stay as they are (a number of heads, a stride).
     """
-    now = _integers(module)
+    now = _numbers(module)
     candidates = {name: alternatives for name, value in now.items() if (alternatives := _alternatives(value, pairs)) != [value]}
     for name in _coincide(now, pairs) if staying else ():
         candidates[name] = [*candidates[name], now[name]]

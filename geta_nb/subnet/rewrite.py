@@ -1,6 +1,6 @@
 """Cut a traced graph: slice its tensors and rewrite the sizes that its operators carry.
 
-In: a graph, the labels of its tensors and which groups live. Out: the cut graph and its tensors. Part of stage 6, called by ``build``.
+In: a graph, the labels of its tensors and which groups live. Out: the cut graph and its tensors. Part of stage 7, called by ``build``.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def cut_graph(
             _rewrite(cut, graph, node, twins[node.name])
     for size in cut.state.findings.sizes:
         _rewrite_size(cut, size, twins[size.node.name])
+    _rewrite_numbers(cut, graph, twins)
     paths = _quantizer_paths(qadg, quantizers)
     _fold(graph, qadg, twins, paths)
     for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
@@ -349,6 +350,25 @@ def _rewrite_padding(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out
                 cut.note(module_path(node), old, size)
             widths[i : i + 2] = new
     twin.update_arg(1, widths)
+
+
+def _rewrite_numbers(cut: Cut, graph: fx.Graph, twins: dict[str, fx.Node]) -> None:
+    """Give norms and means over fewer channels their new numbers, and multiply what has no number of its own to change."""
+    for node, numbers in cut.numbers.items():
+        twin = twins[node.name]
+        for position, number in numbers.items():
+            if position < len(twin.args):
+                twin.update_arg(position, number)
+            else:
+                twin.update_kwarg("eps", number)
+    for node, factor in cut.factors.items():
+        twin = twins[node.name]
+        value = twin if isinstance(node.meta["val"], Tensor) else next(user for user in twin.users if user.args[1] == 0)
+        with graph.inserting_after(value):
+            product = graph.call_function(torch.ops.aten.mul.Tensor, (value, factor))
+        product.meta = dict(node.meta)
+        value.replace_all_uses_with(product, lambda user, product=product: user is not product)  # type: ignore[misc]
+        twins[node.name] = product
 
 
 def _rewrite_size(cut: Cut, size: SizeArgument, twin: fx.Node) -> None:

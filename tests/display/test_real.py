@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import geta_nb as gt
+from geta_nb.display.groups import protected_html
 from geta_nb.display.qadg import qadg_svg
 from geta_nb.display.training import training_picture
 from geta_nb.latency.table import LatencyRow, LatencyTable
@@ -47,6 +48,7 @@ def made() -> dict[str, Any]:
         quantizer, geta.preview(budget), report.costs, report.costs.dense, optimizer, report, subnet.geta_info,
         next(iter(subnet.geta_info.formats.values())), sensitivity, sensitivity.front(), sensitivity.front().knee,
         Allocation(3, "relative_bops", 0.1, 0.09, 2, (AllocationRow("weight", "0", 4, 16, 0.1, Move(5, 4, 0.05, 0.2), None),)),
+        gt.center(nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.GELU(), nn.LayerNorm(4)), torch.randn(2, 3)),
         LatencyTable((LatencyRow("torch", 1, 2.0, 1.0, 2.0, 2.0, 0.0),), 1, 1, "wall", {}, {}),
     ]  # fmt: skip
     return {"geta": geta, "history": history, "schedule": schedule, "report": report, "shown": shown}
@@ -90,3 +92,10 @@ def test_a_report_read_back_from_json_looks_the_same(made: dict[str, Any]) -> No
     assert view
     assert view.html
     assert view.html(SimpleNamespace(to_dict=lambda: values)) == view.html(made["report"])
+
+
+def test_what_layer_norms_hold_names_the_way_out() -> None:
+    body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.LayerNorm(8), nn.Linear(8, 2))
+    assert "gt.center(model, example_inputs)" in protected_html(gt.GETA(body, torch.randn(2, 4), quantize=None).protected)
+    plain = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    assert "gt.center" not in protected_html(gt.GETA(plain, torch.randn(2, 4), quantize=None).protected)

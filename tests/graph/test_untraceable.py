@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
-from torch.utils._pytree import _deregister_pytree_node
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 import geta_nb as gt
@@ -123,7 +121,7 @@ def llama(**options: Any) -> nn.Module:
 
 
 PACKED, CACHE, FORK, NUMBER, DATA, BUFFER, NUMPY, GRADIENT = (
-    "without pack_padded_sequence", "use_cache = False", "torch.where", "keep it a tensor", "tensor.detach()", "register_buffer",
+    "without pack_padded_sequence", "no past_key_values", "torch.where", "keep it a tensor", "tensor.detach()", "register_buffer",
     "the torch function in place of numpy's", "move torch.autograd.grad out",
 )  # fmt: skip
 HINTS = (PACKED, CACHE, FORK, NUMBER, DATA, BUFFER, NUMPY, GRADIENT)
@@ -131,8 +129,6 @@ ROWS, IDS = (torch.randn(3, 4),), (torch.randint(0, 20, (2, 5)),)
 CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], str]] = {
     "packed inside": (Packs, (torch.randn(2, 5, 5), torch.tensor([5, 3])), {}, PACKED),
     "packed as an input": (TakesPacked, (pack_sequence([torch.randn(4, 6), torch.randn(2, 6)]),), {}, PACKED),
-    "a cache as an output": (llama, IDS, {}, CACHE),
-    "a cache that is asked for": (lambda: llama(use_cache=False), IDS, {"use_cache": True}, CACHE),
     "a cache as an input": (lambda: llama(use_cache=False), IDS, {"past_key_values": DynamicCache()}, CACHE),
     **{name: (lambda body=body: Body(body), ROWS, {}, hint) for name, body, hint in (
         ("if", branch, FORK), ("while", loop, FORK), ("if else", choice, FORK), ("a number", number, NUMBER), ("a size", size, NUMBER),
@@ -187,25 +183,13 @@ def test_detach_and_copy_into_a_buffer_are_what_the_hint_says():
         assert torch.equal(trace.module(*ROWS), net.b(y - y.mean(0)))
 
 
-@dataclass
-class Out:
-    logits: Tensor
+def test_an_output_that_shows_no_tensors_is_named():
+    def hidden(net: Body, x: Tensor) -> Any:
+        return {net.b(net.a(x))}
 
-
-def test_an_output_that_torch_does_not_know_is_named_and_the_hint_is_true():
-    def wrapped(net: Body, x: Tensor) -> Out:
-        return Out(net.b(net.a(x)))
-
-    with pytest.raises(TraceError, match=r"(?s)classes that torch was told of.*try: +torch\.export\.register_dataclass\(Out\)") as raised:
-        gt.GETA(Body(wrapped), ROWS, quantize=None)
+    with pytest.raises(TraceError, match=r"(?s)whose attributes hold the tensors.*try: +return a tuple.* in place of set") as raised:
+        gt.GETA(Body(hidden), ROWS, quantize=None)
     assert not [known for known in HINTS if known in raised.value.hint]
-    torch.export.register_dataclass(Out)
-    try:
-        geta = gt.GETA(Body(wrapped), ROWS, quantize=None)
-        geta.mask([0])
-        assert isinstance(geta.construct_subnet()(*ROWS), Out)
-    finally:
-        _deregister_pytree_node(Out)
 
 
 def test_a_reason_that_nobody_knows_gets_torch_s_words_and_no_guess():

@@ -90,7 +90,7 @@ def test_protected_axes_say_parameter_reason_operator_and_module() -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.Sequential(nn.ReLU(), Mean()), nn.Linear(6, 2))
     geta = plain(net, 4)
     assert not geta.groups
-    assert tuple(geta.protected[0]) == ("0.weight[axis 0]", "reduced over by mean in 1.1", "mean")
+    assert tuple(geta.protected[0]) == ("0.weight[axis 0]", "does not keep zero in 1.1", "sub")
     assert ("2.weight[axis 0]", "an output of the network", "output") in [tuple(entry) for entry in geta.protected]
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "geta_nb"
 
 # From the ground up: a module imports what stands in its own place or below. `geta_nb` is the package's front, `geta_nb/__init__.py`.
 GROUND = ("errors", "views", "_extra", "config", "budget")
-CORE = ("graph", "groups", "quantizers", "cost", "qadg", "subnet", "files", "qasso", "sensitivity", "onnx", "latency")
+CORE = ("graph", "groups", "quantizers", "centering", "cost", "qadg", "subnet", "files", "qasso", "sensitivity", "onnx", "latency")
 FACADE = ("checks", "resuming", "geta")
 SHOWN = ("display", "widgets")
 FRONT = "geta_nb"

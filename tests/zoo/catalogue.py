@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+import geta_nb as gt
 from tests.zoo import computed_nets as zoo_computed
 from tests.zoo import frozen_nets as zoo_frozen
 from tests.zoo import more as zoo_more
@@ -286,3 +287,18 @@ zoo_traps.register(add)
 zoo_frozen.register(add)
 zoo_computed.register(add)
 zoo_more.register(add)
+
+
+def _add_centred(entry: Entry) -> None:
+    """The same net after ``gt.center``, with weights that are no longer without a mean: its norms are what they are for good."""
+
+    def build() -> nn.Module:
+        model = entry.build()
+        gt.center(model, entry.inputs(2), example_kwargs=entry.kwargs(2))
+        return _seeded(entry.name, lambda: randomise(model))
+
+    ZOO[f"{entry.name}_centred"] = Entry(f"{entry.name}_centred", build, entry.inputs, entry.kwargs)
+
+
+for _name in ("vit_sdpa", "gpt2_sdpa", "phi_sdpa", "opt", "nemotron", "dinov2", "beit", "swin", "whisper", "segformer"):
+    _add_centred(ZOO[_name])

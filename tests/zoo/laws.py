@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
 from geta_nb.errors import InputError
+from geta_nb.graph.comparison import wide_inside
 from geta_nb.graph.nodes import operator_name
 from geta_nb.graph.sizes import InputSizes
 from geta_nb.quantizers.parametrized import parameter_tensors
@@ -49,7 +50,9 @@ def tensors(tree: object) -> list[Tensor]:
 
 
 def outputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    with torch.no_grad():
+    """What a net gives; one in float64 in float64 all the way, also where it casts to float32 (the norms of language models)."""
+    wide = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    with torch.no_grad(), wide_inside() if wide else contextlib.nullcontext():
         return tensors(model(*args, **kwargs))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 import tempfile
 import time
@@ -26,6 +27,8 @@ from tests.zoo.catalogue import ZOO
 
 ROOT = Path(__file__).resolve().parents[2]
 
+BEFORE = ROOT / "docs" / "data" / "prunable_before.json"
+"""Net -> percent of its parameters that were prunable."""
 SHARES = (0.1, 0.3, 0.6, 1.0)
 LAWS = ("partition", "exact at 10 %", "exact at 30 %", "exact at 60 %", "exact to the last group", "preview is true", "compressed again",
         "same groups", "any size")  # fmt: skip
@@ -38,9 +41,11 @@ cut network really has, multiply-accumulates against torch's own counter; the su
 and activations, change no group and go as exactly; at two other sizes a saved and loaded subnet equals the masked network, or the error
 names the input and its axis.
 
-*Prunable*: share of the parameters that lie in some group. *Module*: what `construct_subnet` hands out, the model's own classes (native)
-or the cut graph. *Takes*: which sizes of its inputs a saved subnet takes, letters where any will do. *Protected*: number of parameter axes
-that stay, by reason.
+*Prunable*: share of the parameters that lie in some group; before an arrow, in percent, what it was of the same net before widths behind
+norms and frozen norms went (code of commit 804a0a9; of a net that is centered, without that). {moved}
+
+*Module*: what `construct_subnet` hands out, the model's own classes (native) or the cut graph. *Takes*: which sizes of its inputs a saved
+subnet takes, letters where any will do. *Protected*: number of parameter axes that stay, by reason.
 
 | net | parameters | groups | families | prunable | module | takes | protected, and why |
 |---|---:|---:|---:|---:|---|---|---|
@@ -124,18 +129,33 @@ def prunable_elements(geta: gt.GETA) -> int:
     return sum(int(np.prod(shapes[name], dtype=np.int64)) - stay[name] for name in shapes)
 
 
+def _share(net: str, share: float, before: Mapping[str, int]) -> str:
+    """The prunable share in percent, and what it was where it was another."""
+    now = round(100 * share)
+    return f"{now}%" if before.get(net, now) == now else f"{before[net]} → {now}%"
+
+
+def _moved(results: Mapping[str, Mapping[str, Any]], before: Mapping[str, int]) -> str:
+    """How the share moved over all nets of which it is known."""
+    pairs = [(before[net], round(100 * r["prunable"])) for net, r in results.items() if net in before and "prunable" in r]
+    up, down = (sum(sign * (now - then) > 0 for then, now in pairs) for sign in (1, -1))
+    means = [sum(pair[at] for pair in pairs) / max(len(pairs), 1) for at in (0, 1)]
+    return f"It rose in {up} of {len(pairs)} nets and fell in {down}; mean over nets {means[0]:.0f} → {means[1]:.0f}%."
+
+
 def page(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the table as Markdown, broken laws first."""
     every = [(net, mode, law, text) for net, r in results.items() for mode, o in r["laws"].items() for law, text in o.items()]
     broken = [row for row in every if row[3]]
-    lines = []
+    before, lines = json.loads(BEFORE.read_text()), []
     for net, r in results.items():
         if "groups" in r:
             why = "; ".join(f"{reason} ({count})" for reason, count in r["protected"].items())
             module = ", ".join(sorted({kind for kind in r["modules"].values() if kind})) or "-"
-            figures = f"{r['parameters']:,} | {r['groups']} | {r['families']} | {r['prunable']:.0%}"
+            figures = f"{r['parameters']:,} | {r['groups']} | {r['families']} | {_share(net, r['prunable'], before)}"
             lines.append(f"| {net} | {figures} | {module} | {r['sizes']} | {why} |")
-    text = HEAD.format(nets=len(results), held=len(every) - len(broken), all=len(every)) + "\n".join(lines) + "\n"
+    text = HEAD.format(nets=len(results), held=len(every) - len(broken), all=len(every), moved=_moved(results, before))
+    text += "\n".join(lines) + "\n"
     if broken:
         text += "\n## Broken\n\n" + "\n".join(f"- {net}, {mode}, {law}: {what}" for net, mode, law, what in broken) + "\n"
     return text

@@ -98,13 +98,31 @@ def _by_group(call: Call, labels: Labels, groups: int, position: int | None = No
     return reshape(call.space, split, shape, reason)
 
 
-@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+@rule("rms_norm", "_fused_rms_norm")
+def rms_norm(call: Call) -> Any:
+    """Divided by the root of a mean of squares over the last axes: a zero channel adds nothing to it and stays zero, so it may go.
+
+    Of a joint axis (head, dimension) whole heads go.
+    """
+    data, dims = call.args[0], len(call.args[1])
+    axis, weight = len(data.shape) - 1, call.argument(2, "weight")
+    if dims == 1 and call.average(data, [axis]):
+        return _outputs(call, affine(call, data, [weight, None], keeps_zero=True, axis=axis))
+    return _normalised(call, data, dims, weight, None)
+
+
+@rule("layer_norm", "native_layer_norm")
 def layer_norm(call: Call) -> Any:
     """Normalised over the last axes: fixed, unless approximate; scale and shift with them. A zero elsewhere becomes the shift."""
     data, dims = call.args[0], len(call.args[1])
-    weight, bias = call.argument(2, "weight"), None if "rms" in call.name else call.argument(3, "bias")
+    weight, bias = call.argument(2, "weight"), call.argument(3, "bias")
     if dims == 1 and weight is not None and call.approximate(data, len(data.shape) - 1):
-        return _outputs(call, affine(call, data, [weight, bias], keeps_zero="rms" in call.name, axis=len(data.shape) - 1))
+        return _outputs(call, affine(call, data, [weight, bias], keeps_zero=False, axis=len(data.shape) - 1))
+    return _normalised(call, data, dims, weight, bias)
+
+
+def _normalised(call: Call, data: Labels, dims: int, weight: Labels | None, bias: Labels | None) -> Any:
+    """Return the outputs of a norm whose last ``dims`` axes stay as they are."""
     out = call.fixed(range(len(data.shape) - dims, len(data.shape)), data, "normalised over")
     for item in (weight, bias):
         if isinstance(item, Labels):

@@ -28,7 +28,7 @@ _NUMBERED = frozenset(["max", "min", "sort", "topk", "cummax", "cummin", "kthval
 @rule("sum", "mean", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "linalg_vector_norm", "norm", "argmax", "argmin",
       "any", "all", "logsumexp", "median", "nanmedian", "kthvalue", "mode")  # fmt: skip
 def reduce_axes(call: Call) -> Any:
-    """Reduce axes: a sum skips zeros, so its axes stay removable; everything else fixes them."""
+    """Reduce axes: a sum skips zeros, and so does a mean but for what it divides by; everything else fixes its axes."""
     labels = call.args[0]
     dims = call.argument(2 if call.name in {"linalg_vector_norm", "norm", "kthvalue"} else 1, "dim", _DEFAULT_DIM.get(call.name))
     if isinstance(dims, Labels):  # max and min of two tensors
@@ -53,13 +53,11 @@ def _numbered(call: Call, outputs: tuple[Labels, ...]) -> tuple[Labels, ...]:
 
 
 def _skips_zeros(call: Call, labels: Labels, axes: Sequence[int]) -> bool:
-    """Whether indices that are zero change nothing: in a sum or a norm; in a mean, kept for what it divides, approximately."""
+    """Whether indices that are zero change nothing, but for what a mean divides by: that is written down."""
     if call.name in {"linalg_vector_norm", "norm"}:
         order = call.argument(1, "ord" if "vector" in call.name else "p", 2)
         return order is None or (isinstance(order, (int, float)) and order > 0)
-    if call.name == "mean" and len(axes) == 1 and call.argument(2, "keepdim", False):
-        return call.approximate(labels, axes[0])
-    return call.name == "sum"
+    return call.name == "sum" or (call.name == "mean" and call.average(labels, axes))
 
 
 def _summed(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:

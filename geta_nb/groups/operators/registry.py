@@ -58,15 +58,15 @@ class Fold:
 
 @dataclass(frozen=True)
 class Rescale:
-    """A root mean square over removable channels: without some of them it is larger, which the scale behind it can make up for.
+    """A mean over removable channels, of squares or of anything else: over fewer of them it is larger, by what share of them is left.
 
     Attributes:
-        node: the norm, or the mean in it.
-        labels: labels of the channels it runs over, [channels].
+        node: the mean, or the norm that takes it.
+        arrays: labels of the channels it runs over, [channels], one array an axis.
     """
 
     node: fx.Node
-    labels: Ints
+    arrays: tuple[Ints, ...]
 
 
 Choice = tuple[fx.Node, int]
@@ -88,7 +88,7 @@ class Findings:
         foreign: names of parameters that are not the model's own to cut.
         folds: sums whose bias takes over what removed channels still give.
         sole: nodes of parameters that nothing but one operator reads.
-        rescales: norms that run over removable channels, with ``approximate_norms`` only.
+        rescales: means and norms that run over removable channels.
         choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
         inner: the choices of these that must go the other way, as nothing of the outer part may go.
         cures: labels that would be zero once removed if buffers were, and the ids of the reasons that name these buffers.
@@ -181,13 +181,23 @@ class Call:
         """Return ``labels`` with nothing removable along ``axes``."""
         return self.space.fix_axes(labels, axes, self.reason(text))
 
+    def average(self, labels: Labels, axes: Sequence[int]) -> bool:
+        """Whether what a mean over these axes runs over may go where it is zero; then the mean is written down, for what it divides by."""
+        arrays = [array for array in labels.arrays if set(array.cover) <= set(axes)]
+        if labels.source != "data" or not arrays:
+            return False
+        for array in arrays:
+            self.space.require_zero(array)
+        self.findings.rescales.append(Rescale(self.node, tuple(array.labels.ravel() for array in arrays)))
+        return True
+
     def approximate(self, labels: Labels, axis: int) -> bool:
         """Whether the channels along an axis that a norm runs over may go; then it is written down that this is not exact."""
         array = labels.covering(axis)
         if not self.space.approximate_norms or array is None or array.cover != (axis,) or array.origin != REAL:
             return False
         self.space.approximations.append(array.labels.ravel())
-        self.findings.rescales.append(Rescale(self.node, array.labels.ravel()))
+        self.findings.rescales.append(Rescale(self.node, (array.labels.ravel(),)))
         return True
 
     def settle(self, labels: Labels) -> Labels:
