@@ -147,7 +147,8 @@ def test_a_probe_of_sensitivity_takes_the_shift_away_and_gives_it_back():
         return nn.functional.cross_entropy(model(batch[0]).mean((2, 3)), batch[1])
 
     plain_loss = loss(geta.model, data()).item()
-    found = geta.sensitivity([data()], loss, kept=(0.5,))
+    found = geta.sensitivity([data()], loss, kept=(0.5,), estimate="measured")
+    geta.sensitivity([data()], loss, kept=(0.5,), estimate="gradient")
     assert all(torch.equal(value, before[name]) for name, value in geta.model.named_buffers())
     geta.mask(found.order["0"][:4])
     (rise,) = [rise for probe, rise in found.rises.items() if probe.name == "0" and probe.kind == "family"]
