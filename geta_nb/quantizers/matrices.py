@@ -95,17 +95,11 @@ def held_aside(model: nn.Module) -> set[int]:
     return held
 
 
-def computed_by_others(module: nn.Module) -> dict[str, str]:
-    """Return {name: why it stays unquantized} for what parametrizations of the model's own compute (``weight_norm``, ``spectral_norm``)."""
-    tables = computed(module).items()
-    others = {name: tensors[0] for name, tensors in tables if not any(isinstance(item, WeightQuantizer) for item in tensors)}
-    return {name: f"computed by {type(first).__name__}, a parametrization of the model's own" for name, first in others.items()}
-
-
 def unfit(site: Site, held: set[int]) -> str | None:
     """Return why a parametrization of this parameter would break the module or have no effect, or None."""
-    if site.name in (by := computed_by_others(site.module)):
-        return by[site.name]
+    tensors = computed(site.module).get(site.name)
+    if tensors is not None and not any(isinstance(q, WeightQuantizer) for q in tensors):
+        return f"computed by {type(tensors[0]).__name__}, a parametrization of the model's own"
     if isinstance(site.module, ITERATED):
         return f"owned by a {type(site.module).__name__}, which runs or lists its children"
     if isinstance(site.module, torch.jit.ScriptModule):

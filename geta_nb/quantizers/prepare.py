@@ -14,9 +14,9 @@ from torch import nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
-from geta_nb.quantizers.matrices import Site, channel_axis, computed_by_others, layer_name
+from geta_nb.quantizers.matrices import Site, channel_axis, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
-from geta_nb.quantizers.parametrized import original_modules, own_parameters, register, unregister, weight_quantizer
+from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
 from geta_nb.quantizers.plain_state import stop_watching, watch_loading
 from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
 from geta_nb.views import Shown
@@ -195,8 +195,6 @@ def attach_quantizers(model: nn.Module, config: QuantConfig, asked: Asked | None
     except BaseException:
         quantizers.undo()
         raise
-    for path, module in original_modules(model) if config.weights else ():
-        quantizers.excluded.update({f"{path}.{name}".lstrip("."): reason for name, reason in computed_by_others(module).items()})
     quantizers.paths = {part: path for path, part in model.named_modules() if isinstance(part, Quantizer)}
     return quantizers
 
