@@ -157,7 +157,7 @@ def train_masked(
     dead = group_flags(dead_indices(alive), len(alive))
 
     def keep() -> None:
-        mask_groups(space.table, own_parameters(model), dead)
+        mask_groups(space.table, {**own_parameters(model), **dict(model.named_buffers())}, dead)
         also()
 
     keep()

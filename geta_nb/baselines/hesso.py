@@ -44,7 +44,7 @@ def compress(
         saliency=saliency, lr=task.learning_rate, weight_decay=task.weight_decay,
     )
     fit(task, model, task.epochs, seed=seed, optimizer=optimizer)
-    alive = alive_groups(space.table, dict(model.named_parameters()))
+    alive = alive_groups(space.table, {**dict(model.named_parameters()), **dict(model.named_buffers())})
     subnet = geta.construct_subnet()
     post_quantize(subnet, task.calibration, weight_bits, activation_bits, ranges=ranges)
     notes = {"bits": bits, "saliency": saliency, "groups": int(np.sum(alive))}
