@@ -6,8 +6,9 @@ Where a graph holds nothing but operators that are functional already, and the f
     dropout, detach_, a cast to the same type    nothing
     contiguous                                   nothing, or a copy
     chunk                                        split
-    reshape, flatten, unflatten                  view, with a copy before it where the memory asks for one
-    expand_as                                    expand
+    reshape, reshape_as, flatten, unflatten      view, with a copy before it where the memory asks for one
+    expand_as, broadcast_to                      expand
+    mT, T                                        transpose, permute
     batch_norm                                   its form for inference
     an operator that writes                      its functional form, where all views of that memory are known: see ``writes``
 """
@@ -128,13 +129,20 @@ def _batch_norm(graph: fx.Graph, node: fx.Node) -> None:
 def _view(graph: fx.Graph, node: fx.Node) -> None:
     """Write a reshape, flatten or unflatten as a view, behind a copy where the memory of its input does not allow one."""
     source: Any = node.args[0]
-    sizes: Any = node.args[1] if node.target is aten.reshape.default else _flat_sizes(graph, node)
+    sizes: Any = node.args[1] if node.target is aten.reshape.default else _view_sizes(graph, node)
     with graph.inserting_before(node):
         if not _is_viewable(source.meta["val"], node.meta["val"]):
             copied = graph.call_function(aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
             copied.meta = {**node.meta, "val": source.meta["val"]}
             source = copied
     node.target, node.args, node.kwargs = aten.view.default, (source, sizes), {}
+
+
+def _view_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
+    if node.target is not aten.reshape_as.default:
+        return _flat_sizes(graph, node)
+    other: Any = node.args[1]
+    return [_size(graph, node, other, axis) for axis in range(other.meta["val"].dim())]
 
 
 def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
@@ -166,6 +174,19 @@ def _expand_as(graph: fx.Graph, node: fx.Node) -> None:
     assert isinstance(other, fx.Node)
     sizes = [_size(graph, node, other, axis) for axis in range(other.meta["val"].dim())]
     node.target, node.args, node.kwargs = aten.expand.default, (source, sizes), {}
+
+
+def _broadcast_to(graph: fx.Graph, node: fx.Node) -> None:
+    node.target = aten.expand.default
+
+
+def _turned(graph: fx.Graph, node: fx.Node) -> None:
+    source: Any = node.args[0]
+    axes = source.meta["val"].dim()
+    if node.target is aten.mT.default:
+        node.target, node.args = aten.transpose.int, (source, axes - 2, axes - 1)
+    else:
+        node.target, node.args = aten.permute.default, (source, list(range(axes))[::-1])
 
 
 def _chunk(graph: fx.Graph, node: fx.Node) -> None:
@@ -216,11 +237,16 @@ def _runs_on_statistics(node: fx.Node) -> bool:
 _CASTS = tuple(aten.to.__getattr__(name) for name in ("dtype", "device", "dtype_layout", "other"))
 _KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node], None]]] = {
     aten.dropout.default: (_is_off(2), _drop),
+    aten.dropout_.default: (_is_off(2), _drop),
     aten.detach_.default: (_always, _drop),
     aten.reshape.default: (_always, _view),
     aten.flatten.using_ints: (_has_axes, _view),
     aten.unflatten.int: (_has_axes, _view),
+    aten.reshape_as.default: (_always, _view),
     aten.expand_as.default: (_always, _expand_as),
+    aten.broadcast_to.default: (_always, _broadcast_to),
+    aten.mT.default: (_has_axes, _turned),
+    aten.numpy_T.default: (_has_axes, _turned),
     aten.chunk.default: (_splits_whole_size, _chunk),
     aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
     aten.contiguous.default: (_is_plain, _contiguous),

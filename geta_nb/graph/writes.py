@@ -13,6 +13,7 @@ other name of its memory is one of the views below. Anything else is left to tor
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -24,7 +25,7 @@ from geta_nb.graph.nodes import hint
 
 aten = torch.ops.aten
 _SAME = frozenset((aten.alias.default, aten.detach.default, aten.detach_.default))
-_VIEWS = frozenset((aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.transpose.int, aten.t.default, *_SAME))
+_VIEWS = frozenset((aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dim, aten.transpose.int, aten.t.default, *_SAME))
 """Views of which it is known here how a new part goes back into the whole."""
 _MAKING = frozenset((
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "matmul", "layer_norm",
@@ -33,8 +34,11 @@ _MAKING = frozenset((
     "prelu", "hstack", "vstack", "concatenate", "concat", "std", "var", "outer",
 ))  # fmt: skip
 """Operators that torch makes of others, and whose result is a new tensor whatever they are made of; of another one nobody says so."""
-_CASTING = frozenset(("copy", "fill", "zero", "masked_fill", "index_put", "masked_scatter"))
-"""Operators that give out the type of what they write into, whatever is written."""
+_CASTING = frozenset((
+    "copy", "fill", "zero", "masked_fill", "masked_scatter", "index_put", "index_add", "index_copy", "index_fill", "scatter", "scatter_add",
+    "scatter_reduce",
+))  # fmt: skip
+"""Operators that give out the type of what they write into, whatever is written, by whatever index."""
 
 
 @dataclass
@@ -75,8 +79,10 @@ def write_out(graph: fx.Graph) -> None:
 
 
 def is_write(node: fx.Node) -> bool:
-    """Whether a node writes into an argument; a detach in place does not."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable and node.target not in _SAME
+    """Whether a node writes into an argument; a detach in place does not, nor a dropout that drops nothing."""
+    idle = node.target is aten.dropout_.default and len(node.args) == 3 and node.args[2] is False
+    mutable = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return mutable and node.target not in _SAME and not idle
 
 
 def gives_views(target: torch._ops.OpOverload) -> bool:
@@ -102,6 +108,8 @@ def _memories(graph: fx.Graph) -> dict[fx.Node, _Memory] | None:
         elif node.target in _VIEWS:
             if memory is not None:
                 memory.names[node], found[node] = first, memory
+        elif node.target is operator.getitem and first is not None and first not in found and _is_sole_part(node, first):
+            found[node] = _Memory(node, {node: None})
         elif not isinstance(node.target, torch._ops.OpOverload) or gives_views(node.target):
             for item in node.all_input_nodes:
                 if item in found:
@@ -109,6 +117,13 @@ def _memories(graph: fx.Graph) -> dict[fx.Node, _Memory] | None:
         elif isinstance(node.meta.get("val"), Tensor) and _makes_new(node.target):
             found[node] = _Memory(node, {node: None})
     return found
+
+
+def _is_sole_part(node: fx.Node, whole: fx.Node) -> bool:
+    """Whether a node is one of several new tensors that an operator makes, under no other name."""
+    new = isinstance(whole.target, torch._ops.OpOverload) and _makes_new(whole.target)
+    same = [user for user in whole.users if user.target is not operator.getitem or user.args == node.args]
+    return new and same == [node] and isinstance(node.meta.get("val"), Tensor)
 
 
 @lru_cache(maxsize=4096)
@@ -201,17 +216,18 @@ class _Present:
 
     def _put_back(self, name: fx.Node, part: fx.Node, old: fx.Node, whole: fx.Node, at: fx.Node) -> fx.Node:
         """Return the whole of which ``name`` is a view, with a new part in its place."""
-        if is_write(name) or name.target in _SAME or _is_all(name):
+        if is_write(name) or name.target in _SAME or _is_all(name) or _keeps_axes(name, whole):
             return part
-        args = name.args[1:]
+        args: Any = name.args[1:]
         with self.graph.inserting_before(at):
             if name.target is aten.slice.Tensor:
                 value = self.graph.call_function(aten.slice_scatter.default, (old, part, *args), dict(name.kwargs))
             elif name.target is aten.select.int:
                 value = self.graph.call_function(aten.select_scatter.default, (old, part, *args), dict(name.kwargs))
             elif name.target is aten.unsqueeze.default:
-                axis: Any = args[0]
-                value = self.graph.call_function(aten.squeeze.dim, (part, axis % name.meta["val"].dim()))
+                value = self.graph.call_function(aten.squeeze.dim, (part, args[0] % name.meta["val"].dim()))
+            elif name.target is aten.squeeze.dim:
+                value = self.graph.call_function(aten.unsqueeze.default, (part, args[0] % whole.meta["val"].dim()))
             else:  # turned once more it is as it was
                 turn: Any = name.target
                 value = self.graph.call_function(turn, (part, *args))
@@ -226,3 +242,8 @@ def _is_all(name: fx.Node) -> bool:
     given: list[Any] = [*name.args[1:], *(0, None, None, 1)[len(name.args) - 1 :]]
     start, end, step = given[1:]
     return start in (0, None) and step == 1 and (end is None or (isinstance(end, int) and end >= 2**63 - 1))
+
+
+def _keeps_axes(name: fx.Node, whole: fx.Node) -> bool:
+    """Whether a squeeze found no axis of one index."""
+    return name.target is aten.squeeze.dim and name.meta["val"].dim() == whole.meta["val"].dim()

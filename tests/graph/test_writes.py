@@ -108,6 +108,31 @@ def repeated(net: Net, x: Tensor) -> Tensor:
     return net.b(y).view(-1)
 
 
+def one_of_several(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    best, index = y.topk(8, -1)
+    best /= best.sum(-1, keepdim=True)
+    y.scatter_add_(1, index, best)
+    return net.b(y)
+
+
+def squeezed(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x).unsqueeze(1) * 1
+    y.squeeze(1).add_(x[:, :1])
+    y.squeeze(0)[:, 0, 1:3] = 0
+    return net.b(y[:, 0]) + y.sum()
+
+
+def not_dropped(net: Net, x: Tensor) -> Tensor:
+    return net.b(torch.nn.functional.dropout(net.a(x).flatten(1), 0.5, net.training, inplace=True))
+
+
+def turned(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    z = y.mT.reshape_as(y) + y.T.mT + y.sum(0).broadcast_to(y.shape)
+    return net.b(z)
+
+
 def under_no_grad(net: Net, x: Tensor) -> Tensor:
     with torch.no_grad():
         y = torch.zeros_like(x)
@@ -118,7 +143,8 @@ def under_no_grad(net: Net, x: Tensor) -> Tensor:
 KNOWN = {
     "zeros": into_zeros, "one index": one_index, "added": added, "a number": a_number, "mask": by_mask, "index": by_index,
     "steps": in_steps, "deeper": deeper, "older view": an_older_view, "result": what_a_write_gives, "another type": of_another_type,
-    "repeated": repeated, "no grad": under_no_grad,
+    "repeated": repeated, "no grad": under_no_grad, "several": one_of_several, "squeezed": squeezed,
+    "dropout": not_dropped, "turned": turned,
 }  # fmt: skip
 
 
@@ -224,7 +250,7 @@ class Random(nn.Module):
                 start = draw.randrange(int(y.shape[axis]))
                 cuts = (slice(None),) * axis
                 views = (y[(*cuts, start)], y[(*cuts, slice(start, None))], y[(*cuts, slice(None, None, 2))], y.transpose(0, axis))
-                names.append(draw.choice((*views, y.unsqueeze(axis))))
+                names.append(draw.choice((*views, y.unsqueeze(axis), y.squeeze(axis))))
             elif act == 3:
                 names.append(y.cos())
             elif act == 4:
