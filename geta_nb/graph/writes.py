@@ -25,7 +25,7 @@ from geta_nb.graph.nodes import hint
 
 aten = torch.ops.aten
 _SAME = frozenset((aten.alias.default, aten.detach.default, aten.detach_.default))
-_VIEWS = frozenset((aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dim, aten.transpose.int, aten.t.default, *_SAME))
+_VIEWS = _SAME | {aten.slice.Tensor, aten.select.int, aten.unsqueeze.default, aten.squeeze.dim, aten.transpose.int, aten.t.default}
 """Views of which it is known here how a new part goes back into the whole."""
 _MAKING = frozenset((
     "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "matmul", "layer_norm",
