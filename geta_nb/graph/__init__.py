@@ -7,7 +7,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards, wide_inside
 from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.fingerprint import Fingerprint, Own, Unreadable, fingerprint
-from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken
+from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, outputs_of_check
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, owner_of, shape_of
 from geta_nb.graph.objects import tensors_in
@@ -53,6 +53,7 @@ __all__ = [
     "note_taken",
     "operator_name",
     "outputs_of",
+    "outputs_of_check",
     "overload_name",
     "own_forwards",
     "owner_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError
+from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
 
 Taken = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], bool]
@@ -21,6 +23,15 @@ _TAKEN: weakref.WeakKeyDictionary[nn.Module, Taken] = weakref.WeakKeyDictionary(
 def note_taken(model: nn.Module, still: Taken) -> None:
     """Let :func:`check_inputs` ask ``still`` whether a model, unchanged, has taken these very inputs before; it holds no model."""
     _TAKEN[model] = still
+
+_GIVEN: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[Tensor]]] = weakref.WeakKeyDictionary()
+
+
+def outputs_of_check(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor] | None:
+    """Return, once, what a model gave for these very inputs when :func:`check_inputs` ran it last; None where it did not."""
+    inputs, outputs = _GIVEN.pop(model, ([], []))
+    leaves = pytree.tree_leaves((args, kwargs))
+    return outputs if outputs and len(inputs) == len(leaves) and all(map(operator.is_, inputs, leaves)) else None
 
 
 def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -46,7 +57,11 @@ def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[s
 
 
 def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words."""
+    """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words.
+
+    What it gives is kept for :func:`outputs_of_check`.
+    """
+    _GIVEN.pop(model, None)
     if any(parameter.is_meta for parameter in model.parameters()):
         return  # a meta model cannot run on real inputs; export itself will tell
     if (still := _TAKEN.get(model)) is not None and still(model, args, kwargs):
@@ -55,7 +70,7 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model(*given[0], **given[1])
+            _GIVEN[model] = pytree.tree_leaves((args, kwargs)), tensors_in(model(*given[0], **given[1]))
     except CalibrationError:
         return  # quantizers of an earlier GETA that have not seen data: the trace does not need their ranges
     except Exception as error:

@@ -6,10 +6,11 @@ Where a graph holds nothing but operators that are functional already, and the f
     dropout, detach_, a cast to the same type    nothing
     contiguous                                   nothing, or a copy
     chunk                                        split
-    reshape, flatten, unflatten                  view, with a copy before it where the memory asks for one
-    expand_as                                    expand
+    reshape, reshape_as, flatten, unflatten      view, with a copy before it where the memory asks for one
+    expand_as, broadcast_to                      expand
+    mT, T                                        transpose, permute
     batch_norm                                   its form for inference
-    an operator that writes to its first input   its functional form, where no view of that input exists
+    an operator that writes                      its functional form, where all views of that memory are known: see ``writes``
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from geta_nb.graph.nodes import hint
+from geta_nb.graph.writes import are_writable, is_write, write_out
 
 aten = torch.ops.aten
 _REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
@@ -30,18 +32,16 @@ _REGIONS = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 def lower(module: fx.GraphModule) -> None:
     """Rewrite ``module``, for which :func:`is_lowerable` said yes; regions must be inlined already."""
+    write_out(module.graph)
     for node in list(module.graph.nodes):
-        if isinstance(node.target, torch._ops.OpOverload) and not _is_functional(node.target):
-            if node.target in _KNOWN:
-                _KNOWN[node.target][1](module.graph, node)
-            else:
-                _functionalise(node)
+        if isinstance(node.target, torch._ops.OpOverload) and node.target in _KNOWN:
+            _KNOWN[node.target][1](module.graph, node)
 
 
 def is_lowerable(module: torch.nn.Module) -> bool:
     """Whether every node of an exported graph, those inside its regions too, is functional or has its form here."""
     graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
-    return all(_is_known(node) for graph in graphs for node in graph.nodes)
+    return all(_is_known(node) for graph in graphs for node in graph.nodes) and all(map(are_writable, graphs))
 
 
 def _is_known(node: fx.Node) -> bool:
@@ -54,7 +54,7 @@ def _is_known(node: fx.Node) -> bool:
         return (name in _REGIONS and not (name == _REGIONS[1] and _casts(node))) if opaque else True
     if _is_functional(target):
         return True
-    return _KNOWN[target][0](node) if target in _KNOWN else _is_private_write(node)
+    return _KNOWN[target][0](node) if target in _KNOWN else is_write(node)
 
 
 def _casts(node: fx.Node) -> bool:
@@ -72,59 +72,6 @@ def _is_functional(target: torch._ops.OpOverload) -> bool:
     aliases = any(argument.alias_info is not None for argument in target._schema.arguments)
     # tagged: composite operators that torch decomposes whatever it is asked, because they may alias or write
     return not composite or not (aliases or torch.Tag.maybe_aliasing_or_mutating in target.tags)
-
-
-def _is_private_write(node: fx.Node) -> bool:
-    """Whether a node overwrites a value that nothing else sees under another name."""
-    first = node.args[0] if node.args else None
-    if _twin(node.target) is None or not isinstance(first, fx.Node) or not isinstance(first.meta.get("val"), Tensor):
-        return False
-    if not isinstance(first.target, torch._ops.OpOverload) or _gives_views(first.target, writes=True):
-        return False  # an input, a parameter, or a view of something
-    old, new = first.meta["val"], node.meta.get("val")
-    same = isinstance(new, Tensor) and new.dtype == old.dtype and tuple(map(hint, new.shape)) == tuple(map(hint, old.shape))
-    users = [user for user in first.users if user is not node]
-    return same and not any(_may_alias(user) for user in users)
-
-
-def _may_alias(node: fx.Node) -> bool:
-    return not isinstance(node.target, torch._ops.OpOverload) or _gives_views(node.target)
-
-
-def _gives_views(target: torch._ops.OpOverload, *, writes: bool = False) -> bool:
-    """Whether a result may share memory with an argument; one that is written to is that argument (``writes``: and is no other's view)."""
-    infos = [result.alias_info for result in target._schema.returns if result.alias_info is not None]
-    unsure = torch.Tag.maybe_aliasing_or_mutating in target.tags and target is not aten.batch_norm.default
-    return unsure or any(not (writes and info.is_write) for info in infos)
-
-
-def _twin(target: Any) -> torch._ops.OpOverload | None:
-    """Return ``relu`` for ``relu_``, or None."""
-    space, _, name = target._schema.name.partition("::")
-    if space != "aten" or not name.endswith("_") or name.endswith("__"):
-        return None
-    packet = getattr(aten, name[:-1], None)
-    found = getattr(packet, target._overloadname, None) if packet is not None else None
-    if found is None or found._schema.is_mutable or not _is_functional(found):
-        return None
-    arguments = [[argument.name for argument in op._schema.arguments] for op in (target, found)]
-    return found if arguments[0] == arguments[1] else None
-
-
-def _functionalise(node: fx.Node) -> None:
-    """Let a node that writes to its first argument give the new value out, and all that come later read that."""
-    first: Any = node.args[0]
-    twin = _twin(node.target)
-    assert twin is not None
-    node.target = twin
-    later = set()
-    item = node.next
-    while item.op != "root":
-        if item in first.users:
-            later.add(item)
-        item = item.next
-    for user in later:
-        user.replace_input_with(first, node)
 
 
 def _drop(graph: fx.Graph, node: fx.Node) -> None:
@@ -182,13 +129,20 @@ def _batch_norm(graph: fx.Graph, node: fx.Node) -> None:
 def _view(graph: fx.Graph, node: fx.Node) -> None:
     """Write a reshape, flatten or unflatten as a view, behind a copy where the memory of its input does not allow one."""
     source: Any = node.args[0]
-    sizes: Any = node.args[1] if node.target is aten.reshape.default else _flat_sizes(graph, node)
+    sizes: Any = node.args[1] if node.target is aten.reshape.default else _view_sizes(graph, node)
     with graph.inserting_before(node):
         if not _is_viewable(source.meta["val"], node.meta["val"]):
             copied = graph.call_function(aten.clone.default, (source,), {"memory_format": torch.contiguous_format})
             copied.meta = {**node.meta, "val": source.meta["val"]}
             source = copied
     node.target, node.args, node.kwargs = aten.view.default, (source, sizes), {}
+
+
+def _view_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
+    if node.target is not aten.reshape_as.default:
+        return _flat_sizes(graph, node)
+    other: Any = node.args[1]
+    return [_size(graph, node, other, axis) for axis in range(other.meta["val"].dim())]
 
 
 def _flat_sizes(graph: fx.Graph, node: fx.Node) -> list[Any]:
@@ -220,6 +174,19 @@ def _expand_as(graph: fx.Graph, node: fx.Node) -> None:
     assert isinstance(other, fx.Node)
     sizes = [_size(graph, node, other, axis) for axis in range(other.meta["val"].dim())]
     node.target, node.args, node.kwargs = aten.expand.default, (source, sizes), {}
+
+
+def _broadcast_to(graph: fx.Graph, node: fx.Node) -> None:
+    node.target = aten.expand.default
+
+
+def _turned(graph: fx.Graph, node: fx.Node) -> None:
+    source: Any = node.args[0]
+    axes = source.meta["val"].dim()
+    if node.target is aten.mT.default:
+        node.target, node.args = aten.transpose.int, (source, axes - 2, axes - 1)
+    else:
+        node.target, node.args = aten.permute.default, (source, list(range(axes))[::-1])
 
 
 def _chunk(graph: fx.Graph, node: fx.Node) -> None:
@@ -270,11 +237,16 @@ def _runs_on_statistics(node: fx.Node) -> bool:
 _CASTS = tuple(aten.to.__getattr__(name) for name in ("dtype", "device", "dtype_layout", "other"))
 _KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node], None]]] = {
     aten.dropout.default: (_is_off(2), _drop),
+    aten.dropout_.default: (_is_off(2), _drop),
     aten.detach_.default: (_always, _drop),
     aten.reshape.default: (_always, _view),
     aten.flatten.using_ints: (_has_axes, _view),
     aten.unflatten.int: (_has_axes, _view),
+    aten.reshape_as.default: (_always, _view),
     aten.expand_as.default: (_always, _expand_as),
+    aten.broadcast_to.default: (_always, _broadcast_to),
+    aten.mT.default: (_has_axes, _turned),
+    aten.numpy_T.default: (_has_axes, _turned),
     aten.chunk.default: (_splits_whole_size, _chunk),
     aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
     aten.contiguous.default: (_is_plain, _contiguous),

@@ -7,6 +7,7 @@ ATen operator with its shape, module path and source line. Nothing of the model 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from geta_nb.graph.quiet import quiet
 from geta_nb.graph.sizes import InputSizes, sizes_of
 from geta_nb.graph.tidy import inline_regions, tidy
 from geta_nb.graph.twins import twin_of
-from geta_nb.graph.untraceable import explained
+from geta_nb.graph.untraceable import depends_on_sizes, explained
 from geta_nb.views import Shown
 
 __all__ = ["Trace", "TraceNode", "eval_mode", "hint", "module_path", "operator_name", "shape_of", "trace_model"]
@@ -38,6 +39,7 @@ Sizes = Literal["any", "batch", "fixed"]
 Axes = Sequence[Collection[int]] | None
 """Of each input in flattened order, the axes that may change with "any"; None: all."""
 _STEPWISE = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})  # decomposed, each time step becomes nodes of its own
+_SHORTEST = 2.0  # seconds that an explanation may take, however soon the exporter gave up
 _ROUNDS = 3  # what an operator is broken up into may have no rule either
 
 
@@ -238,6 +240,7 @@ def _describe(node: fx.Node) -> TraceNode:
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sizes: Sizes, axes: Axes) -> tuple[Any, bool]:
     """Export with a dynamic batch axis where the model allows it, else with the shapes as they are."""
     errors: list[Exception] = []
+    begin = time.monotonic()
     for tried_args, tried_kwargs, shapes in (*_variants(args, kwargs, sizes, axes), (args, kwargs, None)):
         try:
             with quiet(), general_sizes(sizes == "any"), opened_outputs(model):
@@ -248,7 +251,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], siz
             # torch found out on the way that only the traced size works, which need not be the size of the example
         except Exception as error:
             errors.append(error)
-    raise explained(model, args, kwargs, errors[-1]) from errors[-1]
+            if not depends_on_sizes(error):
+                break
+    raise explained(model, args, kwargs, errors[-1], max(_SHORTEST, time.monotonic() - begin)) from errors[-1]
 
 
 @contextmanager

@@ -6,9 +6,13 @@ of the reasons fits gets torch's words, and no guess at what to change.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,17 +87,26 @@ _OTHER = _Reason(
     "move what stands there out of the model, or give GETA the part of the model without it",
 )
 _SURE = (_PACKED, _CACHE, _OBJECT, _CONSTANT)
+_TOLD = (*_SURE, _NUMPY, _GRADIENT, _FORK, _NUMBER)
+"""Reasons that the exporter's first words tell from all others."""
 _REASONS = (*_SURE, _NUMPY, _GRADIENT, _FORK, _NUMBER, _DATA, _OTHER)
 
 
-def explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TraceError:
+def explained(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception, seconds: float = 5.0) -> TraceError:
     """Return what stopped the exporter in our form.
 
     Where its words are not enough, its strict mode is asked, which sees the code of the forward and explains better.
+
+    Args:
+        model, args, kwargs: what could not be traced.
+        error: what the exporter raised.
+        seconds: how long strict mode may take; it takes several times what the exporter takes else.
     """
     errors = [error]
     inputs = " ".join(f"input {name}" for name in _object_names((args, kwargs)))
-    if _reason(inputs, errors) not in _SURE and (strict := _strict_error(model, args, kwargs)) is not None:
+    first = _reason(inputs, errors)
+    told = first in _SURE or (first in _TOLD and _place(errors)[0])
+    if not told and (strict := _strict_error(model, args, kwargs, seconds)) is not None:
         errors.append(strict)
     reason = _reason(inputs, errors)
     if reason is _DATA and len(errors) > 1:
@@ -135,11 +148,44 @@ def _words(error: BaseException | None) -> str:
     return "\n".join(words)
 
 
-def _strict_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
+def depends_on_sizes(error: Exception) -> bool:
+    """Whether an error may go where no size is free; one that is about the values of tensors, or about classes, does not."""
+    text = _words(error)
+    reason = next(reason for reason in _REASONS if reason.told_by.search(text))
+    if reason in (_FORK, _NUMBER):
+        return re.search(r"\b(u|zuf)\d+\b", text) is None or re.search(r"\bs\d+\b", text) is not None
+    return reason not in (*_SURE, _NUMPY, _GRADIENT)
+
+
+class _Late(Exception):
+    """Strict mode has taken its time."""
+
+
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Stop torch's reading of a forward's code after so long."""
+    reader: Any = importlib.import_module("torch._dynamo.symbolic_convert").InstructionTranslatorBase  # seconds to import
+    step, end = reader.step, time.monotonic() + seconds
+
+    def timed(self: Any) -> Any:
+        if time.monotonic() > end:
+            raise _Late
+        return step(self)
+
+    reader.step = timed
     try:
-        with quiet():
+        yield
+    finally:
+        reader.step = step
+
+
+def _strict_error(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], seconds: float) -> Exception | None:
+    try:
+        with quiet(), _limited(seconds):
             torch.export.export(model, args, kwargs, strict=True)
     except Exception as error:
+        if _Late.__name__ in _words(error):
+            return None
         raised = "Observed exception" in first_line(error)  # by the forward itself: the first error has its words
         return None if raised or _reason("", [error]) is _OBJECT else error  # objects are opened where it counts
     return None

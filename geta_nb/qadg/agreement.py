@@ -18,23 +18,39 @@ from torch.utils import _pytree as pytree
 from geta_nb.errors import TraceError
 from geta_nb.graph import are_close, computed_dtypes, outputs_of
 from geta_nb.qadg.folded import QADG
+from geta_nb.qadg.reads import reads_through
 from geta_nb.qadg.retrace import trace_quantized
 from geta_nb.quantizers import IDLE, Quantizer, Quantizers, standing_in
 
 Factors = dict[Quantizer, float]
 
 
-def check_agreement(model: nn.Module, qadg: QADG, quantizers: Quantizers, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_agreement(
+    model: nn.Module,
+    qadg: QADG,
+    quantizers: Quantizers,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    plain: list[Tensor] | None = None,
+) -> None:
     """Check that the model's own forward uses each quantizer where the graph has its branch.
 
-    Both run once with every quantizer replaced by a factor of its own. Where their outputs differ, or one does not run, torch's exporter
-    traces the quantized model and has the last word. A model without values is not checked.
+    One run may show it, where the outputs of the plain model are known. Else both run once with every quantizer replaced by a factor of
+    its own. Where their outputs differ, or one does not run, torch's exporter traces the quantized model and has the last word. A model
+    without values is not checked.
+
+    Args:
+        model, qadg, quantizers: what is to agree.
+        args, kwargs: example inputs.
+        plain: what the model gave for them before it had quantizers; None: nobody kept it.
 
     Raises:
         TraceError: a quantizer stands elsewhere, or nowhere, in the model's own trace; or it cannot be traced.
     """
     ours = dict.fromkeys((*quantizers.weights.values(), *quantizers.activations.values()))
     if not ours or any(parameter.is_meta for parameter in model.parameters()):
+        return
+    if plain is not None and reads_through(model, qadg, quantizers, args, kwargs, plain):
         return
     factors = {quantizer: 0.75 + 0.5 * (i + 1) / (len(ours) + 1) for i, quantizer in enumerate(ours)}
     if not _run_alike(model, qadg, quantizers, factors, args, kwargs):

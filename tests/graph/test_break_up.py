@@ -90,11 +90,12 @@ def test_parts_stand_in_the_module_and_at_the_line_of_the_operator():
     assert product.module_path == "1" and product.source.startswith("test_break_up.py:") and product.shape == (4, 8)
 
 
-def test_a_write_into_a_view_is_still_made_functional_by_torch(second_traces):
+def test_a_write_that_another_name_may_show_is_still_made_functional_by_torch(second_traces):
     def written(net: Net, x: Tensor) -> Tensor:
         y = torch.zeros_like(net.a(x))
+        rows = y.flatten()
         y[:, :4] = net.b(x)[:, :4]
-        return net.head(torch.concatenate([y, y], 0))
+        return net.head(torch.concatenate([y, rows.view(y.shape)], 0))
 
     model, x = Net(written).eval(), torch.randn(4, 6)
     found = trace_model(model, (x,), understood=understood)

@@ -87,8 +87,8 @@ LIGHT = {
     "twice": overwritten_twice, "by name": overwritten_by_name, "reshaped": reshaped, "cast": cast, "chunked": chunked,
 }  # fmt: skip
 FULL = {
-    "through a view": overwritten_through_a_view, "under a view": overwritten_under_a_view,
-}  # fmt: skip
+    "under a view": overwritten_under_a_view,
+}
 LEFT_TO_TORCH = {"after dropout": overwritten_after_dropout, "input": overwritten_input}
 
 

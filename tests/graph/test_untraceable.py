@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 import geta_nb as gt
 from geta_nb.errors import TraceError
-from geta_nb.graph import trace_model
+from geta_nb.graph import trace_model, untraceable
 
 
 class Packs(nn.Module):
@@ -214,3 +216,23 @@ def test_what_the_forward_prints_itself_is_printed(capsys):
         trace_model(Body(chatty).eval(), ROWS)
     out, err = capsys.readouterr()
     assert set(out.splitlines()) == {"to the user"} and set(err.splitlines()) == {"to the log"}
+
+
+@pytest.mark.parametrize(("body", "runs"), [(branch, 1), (number, 1), (listed, 1), (data_of_a_buffer, 3), (gradient, 3)])
+def test_what_the_first_words_tell_is_not_asked_again(body, runs, monkeypatch):
+    """One run of the exporter; where its words do not tell, one without free sizes and one in strict mode."""
+    ran, export = [], torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: (ran.append(kwargs["strict"]), export(*args, **kwargs))[1])
+    with pytest.raises(TraceError):
+        trace_model(Body(body).eval(), ROWS)
+    assert len(ran) == runs and sum(ran) == (runs == 3)
+
+
+def test_an_explanation_takes_no_longer_than_it_may():
+    reader = importlib.import_module("torch._dynamo.symbolic_convert").InstructionTranslatorBase
+    step, begin = reader.step, time.monotonic()
+    deep = nn.Sequential(*(nn.Linear(4, 4) for _ in range(300)), Body(data_of_a_result)).eval()
+    assert untraceable._strict_error(deep, ROWS, {}, 0.2) is None
+    assert time.monotonic() - begin < 20 and reader.step is step
+    with pytest.raises(TraceError, match=r"tensor\.detach\(\)"):
+        trace_model(Body(data_of_a_result).eval(), ROWS)
