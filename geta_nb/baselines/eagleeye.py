@@ -68,7 +68,8 @@ def compress(
         shares = generator.uniform(least, 1.0, len(space.table.family_names))
         alive = candidate(space, l1, shares, relative_bops, pair)
         twin = copy.deepcopy(model)
-        mask_groups(space.table, {**dict(twin.named_parameters()), **dict(twin.named_buffers())}, group_flags(dead_indices(alive), len(alive)))
+        tensors = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
+        mask_groups(space.table, tensors, group_flags(dead_indices(alive), len(alive)))
         adapt_norms(twin, parts)
         scored.append((accuracy(twin, *task.check), alive))
     best, alive = max(scored, key=lambda entry: entry[0])
