@@ -9,7 +9,19 @@ import torch
 from torch import nn
 
 from geta_nb import GETA
-from geta_nb.bench import analysis_speed, digits, digits_rows, digits_table, jobs, speed, speed_nets, speed_table, step_speed, step_table
+from geta_nb.bench import (
+    analysis_again,
+    analysis_speed,
+    digits,
+    digits_rows,
+    digits_table,
+    jobs,
+    speed,
+    speed_nets,
+    speed_table,
+    step_speed,
+    step_table,
+)
 from geta_nb.budget import Budget
 from geta_nb.errors import InputError
 
@@ -230,3 +242,11 @@ def test_an_analysis_is_measured_by_mode_and_the_exporter_runs_once_in_each():
     assert all(mode["exports"] == 1 and 0 < mode["exporter"] < mode["seconds"] for mode in found.values())
     fixed = {mode: {"seconds": 2.0, "exporter": 0.5, "exports": 1} for mode in analysis_speed.MODES}
     assert analysis_speed.row("a net", [fixed]) == "| a net | 2.00 (0.50) | 2.00 (0.50) | 2.00 (0.50) |\n"
+
+
+def test_a_second_analysis_is_measured_on_the_model_of_the_first(monkeypatch):
+    monkeypatch.setattr(analysis_again, "BUILDS", {"flat": ("a chain", lambda: torch.nn.Linear(16, 4), analysis_again.rows)})
+    found = analysis_again.measure("flat", 1)
+    assert set(found) == {"export", *analysis_speed.MODES, *(f"{mode}, again" for mode in analysis_speed.MODES)}
+    fixed = {name: [0.5 if "again" in name else 2.0] for name in found} | {"export": [1.0]}
+    assert analysis_again.row("flat", fixed) == "| a chain | 1.00 | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% |\n"

@@ -224,10 +224,11 @@ def test_a_trace_goes_with_its_model_and_is_no_part_of_it(exports):
     assert model in kept._STORE and twin not in kept._STORE
     gt.GETA(twin, ROWS, quantize=None)
     assert len(exports) == 2
-    gone = weakref.ref(model)
+    gone, tensor = weakref.ref(model), weakref.ref(model.first.weight)
     del model
-    gc.collect()
-    assert gone() is None
+    gc.collect()  # the model, and with it the entry
+    gc.collect()  # its trace, whose graph and module hold one another
+    assert gone() is None and tensor() is None
 
 
 class Overwrites(nn.Module):
