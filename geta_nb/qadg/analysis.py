@@ -23,7 +23,7 @@ from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.insertion import join_branches, match_codes, put_branches
 from geta_nb.qadg.kept import Kept, traced
 from geta_nb.qadg.pricing import price
-from geta_nb.qadg.sites import find_sites
+from geta_nb.qadg.sites import computed_by_others, find_sites
 from geta_nb.qadg.training_only import find_training_only
 from geta_nb.quantizers import Asked, OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
 
@@ -105,6 +105,7 @@ def analyse(
     found.protected = alone.shown_in(found.protected, protect)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
         quantizers = attach_quantizers(model, config, _sites(found))
+        quantizers.excluded.update(computed_by_others(model) if config.weights else {})
         try:
             qadg = _quantized(found, quantizers)
             cost = price(found.tensors, qadg, found.state, found.table, quantizers, dense)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import fx
+from torch import fx, nn
 
 from geta_nb.graph import drop_mark, is_mark, mark_label, marked_value, nonnegative_nodes, operator_name, shape_of
 from geta_nb.groups import is_pointwise
 from geta_nb.qadg.branches import COMPUTE, readers
-from geta_nb.quantizers import CANDIDATE, WEIGHT, Asked, mark_of
+from geta_nb.quantizers import CANDIDATE, WEIGHT, Asked, WeightQuantizer, computed, mark_of
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _TURNED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -44,6 +44,17 @@ def find_sites(module: fx.GraphModule, names: Mapping[str, str]) -> Asked:
         axes.setdefault(names[str(node.target)], set()).update(_channel_axes(node))
     found = {name: None if None in several else min(at for at in several if at is not None) for name, several in axes.items() if several}
     return Asked(frozenset(weights), frozenset(inputs), frozenset(inputs - signed), found)
+
+
+def computed_by_others(model: nn.Module) -> dict[str, str]:
+    """Return {name: why it stays unquantized} for weights that parametrizations of the model's own compute (``weight_norm``)."""
+    found = {}
+    for path, module in model.named_modules():
+        for name, tensors in computed(module).items():
+            if not any(isinstance(item, WeightQuantizer) for item in tensors):
+                reason = f"computed by {type(tensors[0]).__name__}, a parametrization of the model's own"
+                found[f"{path}.{name}" if path else name] = reason
+    return found
 
 
 def _feeds_matrix_operator(node: fx.Node) -> bool:

@@ -91,7 +91,8 @@ def find_sensitivity(
         raise InputError("sensitivity: the loss is not finite as it is.", at=f"batch {number}", expected="a number", got=str(base[number]))
     products = _products(table, parameters, losses)
     order = order_of_families(table, parameters, products)
-    prober = Prober(table, _with_buffers(parameters, losses), quantizers, order, _histograms(quantizers, losses))
+    buffers = dict(losses.model.named_buffers(remove_duplicate=False))
+    prober = Prober(table, parameters, quantizers, order, _histograms(quantizers, losses), buffers)
     probes = prober.probes(asked.bits, asked.kept)
     samples = sum(losses.samples(number) for number in range(len(base)))
     cheap = len(probes) * samples * cost.dense.macs_full <= AFFORDABLE
@@ -136,13 +137,9 @@ def real_rises(
         plans: points of its front.
     """
     base = losses()
-    prober = Prober(table, _with_buffers(parameters, losses), quantizers, found.order, _histograms(quantizers, losses))
+    buffers = dict(losses.model.named_buffers(remove_duplicate=False))
+    prober = Prober(table, parameters, quantizers, found.order, _histograms(quantizers, losses), buffers)
     return [_real(prober, losses, base, plan) for plan in tqdm(list(plans), desc="plans", unit="plan", leave=False)]
-
-
-def _with_buffers(parameters: Mapping[str, Tensor], losses: Losses) -> Mapping[str, Tensor]:
-    """Return parameters and buffers by name: some buffers go with groups."""
-    return {**dict(losses.model.named_buffers(remove_duplicate=False)), **parameters}
 
 
 def _real(prober: Prober, losses: Losses, base: Floats, plan: FrontPoint) -> Rise:

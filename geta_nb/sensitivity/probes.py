@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ class Prober:
         quantizers: what is quantized; None: nothing.
         order: family -> its groups, the least salient first.
         inputs: layer -> histogram of its inputs.
+        buffers: own name -> tensor, of which some go with groups.
     """
 
     table: GroupTable
@@ -57,6 +58,7 @@ class Prober:
     quantizers: Quantizers | None
     order: Mapping[str, Sequence[int]]
     inputs: Mapping[str, Histogram]
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
 
     def probes(self, bits: Sequence[int], kept: Sequence[float]) -> list[Probe]:
         """Return all questions: weights, inputs, families; from many bits to few, from many groups to few."""
@@ -129,7 +131,7 @@ class Prober:
             for entry in self.table.axis_maps:
                 places = np.flatnonzero(chosen[entry.group_of_index]) if entry.producing or entry.zeroed else ()
                 if len(places):
-                    tensor = self.parameters[entry.parameter].detach()
+                    tensor = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
                     rows = torch.from_numpy(np.asarray(places)).to(tensor.device)
                     before.append((tensor, entry.axis, rows, tensor.index_select(entry.axis, rows)))
                     tensor.index_fill_(entry.axis, rows, 0)

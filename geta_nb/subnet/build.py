@@ -41,7 +41,7 @@ from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weigh
 from geta_nb.subnet.graph_net import GraphNet, follow_model, input_sizes
 from geta_nb.subnet.modes import what_differs
 from geta_nb.subnet.native import changed_numbers, cut_native
-from geta_nb.subnet.rescaling import rescale_norms
+from geta_nb.subnet.rescaling import in_float64, rescale_norms
 from geta_nb.subnet.rewrite import cut_graph
 from geta_nb.subnet.values import Values
 from geta_nb.views import Shown
@@ -184,7 +184,7 @@ def build_subnet(
     reference, found = outputs_of(model, args, kwargs), outputs_of(graph, args, kwargs)
     exact = bool(analysis.table.exact[~cut.alive].all())  # norms over fewer channels give other numbers, which are reported
     inside = computed_dtypes(analysis.trace.module)
-    if exact and not (are_close(found, reference, inside=inside) or _agree_exactly(graph, model, quantizers, args, kwargs)):
+    if exact and not (are_close(found, reference, inside=inside) or _agree_exactly(graph, cut, model, quantizers, args, kwargs)):
         raise SubnetError(
             "construct_subnet: the cut graph does not compute what the masked model computes.",
             at=type(model).__name__, expected="equal outputs on the example inputs",
@@ -210,7 +210,7 @@ def build_subnet(
         wide = _widened(model, analysis, cut_with, args, kwargs, as_before) if dynamic else None
         if wide is not None:
             (cut, values, graph), sizes = wide
-        take_sizes(graph, sizes, args, kwargs, lambda *given: exact and _agrees(graph, model, quantizers, *given, inside=inside))
+        take_sizes(graph, sizes, args, kwargs, lambda *given: exact and _agrees(graph, cut, model, quantizers, *given, inside=inside))
         graph._differs = what_differs(model, args, kwargs)
     else:
         graph._input_sizes = sizes
@@ -301,25 +301,27 @@ def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: 
 
 
 def _agrees(
-    graph: nn.Module, model: nn.Module, quantizers: Quantizers | None, args: tuple[Any, ...], kwargs: dict[str, Any], *, inside: Any
+    graph: nn.Module, cut: Cut, model: nn.Module, quantizers: Quantizers | None,
+    args: tuple[Any, ...], kwargs: dict[str, Any], *, inside: Any,
 ) -> bool:
     """Whether a cut graph computes what the masked model computes, in its own type or in float64."""
     found, reference = outputs_of(graph, args, kwargs), outputs_of(model, args, kwargs)
-    return are_close(found, reference, inside=inside) or _agree_exactly(graph, model, quantizers, args, kwargs)
+    return are_close(found, reference, inside=inside) or _agree_exactly(graph, cut, model, quantizers, args, kwargs)
 
 
 def _agree_exactly(
-    graph: nn.Module, model: nn.Module, quantizers: Quantizers | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    graph: nn.Module, cut: Cut, model: nn.Module, quantizers: Quantizers | None,
+    args: tuple[Any, ...], kwargs: dict[str, Any],
 ) -> bool:
     """Whether a cut graph and the masked model agree in float64: with the same numbers, x^Q as the model's own type rounds it."""
     try:
-        twin = copy.deepcopy(dense_twin(model))
+        wide, twin = in_float64(graph, cut, parameter_tensors(model)), copy.deepcopy(dense_twin(model))
     except (RuntimeError, TypeError):
         return False
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
             parameter.copy_(_quantized(quantizers, name, parameter.detach()))
-    return agree_in_float64(graph, twin, args, kwargs)
+    return agree_in_float64(wide, twin, args, kwargs)
 
 
 def dense_twin(model: nn.Module) -> nn.Module:

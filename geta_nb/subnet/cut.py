@@ -27,6 +27,7 @@ class Cut:
         constants: numbers that the cut graph reads where the whole one counted; collected while rewriting.
         numbers: node of the whole graph -> position of a number among its arguments -> what it becomes.
         factors: node of the whole graph -> what its value is multiplied by in the cut one.
+        scales: own name of a parameter -> (factor, offset): it became (value + offset) * factor - offset, rounded to its type.
     """
 
     state: Propagation
@@ -36,6 +37,7 @@ class Cut:
     constants: dict[str, Tensor] = field(default_factory=dict)
     numbers: dict[fx.Node, dict[int, float]] = field(default_factory=dict)
     factors: dict[fx.Node, float] = field(default_factory=dict)
+    scales: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
         """Return which indices of an axis stay, [size]."""

@@ -10,13 +10,14 @@ other numbers. Where no such constant and scale are found behind a mean, it is m
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from geta_nb.graph import module_path, operator_name
 from geta_nb.groups import Rescale
@@ -95,6 +96,22 @@ def rescale_norms(cut: Cut, names: Mapping[str, str], tensors: Mapping[str, Tens
             scale, factor = readers[name].norms[0].scale, readers[name].norms[0].factor
             assert scale is not None
             tensors[name].add_(scale.offset).mul_(factor).sub_(scale.offset)
+            cut.scales[name] = factor, scale.offset
+
+
+def in_float64(graph: nn.Module, cut: Cut, own: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of a cut graph in float64, its scales too: not those that were rounded to the network's type.
+
+    Args:
+        graph: what was cut.
+        cut: which scales changed, and how.
+        own: own name -> parameter of the network.
+    """
+    wide = copy.deepcopy(graph).double()
+    with torch.no_grad():
+        for name, (factor, offset) in cut.scales.items():
+            wide.get_parameter(name).copy_(cut.slice(name, (own[name].detach().double() + offset) * factor - offset))
+    return wide
 
 
 def _growth(cut: Cut, rescale: Rescale) -> float:

@@ -178,7 +178,8 @@ def test_a_language_model_as_it_comes_gives_its_cache_and_keeps_its_heads(tmp_pa
     assert any(entry.path.startswith("model.layers.0.self_attn.k_proj") and entry.operator == "output" for entry in geta.protected)
     geta.mask(range(0, len(geta.groups), 2))
     subnet = geta.construct_subnet()
-    assert subnet.geta_info.kind == "native" and agree_in_float64(subnet, model, (tokens,), {})
+    # scales of norms over fewer channels are rounded to float32
+    assert subnet.geta_info.kind == "native" and agree_in_float64(subnet, model, (tokens,), {}, inside=[torch.float32])
     assert len(outputs_of(subnet, (tokens,), {})) == 5, "logits, keys and values"
 
     given = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(tokens)}

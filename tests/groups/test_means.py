@@ -6,11 +6,15 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
+from geta_nb.quantizers import parameter_tensors
+from geta_nb.subnet.cut import Cut
+from geta_nb.subnet.rescaling import in_float64, rescale_norms
 from tests.zoo import laws
 from tests.zoo.catalogue import ZOO, randomise
 
@@ -250,8 +254,31 @@ def test_bfloat16_inside_is_compared_in_float64() -> None:
 def test_the_residual_width_of_a_language_model_is_an_ordinary_family(name: str) -> None:
     model, args, kwargs = ZOO[name].double()
     geta: Any = gt.GETA(model, args, example_kwargs=kwargs, quantize=None)
-    width = max(geta.families, key=lambda family: len({part.parameter for part in family.groups[0].slices}))
+    width = next(family for family in geta.families if any("embed" in part.parameter for part in family.groups[0].slices))
     assert len(width.groups) == 32
     assert width.exact
     subnet = laws.check_exact_removal(geta, [group.index for group in width.groups][::2])
     assert subnet.geta_info.kind == "native"
+
+
+def test_scales_are_compared_as_float64_has_them_where_codes_could_flip() -> None:
+    """Of a float32 network the last word is float64 all the way: 6e-8 on a scale would be enough to move an input by a code of two bits."""
+    torch.manual_seed(0)
+    model = between(*(module for _ in range(4) for module in (nn.RMSNorm(CHANNELS, eps=EPS), nn.Linear(CHANNELS, CHANNELS)))).float()
+    x = torch.randn(512, 6)
+    geta = gt.GETA(model, x, quantize=gt.QuantConfig(activations=True, initial_bits=3))
+    geta.calibrate([x])
+    geta.mask(range(0, len(geta.groups), 3))
+    analysis = geta._analysis
+    subnet = geta.construct_subnet()
+    assert subnet.geta_info.kind == "native"
+    cut = Cut(analysis.state, analysis.table, np.arange(len(geta.groups)) % 3 != 0).filled()
+    tensors = {name: parameter.detach().clone() for name, parameter in parameter_tensors(model).items()}
+    rescale_norms(cut, analysis.names, tensors)
+    assert len(cut.scales) == 4
+    wide = in_float64(subnet.geta_info.graph, cut, parameter_tensors(model))
+    for name, (factor, offset) in cut.scales.items():
+        exact = cut.slice(name, parameter_tensors(model)[name].detach().double() * factor)
+        assert offset == 0
+        assert torch.equal(wide.get_parameter(name), exact)
+        assert not torch.equal(subnet.get_parameter(name).double(), exact)

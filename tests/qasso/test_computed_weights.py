@@ -77,3 +77,13 @@ def test_a_resumed_run_ends_as_the_undisturbed_one(tmp_path):
     train(again, optimizer, STEPS - STEPS // 3)
     for name, value in geta.model.state_dict().items():
         assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", [*NAMES, "orthogonal"])
+def test_only_plain_weights_are_quantized_and_what_is_not_is_named(name):
+    geta = gt.GETA(model(name).eval(), data()[0])
+    assert list(geta.bit_widths()) == ["2", "10"]
+    named = {key.partition(".")[0] for key in geta.quantizers.excluded}
+    assert named == {"0", "4", "8"}
+    if "legacy" not in name:
+        assert all(key.endswith(".weight") and "parametrization" in reason for key, reason in geta.quantizers.excluded.items())

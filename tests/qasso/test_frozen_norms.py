@@ -147,8 +147,34 @@ def test_a_probe_of_sensitivity_takes_the_shift_away_and_gives_it_back():
         return nn.functional.cross_entropy(model(batch[0]).mean((2, 3)), batch[1])
 
     plain_loss = loss(geta.model, data()).item()
-    found = geta.sensitivity([data()], loss, kept=(0.5,))
+    found = geta.sensitivity([data()], loss, kept=(0.5,), estimate="measured")
+    geta.sensitivity([data()], loss, kept=(0.5,), estimate="gradient")
     assert all(torch.equal(value, before[name]) for name, value in geta.model.named_buffers())
     geta.mask(found.order["0"][:4])
     (rise,) = [rise for probe, rise in found.rises.items() if probe.name == "0" and probe.kind == "family"]
     assert rise.mean == pytest.approx(loss(geta.model, data()).item() - plain_loss, abs=1e-12)  # both in float64
+
+
+class Running(Frozen):
+    """Statistics of its own making: training moves the mean, which evaluation takes off."""
+
+    def forward(self, x):
+        if self.training:
+            mean = x.mean((0, 2, 3))
+            self.running_mean.lerp_(mean.detach(), 0.1)
+        else:
+            mean = self.running_mean
+        return (x - mean[:, None, None]) * (self.running_var + 1e-5).rsqrt()[:, None, None]
+
+
+def test_a_buffer_that_training_moves_stays_at_zero_where_its_channel_is():
+    torch.manual_seed(0)
+    geta = gt.GETA(net(Running), data()[0])
+    assert {entry.parameter for entry in geta.groups.table.axis_maps if entry.zeroed} == {"1.running_mean", "4.running_mean"}
+    geta.model.train()
+    train(geta, optimizer_of(geta), STEPS)
+    geta.model(data()[0])  # once more, and no step after it
+    geta.model.eval()
+    assert geta.group_sparsity() == 0.5 and geta.model[1].running_mean.count_nonzero() > 0
+    x, subnet = data()[0], geta.construct_subnet()
+    torch.testing.assert_close(subnet(x), geta.model(x), rtol=1e-9, atol=1e-9)  # the law's own number

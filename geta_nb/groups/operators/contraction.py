@@ -11,7 +11,7 @@ from torch import fx
 
 from geta_nb.groups.labels import FREE, NOT_FINITE, SHARED, UNSTEADY, LabelArray, Labels, product_spoilers, sources_of
 from geta_nb.groups.operators.axes import along, drop_axes, insert_axis, pad_left, permute, spoiled
-from geta_nb.groups.operators.buffers import note_cures
+from geta_nb.groups.operators.buffers import curable, note_cures
 from geta_nb.groups.operators.registry import Call, Fold, MacCount, rule
 
 Operands = tuple[fx.Node | None, fx.Node | None]
@@ -84,7 +84,9 @@ def _sum_over(call: Call, found: list[tuple[Labels, LabelArray]], folds: bool) -
         found = [(labels, _folded(call, array) if labels.source == "data" else array) for labels, array in found]
     values = [array for labels, array in found if labels.source != "param"]
     columns = [array for labels, array in found if labels.source == "param"]
-    if columns and all(labels.source != "data" for labels, _ in found):  # of parameters and buffers: those of the first are zeroed
+    others = [(labels.source, array) for labels, array in found if labels.source != "param"]
+    if columns and all(source == "const" and curable(call, array.spoilers).all() for source, array in others):
+        # of parameters and of buffers of one number a channel (not of a table's features): those of the first are zeroed
         (call.findings.lengths if values else call.findings.produced).append(columns[0].labels.ravel())
         values = columns[:1]
     product = _product(values)
