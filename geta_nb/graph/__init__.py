@@ -9,7 +9,17 @@ from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.fingerprint import Fingerprint, Own, Unreadable, fingerprint
 from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, outputs_of_check
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
-from geta_nb.graph.nodes import attribute_tensor, call_of, hint, module_path, operator_name, overload_name, owner_of, shape_of
+from geta_nb.graph.nodes import (
+    attribute_tensor,
+    call_of,
+    hint,
+    module_path,
+    operator_name,
+    overload_name,
+    owner_of,
+    shape_of,
+    sizes_elsewhere,
+)
 from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.signs import nonnegative_nodes
@@ -58,6 +68,7 @@ __all__ = [
     "own_forwards",
     "owner_of",
     "shape_of",
+    "sizes_elsewhere",
     "sizes_of",
     "tensors_in",
     "trace_model",

@@ -10,8 +10,9 @@ import operator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.functional import linear
 from torch.utils import _pytree as pytree
 
 from geta_nb.graph.lower import is_lowerable, lower
@@ -46,7 +47,7 @@ def _nodes(node: fx.Node) -> list[fx.Node]:
 
 def _traced(node: fx.Node, inputs: list[fx.Node], table: dict[Any, Any]) -> fx.GraphModule:
     leaves, spec = pytree.tree_flatten((node.args, node.kwargs))
-    target: Any = node.target
+    target: Any = _FORMULAS.get(node.target, node.target)
 
     def call(*given: Any) -> Any:
         values = iter(given)
@@ -56,6 +57,25 @@ def _traced(node: fx.Node, inputs: list[fx.Node], table: dict[Any, Any]) -> fx.G
     with torch.no_grad():
         traced: fx.GraphModule = make_fx(call, decomposition_table=table)(*(item.meta["val"] for item in inputs))
     return traced
+
+
+def _gru_cell(x: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> Tensor:
+    reset, update, new = linear(x, w, b).chunk(3, -1)
+    reset_h, update_h, new_h = linear(h, u, c).chunk(3, -1)
+    new = (new + (reset + reset_h).sigmoid() * new_h).tanh()
+    return (h - new) * (update + update_h).sigmoid() + new
+
+
+def _lstm_cell(
+    x: Tensor, state: list[Tensor], w: Tensor, u: Tensor, b: Tensor | None = None, c: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    enter, forget, new, out = (linear(x, w, b) + linear(state[0], u, c)).chunk(4, -1)
+    cell = forget.sigmoid() * state[1] + enter.sigmoid() * new.tanh()
+    return out.sigmoid() * cell.tanh(), cell
+
+
+_FORMULAS: dict[Any, Any] = {torch.ops.aten.gru_cell.default: _gru_cell, torch.ops.aten.lstm_cell.default: _lstm_cell}
+"""What torch breaks up in C++ with sizes as plain numbers, which would bind the batch to that of the example."""
 
 
 def _put(graph: fx.Graph, node: fx.Node, parts: fx.Graph, mapping: dict[fx.Node, fx.Node], results: Any) -> None:

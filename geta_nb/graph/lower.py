@@ -7,8 +7,8 @@ Where a graph holds nothing but operators that are functional already, and the f
     contiguous                                   nothing, or a copy
     chunk                                        split
     reshape, reshape_as, flatten, unflatten      view, with a copy before it where the memory asks for one
-    expand_as, broadcast_to                      expand
-    mT, T                                        transpose, permute
+    expand_as, broadcast_to, view_as             expand, view
+    mT, movedim, swapaxes                        permute
     batch_norm                                   its form for inference
     an operator that writes                      its functional form, where all views of that memory are known: see ``writes``
 """
@@ -50,7 +50,7 @@ def _is_known(node: fx.Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         name = getattr(target, "__name__", "")
-        opaque = isinstance(target, torch._ops.HigherOrderOperator)
+        opaque = isinstance(target, torch._ops.HigherOrderOperator) or getattr(target, "__module__", "").startswith("torch._functorch")
         return (name in _REGIONS and not (name == _REGIONS[1] and _casts(node))) if opaque else True
     if _is_functional(target):
         return True
@@ -180,13 +180,18 @@ def _broadcast_to(graph: fx.Graph, node: fx.Node) -> None:
     node.target = aten.expand.default
 
 
-def _turned(graph: fx.Graph, node: fx.Node) -> None:
+def _view_as(graph: fx.Graph, node: fx.Node) -> None:
+    _expand_as(graph, node)
+    node.target = aten.view.default
+
+
+def _permute(graph: fx.Graph, node: fx.Node) -> None:
+    """Write what only moves axes as a permutation: where each axis comes from is seen by its size."""
     source: Any = node.args[0]
-    axes = source.meta["val"].dim()
-    if node.target is aten.mT.default:
-        node.target, node.args = aten.transpose.int, (source, axes - 2, axes - 1)
-    else:
-        node.target, node.args = aten.permute.default, (source, list(range(axes))[::-1])
+    target: Any = node.target
+    sizes = range(1, source.meta["val"].dim() + 1)
+    moved = target(torch.empty(tuple(sizes), device="meta"), *node.args[1:], **node.kwargs).shape
+    node.target, node.args, node.kwargs = aten.permute.default, (source, [size - 1 for size in moved]), {}
 
 
 def _chunk(graph: fx.Graph, node: fx.Node) -> None:
@@ -245,8 +250,9 @@ _KNOWN: dict[Any, tuple[Callable[[fx.Node], bool], Callable[[fx.Graph, fx.Node],
     aten.reshape_as.default: (_always, _view),
     aten.expand_as.default: (_always, _expand_as),
     aten.broadcast_to.default: (_always, _broadcast_to),
-    aten.mT.default: (_has_axes, _turned),
-    aten.numpy_T.default: (_has_axes, _turned),
+    aten.view_as.default: (_always, _view_as),
+    **dict.fromkeys((aten.mT.default, aten.numpy_T.default, aten.movedim.int, aten.movedim.intlist), (_always, _permute)),
+    **dict.fromkeys((aten.swapaxes.default, aten.swapdims.default, aten.moveaxis.int, aten.moveaxis.intlist), (_always, _permute)),
     aten.chunk.default: (_splits_whole_size, _chunk),
     aten.batch_norm.default: (_runs_on_statistics, _batch_norm),
     aten.contiguous.default: (_is_plain, _contiguous),

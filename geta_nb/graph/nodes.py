@@ -41,6 +41,21 @@ def hint(size: int | torch.SymInt) -> int:
     return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, _SOME_SIZE)))
 
 
+def sizes_elsewhere(size: int | torch.SymInt) -> int | tuple[int, ...]:
+    """Return a size in the example and, if it is free, where all free sizes are multiples of those there, not all by the same number."""
+    if isinstance(size, int):
+        return size
+    expression, known = size.node.expr, size.node.shape_env.backed_var_to_val
+    if not all(symbol in known for symbol in expression.free_symbols):
+        return hint(size)  # of data
+    ranks = {symbol: rank for rank, symbol in enumerate(sorted(known, key=str))}
+
+    def at(times: tuple[int, ...]) -> int:
+        return int(expression.xreplace({s: int(known[s]) * times[ranks[s] % len(times)] for s in expression.free_symbols}))
+
+    return (hint(size), *map(at, ((2, 3), (3, 2, 5), (1, 2), (2, 1), (4, 1), (1, 2, 4), (4, 4))))
+
+
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """Return the output shape of a node as plain numbers, or None when it is not a tensor."""
     value = node.meta.get("val")

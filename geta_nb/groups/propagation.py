@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
-from geta_nb.graph import attribute_tensor, hint, module_path, operator_name, overload_name, shape_of
+from geta_nb.graph import attribute_tensor, hint, module_path, nonnegative_nodes, operator_name, overload_name, shape_of
 from geta_nb.groups.causes import Causes, is_consequence
 from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
 from geta_nb.groups.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
@@ -27,8 +27,11 @@ from geta_nb.groups.zeros import Zeros, wanted, written
 _STEADY = frozenset([
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "slice", "select",
     "split", "split_with_sizes", "chunk", "unbind", "zeros", "ones", "full", "batch_norm", "_native_batch_norm_legit_no_training",
-    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d",
-    "mean", "amax", "amin", "cat", "concat",
+    "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "mean", "amax", "amin", "cat", "concat", "expand", "repeat",
+    "repeat_interleave", "flip", "roll", "index_select", "pixel_unshuffle", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "reflection_pad1d", "reflection_pad2d",
+    "reflection_pad3d", "replication_pad1d", "replication_pad2d", "replication_pad3d",
 ])  # fmt: skip
 """Operators, beside the element-wise ones, that give a constant where a channel is a constant: the same at every position."""
 
@@ -164,7 +167,7 @@ def _walk(
         curable: buffers that may be.
     """
     state = Propagation(LabelSpace(approximate_norms=approximate_norms), Findings(inner=inner), buffers=set(buffers), zeros=zeros)
-    state.findings.sole = _sole_readers(module, names)
+    state.findings.sole, state.findings.nonnegative = _sole_readers(module, names), nonnegative_nodes(module.graph)
     causes = Causes(state.space, state.values)
     for node in module.graph.nodes:
         if node in folded:
@@ -244,7 +247,16 @@ def _apply(state: Propagation, node: fx.Node) -> Any:
         return _unknown(call)  # a form of the operator that its rule does not know
     if not _fits(call, result):
         return _unknown(call)
-    return result if operator_name(node) in _STEADY or is_pointwise(node) else _unsteady(result)
+    return result if operator_name(node) in _STEADY or is_pointwise(node) or _sees_pixels_only(node) else _unsteady(result)
+
+
+def _sees_pixels_only(node: fx.Node) -> bool:
+    """Whether a padding is by copies, or an average pool has neither padding nor a divisor of its own."""
+    if operator_name(node) == "pad":
+        return len(node.args) > 2 and node.args[2] != "constant"
+    padding: Any = node.args[3] if len(node.args) > 3 else 0
+    inside = not any(padding if isinstance(padding, (list, tuple)) else [padding]) and len(node.args) < 7
+    return operator_name(node) in {"avg_pool1d", "avg_pool2d", "avg_pool3d"} and inside and not node.kwargs
 
 
 def _unsteady(value: Any) -> Any:
@@ -348,8 +360,12 @@ def _straighten(state: Propagation) -> None:
                 bent[table.tobytes()] = (array, table)
         if not bent:
             break
+        met: set[int] = set()
         for array, table in bent.values():
-            _unite(state.space, array, table)
+            touched = {int(owner) for owner in np.unique(table) if owner >= 0}
+            if met.isdisjoint(touched):  # what one union straightens, or bends another way, the next round sees
+                _unite(state.space, array, table)
+                met |= touched
     state.classes = classes
 
 

@@ -33,7 +33,7 @@ from geta_nb.quantizers import (
     parameter_tensors,
     unregister,
 )
-from geta_nb.subnet.any_size import same_space, suited, take_sizes
+from geta_nb.subnet.any_size import closer_look, same_space, suited, take_sizes, unrounded
 from geta_nb.subnet.cut import Cut, Pair
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
@@ -190,14 +190,16 @@ def build_subnet(
             at=type(model).__name__, expected="equal outputs on the example inputs",
             got=f"a difference of {max_difference(found, reference):.3g}", hint="please report the model; nothing was changed",
         )
-    outputs = [found]
+    outputs, sizes = [found], analysis.trace.sizes
 
     def same(candidate: nn.Module) -> bool:
         outputs.append(outputs_of(candidate, args, kwargs))
-        return are_close(outputs[-1], found)
+        return are_close(outputs[-1], found) and are_close(unrounded(candidate, *probe), wanted)
 
-    native = None if isinstance(model, GraphNet) else native_subnet(model, graph, cut.sizes, same)
-    sizes = analysis.trace.sizes
+    native = None
+    if not isinstance(model, GraphNet):
+        probe, wanted = closer_look(graph, sizes, args, kwargs)
+        native = native_subnet(model, graph, cut.sizes, same)
     if native is None:
 
         def as_before(net: nn.Module) -> bool:

@@ -158,7 +158,9 @@ def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:
     elif isinstance(out, Labels) and name in {"repeat", "tile"}:
         _rewrite_repeat(cut, node, twin, source, out)
     elif isinstance(out, Labels) and name == "slice_scatter":
-        _rewrite_written(cut, node, twin, source, out)
+        _rewrite_written(cut, graph, node, twin, out)
+    elif isinstance(out, Labels) and name == "index_copy" and (numbers := written_numbers(node.args[2])) is not None:
+        _write_at(cut, graph, node, twin, out, _axis(node, 1, out), numbers)
     elif isinstance(out, Labels):
         if name == "repeat_interleave" and node.kwargs.get("output_size") is not None:
             twin.kwargs = {key: value for key, value in node.kwargs.items() if key != "output_size"}  # a hint that only saves a wait
@@ -265,22 +267,39 @@ def _follows_inputs(node: fx.Node, kept: NDArray[np.bool_], first: int) -> bool:
     return True
 
 
-def _rewrite_written(cut: Cut, node: fx.Node, twin: fx.Node, source: Labels, out: Labels) -> None:
+def _rewrite_written(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels) -> None:
     """Give an assignment to a run of indices the run that is left of it."""
-    axis = _axis(node, 2, source)
+    axis = _axis(node, 2, out)
     if out.covering(axis) is None:
         return
     kept = cut.kept(out, axis)
     if _follows_inputs(node, kept, 3):
         return
     start, end = (_whole(node.args[i]) if len(node.args) > i else None for i in (3, 4))
-    begin, stop, _ = slice(start, end).indices(out.shape[axis])
+    begin, stop, step = slice(start, end, _whole(node.args[5]) if len(node.args) > 5 else 1).indices(out.shape[axis])
+    if step != 1:
+        _write_at(cut, graph, node, twin, out, axis, list(range(begin, stop, step)))
+        return
     before = np.cumsum(np.append(0, kept))
     cut.note(module_path(node), begin, int(before[begin]))
     cut.note(module_path(node), stop - begin, int(before[stop] - before[begin]))
     if kept.all():
         return
     twin.args = (*twin.args[:2], axis, int(before[begin]), int(before[stop]))
+
+
+def _write_at(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labels, axis: int, numbers: list[int]) -> None:
+    """Replace an assignment to indices whose steps are no longer even by one to numbers."""
+    kept = cut.kept(out, axis)
+    if not kept.all():
+        before = np.cumsum(np.append(0, kept))
+        places = _constant(cut, graph, node, twin, torch.tensor([int(before[number]) for number in numbers if kept[number]]))
+        twin.target, twin.args, twin.kwargs = torch.ops.aten.index_copy.default, (*twin.args[:1], axis, places, _part(twin)), {}
+
+
+def _part(twin: fx.Node) -> Any:
+    """What an assignment writes: the second argument of one to a run of indices, the last of one to numbers."""
+    return twin.args[3] if twin.target is torch.ops.aten.index_copy.default else twin.args[1]
 
 
 def _pick(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, axis: int, positions: list[int]) -> None:

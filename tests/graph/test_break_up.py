@@ -80,6 +80,44 @@ def test_the_groups_are_those_of_a_second_trace(name, second_traces, monkeypatch
     assert second_traces, "torch's own way was taken"
 
 
+class Cells(nn.Module):
+    """A cell whose state goes round, from a state that is a number, with and without biases."""
+
+    def __init__(self, kind: Any, bias: bool) -> None:
+        super().__init__()
+        self.cell, self.head = kind(6, 7, bias), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = x.new_full((x.shape[0], 7), 0.5)
+        for _ in range(2):
+            state = self.cell(x, (state, state.cos()))[0] if isinstance(self.cell, nn.LSTMCell) else self.cell(x, state)
+        out: Tensor = self.head(state)
+        return out
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+def test_a_recurrent_cell_is_its_formula_for_any_batch(kind, bias, second_traces):
+    torch.manual_seed(0)
+    model = Cells(kind, bias).double().eval()
+    found = trace_model(model, (torch.randn(4, 6, dtype=torch.float64),), understood=understood)
+    assert not second_traces and found.sizes is not None and not found.sizes.bound[:-1]
+    with torch.no_grad():
+        for batch in (1, 4, 5):
+            x = torch.randn(batch, 6, dtype=torch.float64)
+            torch.testing.assert_close(found.module(x), model(x), rtol=1e-12, atol=1e-12)  # the same sums, some of them halved
+
+
+def test_a_function_mapped_over_places_leaves_no_trace_of_the_mapping(second_traces):
+    place = torch.arange(8)
+    earlier = torch.func.vmap(torch.func.vmap(lambda i, j: i >= j, (None, 0)), (0, None))
+    model, x = Net(lambda net, x: net.head(net.a(x).masked_fill(earlier(place, place)[2], 0.0))).eval(), torch.randn(4, 6)
+    found = trace_model(model, (x,), understood=understood)
+    assert second_traces and all(node.op != "call_function" or "vmap" not in str(node.target) for node in found.module.graph.nodes)
+    with torch.no_grad():
+        assert torch.equal(found.module(x), model(x))
+
+
 def test_parts_stand_in_the_module_and_at_the_line_of_the_operator():
     class Inner(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -152,7 +152,13 @@ def unflattened_over_open_axes(net: Net, x: Tensor) -> Tensor:
     return rows * rows.amax(1, keepdim=True).expand_as(rows) + y[:, :1, :1, :1].expand_as(y).unflatten(1, (2, 2)).flatten(3)
 
 
-@pytest.mark.parametrize("body", [flattened_over_open_axes, unflattened_over_open_axes])
+def moved_over_open_axes(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    rows = y.movedim(1, -1).swapaxes(0, 1).moveaxis((0, 1), (1, 0)).mT.swapdims(-1, -2).movedim((3, 1), (1, 3)).mT
+    return rows.reshape(y.shape).view_as(y) + net.linear.weight.T.sum() + y.flatten(0, 2).T.T.sum()
+
+
+@pytest.mark.parametrize("body", [flattened_over_open_axes, unflattened_over_open_axes, moved_over_open_axes])
 def test_axes_that_are_open_are_merged_and_split_without_a_second_trace(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", lambda *_: pytest.fail("a second trace"))
     net = Net(body).eval()

@@ -120,6 +120,25 @@ def test_a_value_depends_on_data_as_soon_as_one_operand_does() -> None:
 _SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4)
 
 
+def test_a_view_that_fits_one_size_alone_moves_no_label() -> None:
+    """(B, 4, H, W) as (-1, 2, 2, 3, 3) reads channels where H and W are 3, and anything where they are not."""
+    space = LabelSpace()
+    labels = Labels((2, 4, 3, 3), (single_axis((2, 4, 3, 3), 1, space.new(4)),))
+    free = [(2, 4), 4, (3, 6), (3, 6)]
+    assert not reshape(space, labels, (2, 2, 2, 3, 3), 1, at=(free, [(2, 16), 2, 2, 3, 3])).arrays
+    assert space.is_fixed(labels.arrays[0])
+    for after, shape in (([(2, 4), 2, 2, (9, 36)], (2, 2, 2, 9)), ([(2, 4), (36, 144)], (2, 36))):
+        viewed = reshape(space, labels, shape, 1, at=(free, after))
+        assert viewed.arrays[0].labels.size == (4 if len(shape) == 4 else 36)
+
+
+def test_images_and_places_in_front_only_count() -> None:
+    space = LabelSpace()
+    labels = Labels((2, 5, 12), (single_axis((2, 5, 12), 2, space.new(12)),))
+    viewed = reshape(space, labels, (40, 3, 1), 1, at=([(2, 4), (5, 15), 12], [(40, 240), 3, 1]))
+    assert viewed.arrays[0].labels.shape == (40, 3, 1) and (viewed.arrays[0].labels[:4] == viewed.arrays[0].labels[4:8]).all()
+
+
 @settings(deadline=None)
 @given(_SHAPES, st.data())
 def test_blocks_have_equal_products_and_are_the_finest(old: list[int], data: st.DataObject) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import geta_nb as gt
 from geta_nb.errors import ConfigError, InputError
+from geta_nb.subnet.any_size import unrounded
 from geta_nb.subnet.graph_net import input_sizes
 
 
@@ -308,3 +309,40 @@ def test_where_nobody_reads_what_torch_says_no_axis_but_the_batch_is_open(tmp_pa
         assert_same(net, loaded, torch.randn(5, 3, 8, 8))
         with pytest.raises(InputError, match=r"at: +input x, axis 2"):
             loaded(torch.randn(2, 3, 9, 9))
+
+
+class TwoHeads(nn.Module):
+    """Two heads by number in its code: half of the batch may stand where the other head stood."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x).view(-1, 2, 4)
+        h = h / (h.square().sum(-1, keepdim=True) + 1).sqrt()
+        return self.b(h.reshape(x.shape[0], -1))
+
+
+def test_a_batch_that_stands_where_a_head_stood_is_no_native_subnet() -> None:
+    torch.manual_seed(0)
+    model, x = TwoHeads().double().eval(), torch.randn(2, 6, dtype=torch.float64)
+    geta = gt.GETA(model, x, quantize=None)
+    assert len(geta.groups) == 2
+    geta.mask([0])
+    subnet = geta.construct_subnet()
+    assert subnet.geta_info.kind == "graph"
+    for batch in (1, 2, 3, 4):
+        more = torch.randn(batch, 6, dtype=torch.float64)
+        torch.testing.assert_close(subnet(more), model(more), rtol=1e-9, atol=1e-12)
+
+
+def test_what_input_quantizers_hide_is_looked_at_without_them() -> None:
+    net, other = (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)).double().eval() for _ in range(2))
+    geta = gt.GETA(net, torch.randn(8, 4, dtype=torch.float64), quantize=gt.QuantConfig(activations=True))
+    geta.calibrate([torch.randn(8, 4, dtype=torch.float64)])
+    x = torch.full((1, 4), 0.3, dtype=torch.float64)
+    moved = x + 1e-9
+    assert torch.equal(net(x), net(moved)), "both give the same codes"
+    assert not torch.equal(unrounded(net, (x,), {})[0], unrounded(net, (moved,), {})[0])
+    assert torch.equal(net(x), net(moved)) and torch.equal(unrounded(other, (x,), {})[0], other(x))

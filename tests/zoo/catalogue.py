@@ -22,6 +22,8 @@ from tests.zoo import computed_nets as zoo_computed
 from tests.zoo import frozen_nets as zoo_frozen
 from tests.zoo import more as zoo_more
 from tests.zoo import nets
+from tests.zoo import small_images as zoo_small_images
+from tests.zoo import small_kinds as zoo_small_kinds
 from tests.zoo import traps as zoo_traps
 from tests.zoo import vision as zoo_vision
 
@@ -287,6 +289,8 @@ zoo_traps.register(add)
 zoo_frozen.register(add)
 zoo_computed.register(add)
 zoo_more.register(add)
+zoo_small_images.register(add)
+zoo_small_kinds.register(add)
 
 
 def _add_centred(entry: Entry) -> None:

@@ -95,7 +95,7 @@ between("roll_flat", 0, lambda s, h: h.roll(3), blamed="roll")
 between("flip", 0, lambda s, h: h.flip(-1), blamed="flip")
 between("cumsum", 0, lambda s, h: h.cumsum(-1), blamed="cumsum")
 between("softmax", 0, lambda s, h: h.softmax(-1), blamed="softmax")
-between("mean_kept", 0, lambda s, h: h * h.mean(-1, keepdim=True), blamed="mean")
+between("mean_kept", 16, lambda s, h: h * h.mean(-1, keepdim=True))
 between("maximum_kept", 0, lambda s, h: h * h.amax(-1, keepdim=True), blamed="amax")
 between("index_select", 0, lambda s, h: h.index_select(1, s.i), width=4, i=lambda: torch.tensor([3, 2, 1, 0]), blamed="index_select")
 between("index_list", 0, lambda s, h: h[:, [3, 2, 1, 0]], width=4, blamed="index")
@@ -126,7 +126,7 @@ odd("outer_sum", VECTOR, 0, lambda s, x: s.b((s.a(x)[:, :, None] + s.c(x)[:, Non
 odd("complement_gate", VECTOR, 16, lambda s, x: s.b(s.g(x).sigmoid() * s.a(x) + (1 - s.g(x).sigmoid()) * s.d(s.a(x)).relu()),
     lambda: {"a": L(8, 16), "d": L(16, 16), "g": L(8, 16), "b": L(16, 4)})
 odd("spatial_attention", IMAGE, 0, lambda s, x: s.b(s.a(x) * s.c(torch.cat([s.a(x).mean(1, True), s.a(x).amax(1, True)], 1)).sigmoid()),
-    lambda: {"a": C(3, 8, 3), "c": C(2, 1, 3, padding=1), "b": C(8, 4, 1)}, blamed="mean")
+    lambda: {"a": C(3, 8, 3), "c": C(2, 1, 3, padding=1), "b": C(8, 4, 1)}, blamed="amax")
 odd("batch_norm_across", SEQUENCE, 0, lambda s, x: s.b(s.n(s.a(x))),
     lambda: {"a": L(8, 16), "n": nn.BatchNorm1d(5), "b": L(16, 4)}, blamed="_native_batch_norm_legit_no_training")
 odd("weight_norm_parametrized", VECTOR, 16, lambda s, x: s.b(s.a(x)),
@@ -303,4 +303,5 @@ ODD["heads_in_pairs_rotary"] = Odd(lambda: Heads("rotary", 2), (SEQUENCE,), 18)
 ODD["heads_with_one_key"] = Odd(lambda: Heads("plain", 1), (SEQUENCE,), 20)  # 4 heads of queries and of columns that read them
 
 
-import tests.zoo.odd_text  # noqa: E402, F401  (it registers its nets here)
+import tests.zoo.odd_more  # noqa: E402
+import tests.zoo.odd_text  # noqa: E402, F401  (they register their nets here)

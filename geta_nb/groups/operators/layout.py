@@ -16,7 +16,7 @@ from geta_nb.groups.reshaping import reshape
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias", "view_copy", "squeeze")
 def view(call: Call) -> Labels:
     """Merge and split axes, drop those of size one."""
-    return reshape(call.space, call.args[0], call.shape, call.reason("two axes merged into one"))
+    return reshape(call.space, call.args[0], call.shape, call.reason("two axes merged into one"), at=call.sizes_around)
 
 
 @rule("unsqueeze")

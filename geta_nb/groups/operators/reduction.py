@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ _KEEPS_ZERO = frozenset([
 ])  # fmt: skip
 _SCAN_DIM = {"cumsum": 1, "cumprod": 1, "cummax": 1, "cummin": 1, "sort": 1, "argsort": 1, "logcumsumexp": 1, "topk": 2, "diff": 2}
 _DEFAULT_DIM = {"kthvalue": -1, "mode": -1}
-_NUMBERED = frozenset(["max", "min", "sort", "topk", "cummax", "cummin", "kthvalue", "median", "nanmedian", "mode"])
+_NUMBERED = frozenset([
+    "max", "min", "sort", "topk", "cummax", "cummin", "kthvalue", "median", "nanmedian", "mode", "max_pool1d_with_indices",
+    "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+])  # fmt: skip
 """Operators whose second output says where the values of the first stood."""
 
 
@@ -57,7 +61,10 @@ def _skips_zeros(call: Call, labels: Labels, axes: Sequence[int]) -> bool:
     if call.name in {"linalg_vector_norm", "norm"}:
         order = call.argument(1, "ord" if "vector" in call.name else "p", 2)
         return order is None or (isinstance(order, (int, float)) and order > 0)
-    return call.name == "sum" or (call.name == "mean" and call.average(labels, axes))
+    if call.name in {"amax", "max"}:  # of what is never negative
+        value_alone = not call.several or all(user.target is getitem and user.args[1] == 0 for user in call.node.users)
+        return value_alone and call.node.args[0] in call.findings.nonnegative
+    return call.name in {"sum", "any"} or (call.name == "mean" and call.average(labels, axes))
 
 
 def _summed(call: Call, labels: Labels, axes: Sequence[int]) -> Labels:
@@ -106,7 +113,17 @@ def spatial(call: Call) -> Any:
     digits = re.search(r"(\d)d", call.name)
     count = int(digits.group(1)) if digits else len(labels.shape) - 2
     out = call.fixed(range(len(labels.shape) - count, len(labels.shape)), labels, "image position")
-    return _like_outputs(call, replace(out, source=sources_of(call.all_tensors())))
+    result = _like_outputs(call, replace(out, source=sources_of(call.all_tensors())))
+    return _numbered(call, result) if call.several else result
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpooled(call: Call) -> Labels:
+    """Values go back to where the maxima stood: channels pass, and a zero one stays zero."""
+    places = range(len(call.shape) - (2 if call.name == "max_unpool2d" else 3), len(call.shape))
+    values, index = (call.fixed(places, labels, "image position") for labels in call.args[:2])
+    aligned = call.space.align([values, index], call.reason("aligned with a fixed axis"))
+    return Labels(call.shape, tuple(array.unsteady() for array in aligned[0].arrays), sources_of(aligned))
 
 
 @rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from geta_nb.errors import ConfigError
-from geta_nb.graph import hint, module_path, operator_name, overload_name
+from geta_nb.graph import hint, module_path, operator_name, overload_name, sizes_elsewhere
 from geta_nb.groups.labels import REAL, Ints, Labels, LabelSpace, sources_of
-from geta_nb.groups.reshaping import settle
+from geta_nb.groups.reshaping import Sizes, settle
 
 Rule = Callable[["Call"], Any]
 RULES: dict[str, Rule] = {}
@@ -88,6 +89,7 @@ class Findings:
         foreign: names of parameters that are not the model's own to cut.
         folds: sums whose bias takes over what removed channels still give.
         sole: nodes of parameters that nothing but one operator reads.
+        nonnegative: nodes whose values are never below zero.
         rescales: means and norms that run over removable channels.
         choices: sums over part of a joint axis (head, dimension) of data that left the other part removable, each with those labels.
         inner: the choices of these that must go the other way, as nothing of the outer part may go.
@@ -105,6 +107,7 @@ class Findings:
     foreign: list[str] = field(default_factory=list)
     folds: list[Fold] = field(default_factory=list)
     sole: set[fx.Node] = field(default_factory=set)
+    nonnegative: set[fx.Node] = field(default_factory=set)
     rescales: list[Rescale] = field(default_factory=list)
     choices: list[tuple[Choice, Ints]] = field(default_factory=list)
     inner: frozenset[Choice] = frozenset()
@@ -162,6 +165,24 @@ class Call:
         """Traced output shapes of a node with several outputs."""
         values = self.node.meta["val"]
         return tuple(tuple(hint(s) for s in value.shape) if isinstance(value, Tensor) else None for value in values)
+
+    @property
+    def sizes_around(self) -> tuple[Sizes, Sizes] | None:
+        """Sizes of the axes of the first input and of an output that is a view of it, in the example and in others that the view takes.
+
+        None where there are no others.
+        """
+        first: Any = self.node.args[0]
+        before, after = first.meta["val"].shape, self.node.meta["val"].shape
+        sizes = [sizes_elsewhere(size) for size in (*before, *after)]
+        count = max((len(size) for size in sizes if isinstance(size, tuple)), default=0)
+        table = [size if isinstance(size, tuple) else (size,) * count for size in sizes]
+        whole = [math.prod(row[at] for row in table[: len(before)]) for at in range(count)]
+        taken = [at for at in range(count) if whole[at] == math.prod(row[at] for row in table[len(before) :]) > 0]
+        if len(taken) < 2:
+            return None
+        free = [tuple(size[at] for at in taken) if isinstance(size, tuple) else size for size in sizes]
+        return free[: len(before)], free[len(before) :]
 
     def is_dynamic(self, axis: int) -> bool:
         """Whether the size of an output axis is only known at run time."""

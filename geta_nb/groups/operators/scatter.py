@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import fx
 
 from geta_nb.graph import operator_name
 from geta_nb.groups.labels import LabelArray, Labels, sources_of
 from geta_nb.groups.operators.axes import drop_axes, insert_axis, pad_left, spoiled
-from geta_nb.groups.operators.indexing import take
+from geta_nb.groups.operators.indexing import take, written_numbers
 from geta_nb.groups.operators.joining import join, merged
 from geta_nb.groups.operators.pointwise import is_pointwise
 from geta_nb.groups.operators.registry import Call, rule
@@ -48,6 +49,9 @@ def write(call: Call) -> Labels:
     else:
         bounds = slice(call.argument(3, "start"), call.argument(4, "end"), call.argument(5, "step", 1))
         begin, stop, step = bounds.indices(size)
+    along = [array for array in (base.covering(axis), part.covering(axis)) if array is not None]
+    if step != 1 and along and not call.is_dynamic(axis):
+        return _placed(call, base, part, axis, list(range(begin, stop, step)))
     if step != 1 or call.name == "select_scatter":
         reason = "written by position"
         base, part = call.fixed([axis], base, reason), call.fixed([axis], part, reason)
@@ -57,6 +61,14 @@ def write(call: Call) -> Labels:
     parts = [(slice(0, begin), begin), (None, stop - begin), (slice(stop, size), size - stop)]
     pieces = [part if index is None else take(call, base, axis, index, count) for index, count in parts if count > 0]
     return join(call, pieces, axis, call.shape)
+
+
+def _placed(call: Call, base: Labels, part: Labels, axis: int, numbers: list[int]) -> Labels:
+    """Labels where indices of these numbers are replaced: old and new ones side by side, then in order."""
+    rest = sorted(set(range(base.shape[axis])) - set(numbers))
+    pieces = [take(call, base, axis, rest, len(rest)), part] if rest else [part]
+    order = np.argsort([*rest, *numbers]).tolist()
+    return take(call, join(call, pieces, axis, call.shape), axis, order, len(order))
 
 
 def _as_one(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
@@ -73,6 +85,9 @@ def scattered(call: Call) -> Any:
 def indexed(call: Call) -> Labels:
     """Indices of one axis, by data, get something: that axis is fixed, all others are aligned, zero where both are."""
     base, axis, index, part = call.args[0], call.axis(1, "dim", 0, call.args[0]), call.args[2], call.args[3]
+    numbers = written_numbers(call.node.args[2])
+    if numbers is not None and call.name == "index_copy" and not call.is_dynamic(axis):
+        return _placed(call, base, part, axis, numbers)
     reason = call.reason("indexed by data")
     call.space.fix_all(index, reason)
     base, part = (call.space.fix_axes(labels, [axis], reason) for labels in (base, part))
