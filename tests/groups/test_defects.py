@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
+from geta_nb.graph import wide_inside
 from tests.small_nets import IMAGES, assert_same, assert_unchanged, cnn, evaluate, every_third, snapshot
 from tests.zoo.catalogue import ZOO
 
@@ -134,7 +135,9 @@ def test_16_what_crashed_or_was_wrong_is_cut_and_right(name: str) -> None:
 def test_16_language_models_are_cut_and_right(name: str) -> None:
     geta, args = plain(name, gt.QuantConfig(activations=True))
     assert geta.group_sparsity() > 0.2
-    assert_same(evaluate(geta.construct_subnet(), *args), evaluate(geta.model, *args), atol=1e-10)
+    subnet = geta.construct_subnet()
+    with wide_inside():  # Llama's norms cast to float32, where a sum in another order may move an input by a code
+        assert_same(evaluate(subnet, *args), evaluate(geta.model, *args), atol=1e-10)
 
 
 def test_17_the_file_is_small_and_holds_no_pickle(tmp_path: Path) -> None:
