@@ -45,7 +45,7 @@ bench-baselines: $(STAMP)  ## eight other methods beside GETA at equal cost: doc
 bench-fashion: $(STAMP)  ## accuracy at equal cost on Fashion-MNIST, hours; resumes from docs/data/fashion.jsonl (DATA_DIR=folder of the IDX files)
 	$(BIN)/python -m geta_nb.bench.fashion_table --output runs/bench_fashion $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
-zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour; resumes where it was stopped)
+zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour on two quiet cores; resumes where it was stopped)
 	$(BIN)/python -m tests.zoo.table
 
 bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pruning: docs/speed.md (resumes where it was stopped)

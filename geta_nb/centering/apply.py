@@ -111,7 +111,9 @@ def center(model: nn.Module, example_inputs: Any, *, example_kwargs: Mapping[str
         change.undo()
         raise
     done = tuple(path for path in norms if path not in left)
-    return Centered(done, tuple(change.centred), tuple(change.untied), left, max_difference(after, before))
+    names = [name for name, _ in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))]
+    writers = tuple(name for name in names if name in change.centred)
+    return Centered(done, writers, tuple(change.untied), left, max_difference(after, before))
 
 
 def _check_plain(model: nn.Module) -> None:
