@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx
 
 from geta_nb.graph.nodes import hint
+from geta_nb.graph.unmap import is_mapping
 from geta_nb.graph.writes import are_writable, is_write, write_out
 
 aten = torch.ops.aten
@@ -50,6 +51,8 @@ def _is_known(node: fx.Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         name = getattr(target, "__name__", "")
+        if is_mapping(node):
+            return True  # written out before
         opaque = isinstance(target, torch._ops.HigherOrderOperator) or getattr(target, "__module__", "").startswith("torch._functorch")
         return (name in _REGIONS and not (name == _REGIONS[1] and _casts(node))) if opaque else True
     if _is_functional(target):
@@ -82,10 +85,19 @@ def _drop(graph: fx.Graph, node: fx.Node) -> None:
 
 def _cast(graph: fx.Graph, node: fx.Node) -> None:
     source: Any = node.args[0]
-    if source.meta["val"].dtype == node.meta["val"].dtype:
-        _drop(graph, node)
+    kept = {"memory_format": torch.contiguous_format} if _format(node) == torch.contiguous_format else {}
+    if source.meta["val"].dtype != node.meta["val"].dtype:
+        node.target, node.args, node.kwargs = aten._to_copy.default, (source,), {"dtype": node.meta["val"].dtype, **kept}
+    elif kept:
+        _contiguous(graph, node)
     else:
-        node.target, node.args, node.kwargs = aten._to_copy.default, (source,), {"dtype": node.meta["val"].dtype}
+        _drop(graph, node)
+
+
+def _format(node: fx.Node) -> torch.memory_format | None:
+    """Return the order in memory that a conversion asks for."""
+    given = [item for item in (*node.args, node.kwargs.get("memory_format")) if isinstance(item, torch.memory_format)]
+    return given[0] if given and given[0] != torch.preserve_format else None
 
 
 def _contiguous(graph: fx.Graph, node: fx.Node) -> None:
@@ -110,8 +122,8 @@ def _casts_only(node: fx.Node) -> bool:
     """Whether a conversion changes the type and nothing else, or nothing."""
     old, new = (item.meta.get("val") if isinstance(item, fx.Node) else None for item in (node.args[0], node))
     both = isinstance(old, Tensor) and isinstance(new, Tensor) and old.device == new.device and old.layout == new.layout
-    plain = not node.kwargs.get("copy") and node.kwargs.get("memory_format") is None
-    return both and plain and all(not isinstance(arg, torch.memory_format) for arg in node.args) and True not in node.args[1:]
+    plain = not node.kwargs.get("copy") and _format(node) in (None, torch.contiguous_format)
+    return both and plain and True not in node.args[1:]
 
 
 def _batch_norm(graph: fx.Graph, node: fx.Node) -> None:

@@ -29,6 +29,7 @@ from geta_nb.graph.quiet import quiet
 from geta_nb.graph.sizes import InputSizes, sizes_of
 from geta_nb.graph.tidy import inline_regions, tidy
 from geta_nb.graph.twins import twin_of
+from geta_nb.graph.unmap import unmap
 from geta_nb.graph.untraceable import depends_on_sizes, explained
 from geta_nb.views import Shown
 
@@ -154,9 +155,10 @@ def _functional(exported: Any, understood: Callable[[object], bool] | None) -> f
     if is_lowerable(exported.graph_module):
         module = exported.module(check_guards=False)
         inline_regions(module)
-        lower(module)
-        if _is_broken_up(module, understood):
-            return cast(fx.GraphModule, module)
+        if unmap(module):
+            lower(module)
+            if _is_broken_up(module, understood):
+                return cast(fx.GraphModule, module)
     exported = exported.run_decompositions({})
     module = exported.module(check_guards=False)
     if _is_broken_up(module, understood):
