@@ -38,7 +38,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 _NAMES = {function: name for name, function in FUNCTIONS.items()}
 
 # The only operators without a result that may run: they check, and change nothing.
-_CHECKS = {"_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_constrain_range", "sym_constrain_range_for_size"}
+_CHECKS = {
+    "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "_linalg_check_errors", "sym_constrain_range",
+    "sym_constrain_range_for_size",
+}  # fmt: skip
 # Functional by schema, and yet they read a file, write to a stream, or touch what is not theirs.
 _DENIED = {"from_file", "_print", "_pin_memory", "pin_memory", "set_data", "record_stream", "initial_seed", "_cudnn_init_dropout_state"}
 _RESULTS = {"Tensor", "Optional[Tensor]", "List[Tensor]", "int", "float", "bool", "number", "complex"}
