@@ -27,23 +27,18 @@ def is_mapping(node: fx.Node) -> bool:
 
 def unmap(module: fx.GraphModule) -> bool:
     """Write out every mapped region of a graph; whether there is none left. Regions of autograd and the like must be inlined already."""
-    nodes = list(module.graph.nodes)
-    depth, region, done = 0, [], True
-    for node in nodes:
+    depth, region = 0, []
+    for node in list(module.graph.nodes):
         if not is_mapping(node) and not depth:
             continue
         name = getattr(node.target, "__name__", "")
         depth += (name == _OPEN) - (name == _CLOSE)
         region.append(node)
         if depth == 0 and name == _CLOSE:
-            done = done and _write_out(module.graph, region)
+            if not _write_out(module.graph, region):
+                return False
             region = []
-    return done and all(node.users or _erased(module.graph, node) for node in region)
-
-
-def _erased(graph: fx.Graph, node: fx.Node) -> bool:
-    graph.erase_node(node)
-    return True
+    return not region
 
 
 def _write_out(graph: fx.Graph, region: list[fx.Node]) -> bool:
