@@ -29,6 +29,7 @@ def test_a_model_without_weights_has_groups_families_and_a_preview_and_cannot_be
     """By hand: the residual width, and in each layer 32 whole heads and every unit of the feed-forward width may go."""
     geta = analysed(net, mode, 1)
     assert [len(family.groups) for family in geta.families] == [*STREAM[net], 32, WIDTHS[net]]
+    assert len(geta.groups) == sum([*STREAM[net], 32, WIDTHS[net]])
     head = geta.families[len(STREAM[net])].groups[0]
     assert {len(part.indices) for part in head.producers} == {4096 // 32 if net == "llama" else 2560 // 32}
     preview = geta.preview(gt.Budget(group_sparsity=0.5))

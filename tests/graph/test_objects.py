@@ -173,20 +173,19 @@ def test_a_language_model_as_it_comes_gives_its_cache_and_keeps_its_heads(tmp_pa
         max_position_embeddings=32,
     )  # fmt: skip
     tokens, longer = torch.randint(0, 20, (2, 5)), torch.randint(0, 20, (3, 9))
-    model = LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config).double().eval()  # in float32 the scales of its norms would be rounded when they change
     geta = gt.GETA(model, tokens, quantize=None)
     assert any(entry.path.startswith("model.layers.0.self_attn.k_proj") and entry.operator == "output" for entry in geta.protected)
     geta.mask(range(0, len(geta.groups), 2))
     subnet = geta.construct_subnet()
-    # scales of norms over fewer channels are rounded to float32
-    assert subnet.geta_info.kind == "native" and agree_in_float64(subnet, model, (tokens,), {}, inside=[torch.float32])
+    assert subnet.geta_info.kind == "native" and agree_in_float64(subnet, model, (tokens,), {})
     assert len(outputs_of(subnet, (tokens,), {})) == 5, "logits, keys and values"
 
     given = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "attention_mask": torch.ones_like(tokens)}
     written = subnet.generate(tokens, **given)
     assert torch.equal(written, model.generate(tokens, **given))
     path = gt.save(subnet, tmp_path / "lm.safetensors")
-    again = gt.load(path, model=LlamaForCausalLM(config))
+    again = gt.load(path, model=LlamaForCausalLM(config).double())
     assert torch.equal(again.generate(tokens, **given), subnet.generate(tokens, **given))
     out, expected = gt.load(path)(longer), again(longer)
     assert torch.allclose(out.logits, expected.logits, atol=1e-5)

@@ -247,7 +247,8 @@ def test_bfloat16_inside_is_compared_in_float64() -> None:
 
     _, subnet, difference = cut(between(Written(formula)), [0, 3, 4])
     assert difference < 1e-12  # laws.outputs lifts what is cast down
-    assert subnet.geta_info.facts.max_abs_difference < 0.1
+    # bfloat16 has eight bits: a product and a root, 2**-8 each, on outputs of about one, and four more through the last layer
+    assert subnet.geta_info.facts.max_abs_difference < 8 * 2**-8
 
 
 @pytest.mark.parametrize("name", ["llama_sdpa", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3", "mamba"))])
