@@ -19,13 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from geta_nb.graph import InputSizes, are_close, outputs_of, value_of
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, standing_in
 
-# what torch multiplies with, below its layers: each of them has a cost where it stands in a graph
-_MATRICES = frozenset({"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution", "_trilinear"})
-_FUSED = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"})
-_ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
-
-Product = tuple[str, tuple[tuple[int, ...], ...]]
+Product = tuple[int, int]
+"""How many numbers were multiplied, and how many products are summed into one: the same whichever of torch's kernels did it."""
 Made = Counter[Product]
+
+
+# what torch makes products with, below its layers; of a matrix product, which argument is the left operand
+_MATRICES = {"mm": 0, "bmm": 0, "mv": 0, "dot": 0, "vdot": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1, "addmv": 1}
+_ATTENTION = ("_scaled_dot_product", "_flash_attention", "_efficient_attention")
 
 
 class Candidates:
@@ -43,7 +44,7 @@ class Candidates:
         uncut: Callable[[], tuple[nn.Module, nn.Module]],
     ) -> None:  # fmt: skip
         self._uncut = uncut
-        self._spared: tuple[Counter[str], Counter[str]] | None = None
+        self._spared: tuple[int, int] | None = None
         (self._args, self._kwargs), self._outputs, self._made = _closer_look(graph, sizes, args, kwargs)
 
     def admit(self, candidate: nn.Module) -> bool:
@@ -52,22 +53,12 @@ class Candidates:
         return are_close(outputs, self._outputs) and (made == self._made or self._differed_before(made))
 
     def _differed_before(self, made: Made) -> bool:
-        """Whether as many products, by the names of their operators, differ between the model and its graph where nothing is cut.
-
-        Such are branches that the forward runs and nobody reads, and kernels that do several steps of a graph at once.
-        """
+        """Whether as many products differ between the model and its graph where nothing is cut: of branches that run and nobody reads."""
         if self._spared is None:
             whole, traced = (_looked_at(net, self._args, self._kwargs)[1] for net in self._uncut())
-            self._spared = _names(whole - traced), _names(traced - whole)
+            self._spared = (whole - traced).total(), (traced - whole).total()
         more, fewer = self._spared
-        return _names(made - self._made) <= more and _names(self._made - made) <= fewer
-
-
-def _names(made: Made) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for (name, _), times in made.items():
-        found[name] += times
-    return found
+        return (made - self._made).total() <= more and (self._made - made).total() <= fewer
 
 
 def _closer_look(
@@ -102,7 +93,7 @@ def unrounded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 class _Products(TorchDispatchMode):
-    """Writes down the products that torch makes, by their operators and the shapes of what is multiplied."""
+    """Writes down the products that torch makes while it is active."""
 
     supports_higher_order_operators = True
 
@@ -111,11 +102,21 @@ class _Products(TorchDispatchMode):
         self.made: Made = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        """Run an operator."""
+        result = func(*args, **(kwargs or {}))
         name = getattr(getattr(func, "overloadpacket", None), "__name__", "")
-        shapes = [tuple(item.shape) for item in args if isinstance(item, Tensor)]
-        if name in _MATRICES or name in _FUSED:
-            self.made[name, tuple(shapes)] += 1
-        elif name.startswith(_ATTENTION):  # keys may be fewer than queries that read them, and a mask stand aside
-            query, key, value = shapes[:3]
-            self.made["attention", (query, key[-2:], value[-2:])] += 1
-        return func(*args, **(kwargs or {}))
+        if name in _MATRICES:  # of shapes (..., n, k) and (..., k, m), behind what is added
+            left = args[_MATRICES[name]]
+            self._note(result.numel() if name != "addbmm" else left.shape[0] * result.numel(), left.shape[-1])
+        elif name == "convolution":
+            weight, transposed = args[1], args[6]
+            self._note(args[0].numel() if transposed else result.numel(), weight[0].numel())
+        elif name.startswith(_ATTENTION):
+            query, key, value = args[:3]
+            rows = query.shape[:-1].numel()
+            self._note(rows * key.shape[-2], query.shape[-1])
+            self._note(rows * value.shape[-1], key.shape[-2])
+        return result
+
+    def _note(self, sums: int, products: int) -> None:
+        self.made[sums * products, products] += 1

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import geta_nb as gt
 from geta_nb.subnet import candidates
@@ -29,7 +30,7 @@ def test_equal_outputs_by_other_products_are_no_candidate(monkeypatch: pytest.Mo
     with laws.weights_restored(geta.model):
         geta.mask(chosen)
         subnet = geta.construct_subnet()
-        monkeypatch.setattr(candidates, "_MATRICES", frozenset())
+        monkeypatch.setattr(candidates, "_MATRICES", {})
         blind = geta.construct_subnet()
     assert subnet.geta_info.kind == "graph" and blind.geta_info.kind == "native"
     # float64 sums of some ten products, in another order
@@ -46,7 +47,7 @@ def two_steps(s: Net, x: Tensor) -> Tensor:
     return x @ s.a.weight.mT @ s.b.weight.mT
 
 
-def other_order(s: Net, x: Tensor) -> Tensor:
+def turned(s: Net, x: Tensor) -> Tensor:
     return (s.b.weight @ (s.a.weight @ x.mT)).mT
 
 
@@ -60,9 +61,9 @@ def test_products_are_compared_with_those_of_the_graph(nets: Callable[..., nn.Mo
     x = ROWS.double()
     like = Candidates(nets(two_steps), None, (x,), {}, nobody)
     assert like.admit(nets(two_steps)), "the same products: nothing more is asked"
-    for other in (one_step, other_order):
-        uncut = nets(two_steps), nets(two_steps)
-        assert not Candidates(nets(two_steps), None, (x,), {}, lambda uncut=uncut: uncut).admit(nets(other))
+    assert like.admit(nets(turned)), "nor where torch has other kernels for them"
+    like = Candidates(nets(two_steps), None, (x,), {}, lambda: (nets(two_steps), nets(two_steps)))
+    assert not like.admit(nets(one_step))
 
 
 def test_as_many_products_may_differ_as_did_before_the_cut(nets: Callable[..., nn.Module]) -> None:
@@ -89,7 +90,7 @@ def test_other_outputs_are_no_candidate_whatever_the_products(nets: Callable[...
     assert not like.admit(nets(lambda s, x: 2 * two_steps(s, x)))
 
 
-def test_fused_attention_of_fewer_keys_or_without_its_mask_is_the_same_product() -> None:
+def test_attention_is_the_same_product_fused_or_not_and_with_keys_that_serve_several_queries() -> None:
     q, k = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8)
 
     def grouped(s: Net, x: Tensor) -> Tensor:
@@ -99,7 +100,29 @@ def test_fused_attention_of_fewer_keys_or_without_its_mask_is_the_same_product()
         whole = k.repeat_interleave(2, 1)
         return F.scaled_dot_product_attention(x, whole, whole, attn_mask=torch.ones(5, 5, dtype=torch.bool).tril())
 
-    assert Candidates(Net(spread, {}), None, (q,), {}, nobody).admit(Net(grouped, {}))
+    def by_hand(s: Net, x: Tensor) -> Tensor:
+        whole = k.repeat_interleave(2, 1)
+        scores = (x @ whole.mT / 8**0.5).masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf)
+        return scores.softmax(-1) @ whole
+
+    for run in (grouped, by_hand):
+        assert Candidates(Net(spread, {}), None, (q,), {}, nobody).admit(Net(run, {}))
+
+
+def test_convolutions_of_other_groups_or_kernels_are_other_products() -> None:
+    x, parts = torch.randn(2, 4, 6, 6), {"one": nn.Conv2d(4, 8, 3, padding=1), "two": nn.ConvTranspose2d(8, 4, 2, stride=2)}
+
+    def run(s: Net, x: Tensor) -> Tensor:
+        return s.two(s.one(x))
+
+    def wider(s: Net, x: Tensor) -> Tensor:  # a ring of zeros around the kernel
+        return s.two(F.conv2d(x, F.pad(s.one.weight, (1, 1, 1, 1)), s.one.bias, padding=2))
+
+    like = Candidates(Net(run, parts), None, (x,), {}, lambda: (Net(run, parts), Net(run, parts)))
+    assert like.admit(Net(run, parts)) and not like.admit(Net(wider, parts))
+    with FlopCounterMode(display=False) as counter:
+        Net(run, parts)(x)
+    assert 2 * sum(made * times for (made, _), times in like._made.items()) == counter.get_total_flops()
 
 
 def test_a_branch_that_nobody_reads_does_not_cost_a_network_its_classes() -> None:
@@ -116,7 +139,9 @@ def test_a_branch_that_nobody_reads_does_not_cost_a_network_its_classes() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert_sdpa", "vit_sdpa", "gpt2_sdpa", "llama_sdpa", "t5_eager", "owl_vit", "mixtral", "swin", "lstm"])
+@pytest.mark.parametrize(
+    "name", ["bert_sdpa", "vit_sdpa", "gpt2_sdpa", "llama_sdpa", "t5_eager", "owl_vit", "mixtral", "swin", "lstm", "attention_of_distances"]
+)
 def test_networks_keep_their_classes(name: str) -> None:
     geta = case_of(name).plain
     for seed, share in ((0, 0.3), (1, 1.0)):
