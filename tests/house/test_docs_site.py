@@ -119,16 +119,16 @@ def test_all_notebooks_and_pages_of_the_project_are_in_the_site(site, pages):
 
 
 OF_THE_THEME = {"landmark-unique": False}  # its navigation names one part of itself twice
-PLAIN = ("index.html", "baselines.html")
+PLAIN = ("index", "baselines")
 
 
-@pytest.mark.parametrize(("desktop", "more"), [("light", "reference/configuration.html"), ("dark", "tutorials/10_in_your_ci.html")])
+@pytest.mark.parametrize(("desktop", "more"), [("light", "reference/configuration"), ("dark", "tutorials/10_in_your_ci")])
 def test_axe_finds_no_violation_of_our_own(desktop, more, site):
     """On prose, a wide table, a page of the reference, and a notebook with a traceback."""
     lab_browser.need_browser()
     with lab_browser.browser_page(dark=desktop == "dark") as page:
         for name in (*PLAIN, more):
-            page.goto((site / name).as_uri(), wait_until="load")
+            page.goto((site / f"{name}.html").as_uri(), wait_until="load")
             assert page.evaluate("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[desktop]
             assert legible.axe_violations(page, rules=OF_THE_THEME) == [], name
 
