@@ -122,7 +122,7 @@ OF_THE_THEME = {"landmark-unique": False}  # its navigation names one part of it
 PLAIN = ("index", "baselines")
 
 
-@pytest.mark.parametrize(("desktop", "more"), [("light", "reference/configuration"), ("dark", "tutorials/10_in_your_ci")])
+@pytest.mark.parametrize(("desktop", "more"), [("light", Path("reference", "configuration")), ("dark", Path("tutorials", "10_in_your_ci"))])
 def test_axe_finds_no_violation_of_our_own(desktop, more, site):
     """On prose, a wide table, a page of the reference, and a notebook with a traceback."""
     lab_browser.need_browser()

@@ -29,7 +29,7 @@ export const THEME_MARKS = ["data-jp-theme-name", "data-jp-theme-light", "data-v
 export function readTheme(element) {
   const style = getComputedStyle(element);
   const probe = element.appendChild(document.createElement("i")); // a variable says light-dark(...): an element's own colour, which of the two
-  const value = (name) => ((probe.style.color = `var(${name})`), getComputedStyle(probe).color);
+  const value = (name) => ((probe.style.color = `var(${name})`), plain(getComputedStyle(probe).color));
   const dark = isDark(style.backgroundColor);
   const theme = {
     dark,
@@ -48,6 +48,12 @@ export function readTheme(element) {
   };
   probe.remove();
   return theme;
+}
+
+/** What browsers call a mixture, "color(srgb 0.5 0.5 0.5)", as every canvas knows it. */
+export function plain(colour) {
+  const parts = /^color\(srgb ([\d.]+) ([\d.]+) ([\d.]+)/.exec(colour);
+  return parts ? `rgb(${parts.slice(1).map((part) => Math.round(part * 255)).join(", ")})` : colour;
 }
 
 function isDark(colour) {

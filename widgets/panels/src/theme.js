@@ -13,7 +13,13 @@ export function readTheme(element) {
   if (!probes.has(element)) probes.set(element, make("span", { hidden: "" }, null, Object.values(NAMES).map(probeOf)));
   const asked = probes.get(element);
   if (asked.parentNode !== element) element.append(asked);
-  return Object.fromEntries(Object.keys(NAMES).map((name, i) => [name, getComputedStyle(asked.children[i]).color]));
+  return Object.fromEntries(Object.keys(NAMES).map((name, i) => [name, plainColour(getComputedStyle(asked.children[i]).color)]));
+}
+
+/** What browsers call a mixture, "color(srgb 0.5 0.5 0.5)", as every canvas knows it. */
+export function plainColour(colour) {
+  const parts = /^color\(srgb ([\d.]+) ([\d.]+) ([\d.]+)/.exec(colour);
+  return parts ? `rgb(${parts.slice(1).map((part) => Math.round(part * 255)).join(", ")})` : colour;
 }
 
 function probeOf(variable) {
