@@ -5,7 +5,7 @@ import { scales, stepAxis } from "../src/curves.js";
 import { LIMIT, RunLog, spansOf, thin } from "../src/log.js";
 import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../src/strips.js";
 import { Newest } from "../src/sync.js";
-import { bytes, count, duration, fitText, metric, number, percent } from "../src/theme.js";
+import { bytes, count, duration, fitText, metric, number, percent, plainColour } from "../src/theme.js";
 
 const record = (step, bits = [8], metrics = null) => [step, 1 / step, metrics, bits, [], [1], 8];
 
@@ -117,4 +117,10 @@ test("shares have one scale, which the axis shows; what is none says its own", (
   const [first, second] = [line([30]), line([0.5])];
   scales([first, second]);
   assert.deepEqual([first.axis, second.own], [true, true]);
+});
+
+test("a mixture of colours is told as every canvas knows it", () => {
+  assert.equal(plainColour("color(srgb 0.5 0 1)"), "rgb(128, 0, 255)");
+  assert.equal(plainColour("rgb(1, 2, 3)"), "rgb(1, 2, 3)");
+  assert.equal(plainColour("rgba(0, 0, 0, 0.87)"), "rgba(0, 0, 0, 0.87)");
 });
