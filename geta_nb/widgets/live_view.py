@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
@@ -19,7 +19,7 @@ from geta_nb.display.allocation import comes_to, what
 from geta_nb.display.training import rows_by_module
 from geta_nb.widgets.history import TABLES
 from geta_nb.widgets.live_static import last_metrics, run_schedule
-from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 
 INTERVAL = 0.1
@@ -32,7 +32,7 @@ def _present_log(_value: Any, widget: LiveView) -> dict[str, Any]:
     return widget.whole_log()
 
 
-class LiveView(anywidget.AnyWidget):
+class LiveView(PageWidget):
     """Draws a run and passes its buttons on.
 
     Args:
@@ -42,8 +42,6 @@ class LiveView(anywidget.AnyWidget):
         watched: whether a page has said that it shows this view.
     """
 
-    _esm = traitlets.Unicode(joined_module("live.js")).tag(sync=True)
-    _css = traitlets.Unicode(panel_style()).tag(sync=True)
     setup = traitlets.Dict().tag(sync=True)
     log = traitlets.Dict().tag(sync=True, to_json=_present_log)
     tick = traitlets.Dict().tag(sync=True)
@@ -57,8 +55,11 @@ class LiveView(anywidget.AnyWidget):
         self._rows: list[list[np.ndarray[Any, Any]]] = []
         self._beginnings = run.beginnings
         super().__init__(setup=self._describe())
-        heed_page(self)
-        self.on_msg(self._receive)
+
+    @classmethod
+    def assets(cls) -> tuple[str, str]:
+        """Return the script and the style of the page."""
+        return joined_module("live.js"), panel_style()
 
     def widget_bundle(self) -> dict[str, Any]:
         """Return the entry of a mime bundle by which a page finds this view."""
@@ -92,8 +93,9 @@ class LiveView(anywidget.AnyWidget):
             rows = self._row_indices()
             return {"records": [self._record(record, rows) for record in self.run.history], "status": self._status()}
 
-    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        action = content.get("action") if isinstance(content, dict) else None
+    def handle(self, content: Mapping[str, Any]) -> None:
+        """Greet a page, tell it everything again, or pass a button on."""
+        action = content.get("action")
         if action in {"hello", "resend"}:
             self.watched = True
             with self._lock:
