@@ -310,3 +310,23 @@ def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopp
     assert kernel_value(page, "(studio.run.optimizer.budget == gt.Budget(0.25), studio.run.beginnings)") == "(True, 1)"
     wait_beyond(page, 20)
     stop_by_hand(page)
+
+
+def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab):
+    page = lab("again", SET_UP, "gt.BudgetPanel(t.geta)", "gt.studio(t.geta)", "from ipywidgets import widgets as w\nw.widget._instances")
+    page.get_by_test_id("geta-studio").wait_for()
+    open_widgets = "sorted(type(x).__name__ for x in w.widget._instances.values() if getattr(x, 'geta', None) is t.geta)"
+    once = kernel_value(page, open_widgets)
+    assert once == "['BudgetPanel', 'BudgetPanel', 'Explorer', 'Studio']"
+    for _ in range(3):
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.get_by_test_id("geta-studio").wait_for()
+    assert kernel_value(page, open_widgets) == once
+    assert page.evaluate("() => globalThis.__getaNbScripts.size") == 3
+    assert page.evaluate("() => document.querySelectorAll('style[id^=geta-nb-]').length") == 3
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload(wait_until="load")
+    page.get_by_test_id("geta-studio").get_by_test_id("geta-budget").wait_for(timeout=240_000)
+    assert "model not found" not in page.inner_text("body")
+    kernel_value(page, "w.Widget.close_all()")  # what carries the scripts is gone, too
+    assert kernel_value(page, "gt.BudgetPanel(t.geta).script.comm is not None") == "True"
