@@ -17,6 +17,7 @@ import traitlets
 
 from geta_nb.display.allocation import comes_to, what
 from geta_nb.display.training import rows_by_module
+from geta_nb.widgets.earlier import earlier_curves
 from geta_nb.widgets.history import TABLES
 from geta_nb.widgets.live_static import last_metrics, run_schedule
 from geta_nb.widgets.page_script import PageWidget
@@ -51,6 +52,8 @@ class LiveView(PageWidget):
         self.run, self.watched = run, False
         self._lock, self._sent_step, self._sent_at, self._saliency_at = threading.RLock(), -1, 0.0, 0.0
         self._plan: Any = None
+        self._known: Any = None
+        self._curves: list[dict[str, Any]] = []
         self._words: list[list[str]] = []
         self._rows: list[list[np.ndarray[Any, Any]]] = []
         self._beginnings = run.beginnings
@@ -111,7 +114,14 @@ class LiveView(PageWidget):
         spans = [[stage, first, end] for stage, (first, end) in schedule.spans().items()] if schedule else []
         names = self.run.history.names
         rows = {key: list(rows_by_module(found, MAX_ROWS)) for key, found in zip(TABLES, names, strict=True)}
-        return {"total": self.run.total_steps, "spans": spans, "rows": rows, "plan": self._plan_words()}
+        return {"total": self.run.total_steps, "spans": spans, "rows": rows, "plan": self._plan_words(), "earlier": self._earlier()}
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Return the curves of the runs that are laid under; worked out once, and anew when one of them has gone on."""
+        known = tuple((name, len(run), run.steps[-1:]) for name, run in self.run.compare.items())
+        if known != self._known:
+            self._known, self._curves = known, earlier_curves(self.run.compare)
+        return self._curves
 
     def _plan_words(self) -> list[list[str]]:
         """Return the plan, the dearest part first: whose, what it comes to, why; worked out once for each plan."""
