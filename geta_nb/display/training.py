@@ -57,7 +57,7 @@ def _axis(history: Sequence[Snapshot], schedule: Schedule, total_steps: int | No
 
 def training_picture(
     history: Sequence[Snapshot], schedule: Schedule, *, total_steps: int | None = None, metric: str = "accuracy",
-    earlier: Mapping[str, Sequence[Snapshot]] | None = None,
+    earlier: Mapping[str, Sequence[Snapshot]] | None = None, remark: str = "",
 ) -> str:
     """Return the picture of a run.
 
@@ -68,6 +68,7 @@ def training_picture(
         total_steps: length of the run, in steps, when it is known.
         metric: name of the snapshots' entry that is drawn beside the loss.
         earlier: name -> history of runs that are laid under the curves, thin, on the same scales.
+        remark: what the picture says of itself below everything, such as that its data stand in.
     """
     axis = _axis(history, schedule, total_steps)
     parts, y = [_stages(axis, schedule)], _TOP
@@ -81,7 +82,10 @@ def training_picture(
             drawn, y = _draw_strip(axis, y, strip, names)
             parts.append(drawn)
     parts.append(_steps(axis, y))
-    return picture(_LEFT + _ROOM + _RIGHT, y + 18, parts, label=_spoken(latest))
+    if remark:
+        parts.append(text(_LEFT + _ROOM / 2, y + 30, clean(remark), kind="gv-strong", anchor="middle"))
+    said = f"{_spoken(latest)} ({clean(remark)})" if remark else _spoken(latest)
+    return picture(_LEFT + _ROOM + _RIGHT, y + (38 if remark else 18), parts, label=said)
 
 
 def _spoken(latest: Snapshot) -> str:
