@@ -81,7 +81,7 @@ class Run:
 
     @property
     def remark(self) -> str:
-        """What a picture of this run has to say of itself: that its data stand in, or that it was too short to mean anything; "" for neither."""
+        """What a picture of this run says of itself: that its data stand in, that it was too short to mean anything; "" for neither."""
         if self.smoke:
             return f"{'stand-in data, ' if self.stand_in else ''}a smoke run of seconds: the figures mean nothing"
         return "stand-in data" if self.stand_in else ""

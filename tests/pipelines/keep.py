@@ -1,6 +1,6 @@
 """Write the outputs that the notebooks keep: ``make keep`` for all, ``python -m tests.pipelines.keep NAME ...`` for some.
 
-In: the notebooks as they stand. Out: the same notebooks with the outputs of one run. Those whose data are at hand run in full, the others in
+In: the notebooks as they stand. Out: the same with the outputs of one run. Those whose data are at hand run in full, the others in
 smoke mode, which their pictures say. The parameters of the kept run stand in the notebook's metadata; sources are not touched.
 """
 
