@@ -69,6 +69,7 @@ SVG_STYLE = (
     ".geta-view .gv-box{fill:var(--gv-bg);stroke:var(--gv-line)}"
     ".geta-view .gv-edge{fill:none;stroke:var(--gv-dim);stroke-opacity:.75}.geta-view .gv-head{fill:var(--gv-dim)}"
     ".geta-view .gv-rule{stroke:var(--gv-line)}.geta-view .gv-tick{stroke:var(--gv-bg)}"
+    ".geta-view polyline.gv-under{stroke-width:1;stroke-opacity:.55;stroke-dasharray:3 2}"
     + "".join(
         f".geta-view .gv-c{i}{{fill:var(--gv-c{i})}}.geta-view .gv-l{i}{{fill:none;stroke:var(--gv-c{i});stroke-width:1.6}}"
         for i in range(8)

@@ -152,7 +152,7 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     static = PACKAGE / "widgets" / "static"
     front_end = {path.relative_to(ROOT).as_posix() for path in static.rglob("*") if path.is_file()}
     assert {"geta_nb/widgets/static/explorer.js", "geta_nb/widgets/static/explorer.css"} <= front_end <= names
-    carried = [path for folder in ("app", "panels/src") for path in (ROOT / "widgets" / folder).rglob("*") if path.is_file()]
+    carried = [path for folder in ("app", "panels/src", "page/src") for path in (ROOT / "widgets" / folder).rglob("*") if path.is_file()]
     shipped = [*(ROOT / "notebooks").glob("*.ipynb"), *carried]
     assert {f"geta_nb/{path.relative_to(ROOT).as_posix()}" for path in shipped if "checkpoints" not in str(path)} <= names
     assert not [name for name in names if "node_modules" in name or name.startswith("geta_nb/widgets/panels/tests")]
@@ -162,7 +162,7 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     where = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert where.stdout.startswith(str(tmp_path / "site"))
     script = "import geta_nb as gt; from geta_nb.widgets import live_view, panel_assets, studio; print(panel_assets.panel_folder()); "
-    script += "print(all('export default' in panel._esm.default_value for panel in (gt.BudgetPanel, live_view.LiveView, studio.Studio)))"
+    script += "print(all('export default' in panel.assets()[0] for panel in (gt.BudgetPanel, live_view.LiveView, studio.Studio)))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
     assert loaded.splitlines() == [str(tmp_path / "site" / "geta_nb" / "widgets" / "panels" / "src"), "True"]
     command = [sys.executable, "-m", "geta_nb.pipelines.cli", "list"]
