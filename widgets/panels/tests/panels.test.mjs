@@ -124,7 +124,8 @@ test("a mixture of colours is told as every canvas knows it", () => {
   assert.equal(plainColour("color(srgb 0.5 0 1)"), "rgb(128, 0, 255)");
   assert.equal(plainColour("rgb(1, 2, 3)"), "rgb(1, 2, 3)");
   assert.equal(plainColour("rgba(0, 0, 0, 0.87)"), "rgba(0, 0, 0, 0.87)");
-=======
+});
+
 test("a range of steps stays inside the run and keeps its centre", () => {
   assert.deepEqual(rangeWithin(-10, 20, 100), { from: 0, to: 30 });
   assert.deepEqual(rangeWithin(90, 130, 100), { from: 60, to: 100 });
