@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
 from geta_nb.graph import Trace, module_path, operator_name, shape_of
 from geta_nb.groups import Extent, GroupTable, Labels, MacCount, Propagation
-from geta_nb.qadg.branches import Branch
+from geta_nb.qadg.branches import Branch, ancestors
 from geta_nb.qadg.computed import labels_of_computed, parts_of
 from geta_nb.qadg.folded import QADG
 from geta_nb.quantizers import OwnTensors, Quantizers
@@ -40,9 +40,10 @@ def price(
     repeats = _repeats(qadg.trace)
     counted = [replace(macs, const=macs.const // repeats) if _is_dynamic(macs.node) else macs for macs in state.findings.macs]
     static = _of_parameters(qadg.trace.module.graph, exits)
-    operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
-    layer_of = quantizers.parameter_layer
     others = labels_of_computed(qadg, state, quantizers)  # such a weight is stored, and not what it is computed from
+    unseen = {node for _, entry in others.values() for node in ancestors(entry)}
+    operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted if macs.node not in unseen]
+    layer_of = quantizers.parameter_layer
     parameters, seen = [], parts_of(others, tensors.parameters)
     for name, (labels, entry) in others.items():
         parameters.append(_parameter_cost(name, entry.meta["val"], labels, quantizers.computed[name], quantizers, table))

@@ -57,6 +57,11 @@ class ComputedWeight:
         """Return it, detached."""
         return weight_value(self.module, self.name)
 
+    def as_parameter(self) -> nn.Parameter:
+        """Return it as a parameter of its own, which trains where something that it starts from does."""
+        trains = any(p.requires_grad for p in computed(self.module)[self.name].parameters(recurse=False))
+        return nn.Parameter(self().clone(), trains)
+
 
 class _Mark(nn.Module):
     """A last parametrization that computes nothing and shows in a trace."""
@@ -88,8 +93,7 @@ def is_last(module: nn.Module, name: str) -> bool:
 
 def materialise(module: nn.Module, name: str) -> None:
     """Let what others compute, as it is before our quantizer, be a plain parameter; the class of ``module`` is then its own."""
-    trains = any(p.requires_grad for p in computed(module)[name].parameters(recurse=False))
-    replace_computed(module, name, nn.Parameter(weight_value(module, name).clone(), trains))
+    replace_computed(module, name, ComputedWeight(module, name).as_parameter())
 
 
 def without_parametrizations(model: nn.Module, names: Iterable[str]) -> Callable[[], None]:

@@ -41,22 +41,24 @@ def with_plain_weights(
     if not weights:
         return Plain(dict(parameters), dict(buffers), found.state, {})
     gone = parts_of(weights, {**buffers, **parameters})
-    trained = any(p.requires_grad for p in parameters.values() if id(p) in gone)
-    made = {name: nn.Parameter(_value(model, name).clone(), trained) for name in weights}
+    first = {found.quantizers.computed[name]: name for name in weights}
+    values = {name: _computed(model, name).as_parameter() for name in weights}
+    tied = {name: first[layer] for name, layer in found.quantizers.computed.items() if layer in first}  # one module under several paths
+    made = {name: values[own] for name, own in tied.items()}
     kept = {name: p for name, p in parameters.items() if id(p) not in gone}
-    labels = {name: labels for name, (labels, _) in weights.items()}
+    labels = {name: weights[own][0] for name, own in tied.items()}
     tensors = {name: item for name, item in found.state.tensors.items() if name in kept or name in buffers}
     return Plain(
         {**kept, **made},
         {name: b for name, b in buffers.items() if id(b) not in gone},
         replace(found.state, tensors={**tensors, **labels}),
-        {found.quantizers.computed[name]: name for name in weights},
+        first,
     )
 
 
-def _value(model: nn.Module, name: str) -> Tensor:
+def _computed(model: nn.Module, name: str) -> ComputedWeight:
     path, _, leaf = name.rpartition(".")
-    return ComputedWeight(model.get_submodule(path), leaf)()
+    return ComputedWeight(model.get_submodule(path), leaf)
 
 
 def dense_twin(model: nn.Module) -> nn.Module:

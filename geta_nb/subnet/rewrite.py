@@ -67,8 +67,9 @@ def cut_graph(
     for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
         if not node.users and node.op not in {"placeholder", "output"}:
             graph.erase_node(node)
+    alone = set(cut.computed.values())  # what such a weight starts from may have had its name, or be tied
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" and node.target not in alone:
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
     modules = {paths[layer]: quantizer for layer, quantizer in quantizers.items()}
