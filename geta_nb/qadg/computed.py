@@ -88,22 +88,41 @@ def _inside(name: str) -> str:
     return f"{path}.parametrizations.{leaf}." if path else f"parametrizations.{leaf}."
 
 
-def labels_of_computed(qadg: QADG, state: Propagation, quantizers: Quantizers) -> dict[str, tuple[Labels, fx.Node]]:
-    """Return name -> labels and node of each quantized weight that others compute; its node is what goes into the quantizer."""
+@dataclass(frozen=True)
+class ComputedLabels:
+    """A quantized weight that others compute, in a graph.
+
+    Attributes:
+        labels: of its axes.
+        entry: the node whose value goes into its quantizer.
+        inside: how the names of all that computes it begin; what stands behind the quantizer is none of it.
+    """
+
+    labels: Labels
+    entry: fx.Node
+    inside: tuple[str, ...]
+
+
+def labels_of_computed(qadg: QADG, state: Propagation, quantizers: Quantizers) -> dict[str, ComputedLabels]:
+    """Return what a graph says of each quantized weight that others compute, by its first name."""
     nodes, found = {node.name: node for node in qadg.trace.module.graph.nodes}, {}
     layers = {layer: name for name, layer in reversed(list(quantizers.computed.items()))}
     for branch in qadg.branches:
-        if branch.kind == "attached" and (name := layers.get(qadg.layers.get(branch.exit, ""))) is not None and name not in found:
+        layer = qadg.layers.get(branch.exit, "")
+        if branch.kind == "attached" and layer in layers and layers[layer] not in found:
             entry = nodes[branch.entry]
             labels = state.values[entry]
-            found[name] = labels if isinstance(labels, Labels) else Labels(tuple(entry.meta["val"].shape)), entry
+            labels = labels if isinstance(labels, Labels) else Labels(tuple(entry.meta["val"].shape))
+            behind = int(quantizers.paths[quantizers.weights[layer]].rpartition(".")[2])
+            inside = tuple(f"{_inside(layers[layer])}{part}" for part in ("original", *(f"{number}." for number in range(behind))))
+            found[layers[layer]] = ComputedLabels(labels, entry, inside)
     return found
 
 
-def parts_of(found: Mapping[str, tuple[Labels, fx.Node]], tensors: Mapping[str, torch.Tensor]) -> set[int]:
+def parts_of(found: Mapping[str, ComputedLabels], tensors: Mapping[str, torch.Tensor]) -> set[int]:
     """Return the ids of those ``tensors``, by own name, from which the found weights are computed: nothing else reads them."""
-    read = {str(item.target) for _, entry in found.values() for item in ancestors(entry) if item.op == "get_attr"}
-    inside = tuple(_inside(name) for name in found)
+    read = {str(item.target) for one in found.values() for item in ancestors(one.entry) if item.op == "get_attr"}
+    inside = tuple(start for one in found.values() for start in one.inside)
     return {id(tensor) for name, tensor in tensors.items() if name in read or name.startswith(inside)}
 
 

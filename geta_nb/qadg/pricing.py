@@ -41,12 +41,12 @@ def price(
     counted = [replace(macs, const=macs.const // repeats) if _is_dynamic(macs.node) else macs for macs in state.findings.macs]
     static = _of_parameters(qadg.trace.module.graph, exits)
     others = labels_of_computed(qadg, state, quantizers)  # such a weight is stored, and not what it is computed from
-    unseen = {node for _, entry in others.values() for node in ancestors(entry)}
+    unseen = {node for one in others.values() for node in ancestors(one.entry)}
     operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted if macs.node not in unseen]
     layer_of = quantizers.parameter_layer
     parameters, seen = [], parts_of(others, tensors.parameters)
-    for name, (labels, entry) in others.items():
-        parameters.append(_parameter_cost(name, entry.meta["val"], labels, quantizers.computed[name], quantizers, table))
+    for name, one in others.items():
+        parameters.append(_parameter_cost(name, one.entry.meta["val"], one.labels, quantizers.computed[name], quantizers, table))
     for name, tensor in tensors.parameters.items():
         if id(tensor) in seen:
             continue

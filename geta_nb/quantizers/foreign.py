@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import cast
 
 import torch
@@ -27,23 +28,16 @@ def weight_value(module: nn.Module, name: str) -> Tensor:
         return own_parameters(module)[name].detach()
     tensors = computed(module)[name]
     modes = [(part, part.training) for part in tensors.modules()]
-    ours = [(part, part.stand_in) for part in tensors if isinstance(part, WeightQuantizer)]
+    found = [tensors.original] if tensors.is_tensor else [getattr(tensors, f"original{i}") for i in range(tensors.ntensors)]
     try:
         for part, _ in modes:
             part.training = False  # a power iteration writes into its vectors
-        for quantizer, _ in ours:
-            quantizer.stand_in = _as_it_is
-        found: Tensor = tensors()
-        return found.detach()
+        for part in takewhile(lambda part: not isinstance(part, WeightQuantizer), tensors):
+            found = [part(*found)]
+        return cast(Tensor, found[0]).detach()
     finally:
         for part, training in modes:
             part.training = training
-        for quantizer, before in ours:
-            quantizer.stand_in = before
-
-
-def _as_it_is(x: Tensor) -> Tensor:
-    return x
 
 
 @dataclass(frozen=True)

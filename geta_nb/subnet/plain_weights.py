@@ -46,7 +46,7 @@ def with_plain_weights(
     tied = {name: first[layer] for name, layer in found.quantizers.computed.items() if layer in first}  # one module under several paths
     made = {name: values[own] for name, own in tied.items()}
     kept = {name: p for name, p in parameters.items() if id(p) not in gone}
-    labels = {name: weights[own][0] for name, own in tied.items()}
+    labels = {name: weights[own].labels for name, own in tied.items()}
     tensors = {name: item for name, item in found.state.tensors.items() if name in kept or name in buffers}
     return Plain(
         {**kept, **made},
