@@ -44,7 +44,7 @@ def test_gradients_pass_to_the_originals_as_through_the_formula():
     weight = fake_quantize(twins[0] * twins[1].sigmoid(), *twins[2:])
     nn.functional.linear(x, weight, model.bias).square().sum().backward()
     for p, twin in zip((original, gate, *quantizer.parameters()), twins, strict=True):
-        torch.testing.assert_close(p.grad, twin.grad, rtol=1e-12, atol=1e-12)  # the same float64 operators, gradients added in another order
+        torch.testing.assert_close(p.grad, twin.grad, rtol=1e-12, atol=1e-12)  # float64, gradients added in another order
 
 
 def test_looking_at_a_weight_moves_no_power_iteration_and_no_mode():

@@ -14,7 +14,7 @@ from tests.zoo.catalogue import randomise
 from tests.zoo.parametrized_nets import NETS
 
 NEW_FORMS = ("weight_norm", "weight_norm_whole", "spectral_norm", "orthogonal", "orthogonal_cayley")
-OF_MODE = {name: mode for name, mode in zip((*NETS, *NEW_FORMS), ("weights", "channel", "both") * 6, strict=False)}
+OF_MODE = dict(zip((*NETS, *NEW_FORMS), ("weights", "channel", "both") * 6, strict=False))
 """Each in one mode in the fast tier, in the others in the slow one."""
 KEPT = {"reader": "read elsewhere too: remove the parametrization first"}
 """Nets with a weight that stays as it is, and why."""
