@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import geta_nb as gt
+from geta_nb.errors import ArtifactError
 from tests.zoo import computed_nets, laws
 from tests.zoo.catalogue import randomise
 from tests.zoo.parametrized_nets import NETS
@@ -80,3 +81,25 @@ def test_what_was_put_behind_our_quantizer_is_traced_on_and_cut_exactly() -> Non
     geta = gt.GETA(model, x)
     assert geta.quantizers is not None and "2" in geta.quantizers.taken_over
     laws.check_exact_removal(geta, laws.some_groups(geta, seed=0, share=0.5))
+
+
+def test_a_model_that_a_file_does_not_fit_keeps_its_parametrizations(tmp_path: Path) -> None:
+    geta = geta_of("gated", "both")
+    geta.mask([9])
+    path = gt.save(geta.construct_subnet(), tmp_path / "net")
+    other, x = built("symmetric")
+    before, state = other(x), {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(ArtifactError, match="not one of the dense network"):
+        gt.load(path, model=other)
+    assert torch.equal(other(x), before) and all(torch.equal(value, other.state_dict()[key]) for key, value in state.items())
+    assert len(other.state_dict()) == len(state)
+
+
+def test_a_weight_that_stays_computed_comes_back_with_its_parametrization(tmp_path: Path) -> None:
+    geta = geta_of("reader", "both")
+    geta.mask([0, 1])
+    path = gt.save(geta.construct_subnet(), tmp_path / "net")
+    model, x = built("reader")
+    again = gt.load(path, model=model)
+    torch.testing.assert_close(again(x), geta.model(x), rtol=1e-9, atol=1e-9)  # the law's own number
+    assert nn.utils.parametrize.is_parametrized(again.a) and not nn.utils.parametrize.is_parametrized(again.head)
