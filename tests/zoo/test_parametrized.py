@@ -15,13 +15,14 @@ from tests.zoo.catalogue import randomise
 from tests.zoo.parametrized_nets import NETS
 
 NEW_FORMS = ("weight_norm", "weight_norm_whole", "spectral_norm", "orthogonal", "orthogonal_cayley")
-OF_MODE = dict(zip((*NETS, *NEW_FORMS), ("weights", "channel", "both") * 6, strict=False))
-"""Each in one mode in the fast tier, in the others in the slow one."""
+NAMES = (*NETS, *NEW_FORMS)
+FAST = {"low_rank": "weights", "tied": "channel", "map": "both", "reader": "both", "spectral_norm": "channel", "weight_norm": "both"}
+"""Nets of the fast tier and their modes."""
 KEPT = {"reader": "read elsewhere too: remove the parametrization first"}
 """Nets with a weight that stays as it is, and why."""
 CASES = [
-    pytest.param(name, mode, marks=[] if OF_MODE[name] == mode else [pytest.mark.slow])
-    for name in OF_MODE
+    pytest.param(name, mode, marks=[] if FAST.get(name) == mode else [pytest.mark.slow])
+    for name in NAMES
     for mode in ("weights", "both", "channel")
 ]
 
@@ -54,7 +55,7 @@ def test_all_laws_hold_where_weights_are_quantized_behind_what_computes_them(nam
     laws.check_any_size(geta, laws.some_groups(geta, seed=3, share=0.5), tmp_path / "net")
 
 
-@pytest.mark.parametrize("name", [name for name in OF_MODE if name not in KEPT])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in NAMES if n not in KEPT])
 def test_a_file_has_few_bits_for_each_and_gives_them_back_exactly(name: str, tmp_path: Path) -> None:
     model, x = built(name)
     geta = gt.GETA(model, x, quantize=gt.QuantConfig(initial_bits=4))
