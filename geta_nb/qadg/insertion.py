@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
+from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, operator_name
 from geta_nb.groups import Propagation
-from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
+from geta_nb.qadg.branches import COMPUTE, Branch, name_of_input, readers, with_unique_names
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.names import place_tensor
 from geta_nb.quantizers import NUMBERS, WEIGHT, WRITTEN_AT, Quantizer, Quantizers, branch_program, mark_of
@@ -232,7 +232,7 @@ def _describe(
     operator = next((user for user in users if operator_name(user) in COMPUTE), users[0] if users else nodes[-1])
     own: Any = computed or names.get(str(source.target), place.layer)
     return Branch(
-        name=own if place.kind == WEIGHT else f"{module_path(operator) or operator.name}: input",
+        name=own if place.kind == WEIGHT else name_of_input(operator),
         kind="attached" if place.kind == WEIGHT else "inserted",
         nodes=tuple(node.name for node in nodes),
         entry=source.name,

@@ -30,7 +30,8 @@ from geta_nb.quantizers import (
     own_parameters,
     parameter_tensors,
 )
-from geta_nb.subnet.any_size import closer_look, same_space, suited, take_sizes, unrounded
+from geta_nb.subnet.any_size import same_space, suited, take_sizes
+from geta_nb.subnet.candidates import Candidates
 from geta_nb.subnet.cut import Cut, Pair
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
@@ -168,7 +169,7 @@ def build_subnet(
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     buffers = dict(model.named_buffers(remove_duplicate=False))
 
-    def cut_with(found: Graphed) -> tuple[Cut, Values, GraphNet]:
+    def cut_with(found: Graphed, alive: BoolArray = alive) -> tuple[Cut, Values, GraphNet]:
         plain = with_plain_weights(model, found, parameters, buffers)
         cut = Cut(plain.state, found.table, alive, computed=plain.computed).filled()
         values = Values(plain.parameters, plain.buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
@@ -191,13 +192,17 @@ def build_subnet(
         )
     outputs, sizes = [found], analysis.trace.sizes
 
-    def same(candidate: nn.Module) -> bool:
-        outputs.append(outputs_of(candidate, args, kwargs))
-        return are_close(outputs[-1], found) and are_close(unrounded(candidate, *probe), wanted)
+    def uncut() -> tuple[nn.Module, nn.Module]:
+        return dense_twin(model), cut_with(analysis, np.ones_like(alive))[-1]
 
     native = None
     if not isinstance(model, GraphNet):
-        probe, wanted = closer_look(graph, sizes, args, kwargs)
+        candidates = Candidates(graph, sizes, args, kwargs, uncut)
+
+        def same(candidate: nn.Module) -> bool:
+            outputs.append(outputs_of(candidate, args, kwargs))
+            return are_close(outputs[-1], found) and candidates.admit(candidate)
+
         native = native_subnet(model, graph, cut.sizes, same)
     if native is None:
 
