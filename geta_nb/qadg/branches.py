@@ -103,7 +103,7 @@ class _Finder:
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """Return the parameters and buffers behind the numbers that a node reads."""
         numbers = [item for item in node.all_input_nodes if self._serves_as_number(item, node)]
-        return {source for item in numbers for source in _ancestors(item) if source.op == "get_attr"}
+        return {source for item in numbers for source in ancestors(item) if source.op == "get_attr"}
 
     def reads_number(self, node: fx.Node) -> bool:
         """Whether a number takes part: a parameter's, or one written into the code."""
@@ -283,11 +283,12 @@ def _describe(module: fx.GraphModule, finder: _Finder, region: _Region) -> Branc
 
 def _parameter_of(node: fx.Node, finder: _Finder) -> str:
     """Name of the largest parameter that a static value is made of."""
-    found = [item for item in _ancestors(node) if item.op == "get_attr"]
+    found = [item for item in ancestors(node) if item.op == "get_attr"]
     return str(max(found, key=lambda item: size_of(item) or 0).target) if found else node.name
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return all nodes that a value is made of, itself among them."""
     seen, pending = set(), [node]
     while pending:
         item = pending.pop()

@@ -61,7 +61,7 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
         quantizers: what was attached, whose numbers the graph reads from now on.
         state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
     """
-    found = Inserted()
+    found, computed = Inserted(), {layer: name for name, layer in reversed(list(quantizers.computed.items()))}
     top, like, known = next(iter(module.graph.nodes)), _Likes(), _readers(module)
     for place in _places(module.graph, names, quantizers):
         quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
@@ -69,7 +69,8 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
         nodes = _write(module, place, quantizer, quantizers.paths[quantizer], known, top, like)
         found.ends[place.replaced] = nodes[0], nodes[-1]
         found.layers[nodes[-1].name] = place.layer
-        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer]))
+        own = computed.get(place.layer) if place.kind == WEIGHT else None
+        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer], own))
         state.values.update(dict.fromkeys(nodes, state.values[source]))
     moved = {old: last for old, (_, last) in found.ends.items()}
     for node in [node for node in module.graph.nodes if is_mark(node)]:
@@ -224,10 +225,12 @@ def _number(
     return made
 
 
-def _describe(place: _Place, source: fx.Node, nodes: list[fx.Node], names: Mapping[str, str], path: str) -> Branch:
+def _describe(
+    place: _Place, source: fx.Node, nodes: list[fx.Node], names: Mapping[str, str], path: str, computed: str | None
+) -> Branch:
     users = readers(nodes[-1])
     operator = next((user for user in users if operator_name(user) in COMPUTE), users[0] if users else nodes[-1])
-    own: Any = names.get(str(source.target), place.layer)
+    own: Any = computed or names.get(str(source.target), place.layer)
     return Branch(
         name=own if place.kind == WEIGHT else name_of_input(operator),
         kind="attached" if place.kind == WEIGHT else "inserted",
