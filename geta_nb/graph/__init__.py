@@ -7,7 +7,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards, wide_inside
 from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.fingerprint import Fingerprint, Own, Unreadable, fingerprint
-from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, outputs_of_check
+from geta_nb.graph.inputs import Ran, check_inputs, example_arguments, note_taken, run_of_check
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import (
     attribute_tensor,
@@ -24,12 +24,16 @@ from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.signs import nonnegative_nodes
 from geta_nb.graph.sizes import InputSizes, decode_sizes, encode_sizes, sizes_of
+from geta_nb.graph.steps import Recorder, without_numbers
 from geta_nb.graph.trace import Sizes, Trace, TraceNode, branching_mode, eval_mode, export_program, trace_model
+from geta_nb.graph.twins import compile_later
 
 __all__ = [
     "Fingerprint",
     "InputSizes",
     "Own",
+    "Ran",
+    "Recorder",
     "Sizes",
     "Trace",
     "TraceNode",
@@ -41,6 +45,7 @@ __all__ = [
     "call_of",
     "check_inputs",
     "check_path",
+    "compile_later",
     "computed_dtypes",
     "decode_program",
     "decode_sizes",
@@ -63,10 +68,10 @@ __all__ = [
     "note_taken",
     "operator_name",
     "outputs_of",
-    "outputs_of_check",
     "overload_name",
     "own_forwards",
     "owner_of",
+    "run_of_check",
     "shape_of",
     "sizes_elsewhere",
     "sizes_of",
@@ -74,4 +79,5 @@ __all__ = [
     "trace_model",
     "value_of",
     "wide_inside",
+    "without_numbers",
 ]

@@ -6,6 +6,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError
 from geta_nb.graph.objects import tensors_in
+from geta_nb.graph.steps import Recorder, Steps, may_be_long
 from geta_nb.graph.trace import eval_mode
 
 Taken = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], bool]
@@ -24,14 +26,32 @@ def note_taken(model: nn.Module, still: Taken) -> None:
     """Let :func:`check_inputs` ask ``still`` whether a model, unchanged, has taken these very inputs before; it holds no model."""
     _TAKEN[model] = still
 
-_GIVEN: weakref.WeakKeyDictionary[nn.Module, tuple[list[Any], list[Tensor]]] = weakref.WeakKeyDictionary()
 
 
-def outputs_of_check(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor] | None:
-    """Return, once, what a model gave for these very inputs when :func:`check_inputs` ran it last; None where it did not."""
-    inputs, outputs = _GIVEN.pop(model, ([], []))
-    leaves = pytree.tree_leaves((args, kwargs))
-    return outputs if outputs and len(inputs) == len(leaves) and all(map(operator.is_, inputs, leaves)) else None
+@dataclass(frozen=True)
+class Ran:
+    """One run of a model.
+
+    Attributes:
+        inputs: the very leaves of what it was given.
+        outputs: the tensors that it gave.
+        steps: what it did; None where that is not known, or where another run is soon done.
+    """
+
+    inputs: list[Any]
+    outputs: list[Tensor]
+    steps: Steps | None
+
+
+_RAN: weakref.WeakKeyDictionary[nn.Module, Ran] = weakref.WeakKeyDictionary()
+
+
+def run_of_check(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran | None:
+    """Return, once, what a model did with these very inputs when :func:`check_inputs` ran it last; None where it did not."""
+    ran, leaves = _RAN.pop(model, None), pytree.tree_leaves((args, kwargs))
+    if ran is None or not ran.outputs or len(ran.inputs) != len(leaves) or not all(map(operator.is_, ran.inputs, leaves)):
+        return None
+    return ran
 
 
 def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -59,18 +79,17 @@ def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[s
 def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Run the model once in eval mode; raise InputError when it rejects its example inputs, with shapes and its own words.
 
-    What it gives is kept for :func:`outputs_of_check`.
+    What it does is kept for :func:`run_of_check`.
     """
-    _GIVEN.pop(model, None)
+    _RAN.pop(model, None)
     if any(parameter.is_meta for parameter in model.parameters()):
         return  # a meta model cannot run on real inputs; export itself will tell
     if (still := _TAKEN.get(model)) is not None and still(model, args, kwargs):
         return
-    given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
     try:
         with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _GIVEN[model] = pytree.tree_leaves((args, kwargs)), tensors_in(model(*given[0], **given[1]))
+            _RAN[model] = _run(model, args, kwargs)
     except CalibrationError:
         return  # quantizers of an earlier GETA that have not seen data: the trace does not need their ranges
     except Exception as error:
@@ -82,6 +101,16 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             got=f"shapes {shapes}; {type(error).__name__}: {_first_line(error)}",
             hint="pass the tensors you would train with, batch axis first",
         ) from error
+
+
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
+    leaves = pytree.tree_leaves((args, kwargs))
+    given, named = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
+    if not may_be_long(model):
+        return Ran(leaves, tensors_in(model(*given, **named)), None)
+    with (recorder := Recorder((*model.parameters(), *model.buffers()), pytree.tree_leaves((given, named)))):
+        out = model(*given, **named)
+    return Ran(leaves, tensors_in(out), recorder.steps(out))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import TraceError
-from geta_nb.graph import are_close, computed_dtypes, outputs_of
+from geta_nb.graph import Ran, are_close, computed_dtypes, outputs_of
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.reads import reads_through
 from geta_nb.qadg.retrace import trace_quantized
@@ -31,18 +31,18 @@ def check_agreement(
     quantizers: Quantizers,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    plain: list[Tensor] | None = None,
+    plain: Ran | None = None,
 ) -> None:
     """Check that the model's own forward uses each quantizer where the graph has its branch.
 
-    One run may show it, where the outputs of the plain model are known. Else both run once with every quantizer replaced by a factor of
+    One run may show it, where a run of the plain model is known. Else both run once with every quantizer replaced by a factor of
     its own. Where their outputs differ, or one does not run, torch's exporter traces the quantized model and has the last word. A model
     without values is not checked.
 
     Args:
         model, qadg, quantizers: what is to agree.
         args, kwargs: example inputs.
-        plain: what the model gave for them before it had quantizers; None: nobody kept it.
+        plain: what the model did with them before it had quantizers; None: nobody kept it.
 
     Raises:
         TraceError: a quantizer stands elsewhere, or nowhere, in the model's own trace; or it cannot be traced.

@@ -15,7 +15,7 @@ from torch import fx, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Totals
-from geta_nb.graph import Sizes, Trace, is_mark, marked_value, outputs_of_check
+from geta_nb.graph import Sizes, Trace, is_mark, marked_value, run_of_check
 from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, propagate
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
@@ -93,7 +93,7 @@ def analyse(
     approximate_norms: bool = False,
 ) -> Analysis:
     """Return groups, graph and costs of ``model``, which has its quantizers from then on; after an error it is as it was."""
-    options, plain = Options(config, protect, approximate_norms), outputs_of_check(model, args, kwargs)
+    options, plain = Options(config, protect, approximate_norms), run_of_check(model, args, kwargs)
     found = _plain(model, args, kwargs, options, "batch")
     alone = find_training_only(
         model, args, kwargs, found.trace.module, found.names, found.tensors, found.table,

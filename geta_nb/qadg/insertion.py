@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
+from geta_nb.graph import call_of, compile_later, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
 from geta_nb.groups import Propagation
 from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
 from geta_nb.qadg.folded import QADG
@@ -79,7 +79,7 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
     for i, macs in enumerate(state.findings.macs):
         weight, data = (moved.get(item, item) if item is not None else None for item in (macs.weight, macs.data))
         state.findings.macs[i] = replace(macs, weight=weight, data=data)
-    module.recompile()
+    compile_later(module)
     return found
 
 
@@ -116,7 +116,7 @@ def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
         branches.append(replace(branch, nodes=tuple(node.name for node in new), exit=new[-1].name))
     if not changed:
         return qadg
-    module.recompile()
+    compile_later(module)
     return QADG(qadg.trace, tuple(branches), layers, qadg.families)
 
 

@@ -28,6 +28,7 @@ def lookup(self: nn.Embedding, ids: Tensor) -> Tensor:
     computed = cast(ParametrizationList, cast(nn.ModuleDict, self.parametrizations)["weight"])
     quantizer = next(iter(computed), None)
     plain = len(computed) == 1 and isinstance(quantizer, WeightQuantizer) and quantizer.step_size.ndim == 0
+    plain = plain and cast(WeightQuantizer, quantizer).stand_in is None  # what stands in sees what a trace sees
     special = self.max_norm is not None or self.scale_grad_by_freq or torch.compiler.is_exporting()
     if not plain or special or (ids.numel() >= self.num_embeddings and not self.sparse):
         return nn.Embedding.forward(self, ids)
