@@ -190,7 +190,7 @@ def _write_program(
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
                 # a number that is cast keeps its shape, which is not 0-dim where there is one a channel
-                shape = x.shape if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
+                shape = None if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
                 twin.meta = {**meta, "val": like(x, value.dtype, shape)}
                 nodes.append(twin)
     return nodes
@@ -202,9 +202,9 @@ class _Likes:
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], Tensor] = {}
 
-    def __call__(self, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """Return a value of ``dtype`` and ``shape``; of the shape of ``x``, laid out as that."""
-        if shape == x.shape and shape:
+    def __call__(self, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...] | None) -> Tensor:
+        """Return a value of ``dtype`` and ``shape``; of the shape of ``x``, which None stands for, laid out as that."""
+        if shape is None or (shape == x.shape and shape):  # to compare a shape with itself torch asks each of its sizes, if they are free
             return x if dtype == x.dtype else torch.empty_like(x, dtype=dtype)
         if (key := (dtype, x.dtype, *shape)) not in self._made:
             self._made[key] = x.new_empty(shape, dtype=dtype)
@@ -219,7 +219,7 @@ def _number(
         return node
     place_tensor(module, target, parameter)
     with module.graph.inserting_before(top):
-        made = known[target] = module.graph.get_attr(target)
+        made = known[target] = module.graph.create_node("get_attr", target)  # `get_attr` looks first whether it is there: it is
     made.meta = {"val": like(x, parameter.dtype, tuple(parameter.shape))}
     return made
 
