@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import geta_nb as gt
 from geta_nb.errors import TraceError
-from geta_nb.qadg import agreement
+from geta_nb.qadg import agreement, reads
 from geta_nb.qadg.reads import _Watch
 
 ROWS = torch.randn(3, 6)
@@ -117,3 +117,48 @@ def test_the_run_leaves_no_trace_on_the_model(shown):
     geta = gt.GETA(net, ROWS, quantize=gt.QuantConfig(activations=True))
     parts = [*geta.quantizers.weights.values(), *geta.quantizers.activations.values()]
     assert shown == [True] and not [part for part in parts if part.stand_in is not None]
+
+
+class Long(nn.Module):
+    """Of few operators with much work in each: a run without numbers is the shorter one."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self.a, self.b, self.body, self.kept = nn.Linear(512, 512, bias=False), nn.Linear(512, 512, bias=False), body, []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self, x)
+
+
+def keeps(net: Long, x: Tensor) -> Tensor:
+    KEPT[:] = [net.a(x)]
+    return net.b(KEPT[0])
+
+
+def past_both(net: Long, x: Tensor) -> Tensor:
+    return net.b(x @ next(net.a.parameters()).T)
+
+
+KEPT: list[Tensor] = []
+LONG = torch.randn(512, 512)
+
+
+@pytest.mark.parametrize(("body", "dry", "said"), [
+    (plain, True, True), (by_class, False, False), (past_both, False, False), (keeps, False, True),
+])  # fmt: skip
+def test_where_a_run_is_long_one_without_numbers_says_it_or_another_one_does(body, dry, said, shown, monkeypatch):
+    answers, ask = [], reads._same_steps
+
+    def told(*given: Any) -> bool:
+        answers.append(False)
+        answers[-1] = ask(*given) and given[-1].clean
+        return answers[-1]
+
+    monkeypatch.setattr(reads, "_same_steps", told)
+    if body is past_both:
+        with pytest.raises(TraceError, match="does not use its quantized parameters"):
+            gt.GETA(Long(body), LONG)
+    else:
+        gt.GETA(Long(body), LONG)
+    assert shown == [said] and answers == [dry]
+    assert all(type(kept) is Tensor for kept in KEPT)  # the last run that the model saw was one with numbers
