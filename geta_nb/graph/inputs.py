@@ -6,6 +6,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,13 +105,20 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ran:
+    """Run a model; where that may be long, note what it does, unless it cannot run while somebody looks (operators of higher order)."""
     leaves = pytree.tree_leaves((args, kwargs))
-    given, named = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
-    if not may_be_long(model):
-        return Ran(leaves, tensors_in(model(*given, **named)), None)
-    with (recorder := Recorder((*model.parameters(), *model.buffers()), pytree.tree_leaves((given, named)))):
-        out = model(*given, **named)
-    return Ran(leaves, tensors_in(out), recorder.steps(out))
+    for watched in (True, False) if may_be_long(model) else (False,):
+        given, named = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
+        recorder = Recorder((*model.parameters(), *model.buffers()), pytree.tree_leaves((given, named)))
+        try:
+            with recorder if watched else nullcontext():
+                out = model(*given, **named)
+        except Exception:
+            if not watched:
+                raise
+        else:
+            return Ran(leaves, tensors_in(out), recorder.steps(out) if watched else None)
+    raise AssertionError("the last run returns or raises")
 
 
 def _first_line(error: Exception) -> str:

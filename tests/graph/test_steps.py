@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from geta_nb.errors import InputError
 from geta_nb.graph.inputs import check_inputs, run_of_check
 from geta_nb.graph.steps import OtherStepError, Recorder, Steps, without_numbers
 
@@ -97,3 +99,18 @@ def test_the_check_of_inputs_notes_steps_of_large_models_alone():
         assert ran is not None and (ran.steps is not None) == known and torch.equal(ran.outputs[0], net(x))
         assert run_of_check(net, (x,), {}) is None
         assert not known or (ran.steps.work == 2 * width * width and not ran.steps.is_long)
+
+
+def test_a_model_that_does_not_run_while_it_is_watched_runs_unwatched():
+    class Shy(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if _get_current_dispatch_mode() is not None:
+                raise NotImplementedError
+            return super().forward(x)
+
+    net, x = Shy(512, 512), torch.randn(1, 512)
+    check_inputs(net, (x,), {})
+    ran = run_of_check(net, (x,), {})
+    assert ran is not None and ran.steps is None and torch.equal(ran.outputs[0], net(x))
+    with pytest.raises(InputError, match="rejects"):
+        check_inputs(net, (x[:, :3],), {})
