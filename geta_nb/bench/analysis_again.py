@@ -1,18 +1,21 @@
 """What ``gt.GETA(model, inputs)`` takes in units of one plain run of torch's exporter, and what a second one takes of the first.
 
-``python -m geta_nb.bench.analysis_again [--nets resnet50 flat] [--rounds 3]``. In: nothing. Out: a table: seconds of processor time of
-``torch.export.export`` with the batch axis free, which GETA asks for, and of each mode; medians over rounds in which all take turns in
-one process with one thread. ``flat`` is a plain chain of a thousand linear layers.
+``python -m geta_nb.bench.analysis_again [--nets resnet50 flat] [--rounds 3] [--kept FILE]``. In: nothing, or a file of rounds that were
+measured before, from which it goes on. Out: a table: seconds of processor time of ``torch.export.export`` with the batch axis free, which
+GETA asks for, and of each mode; medians over rounds in which all take turns in one process with one thread. ``flat`` is a plain chain of a
+thousand linear layers.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -56,23 +59,32 @@ def plain_export(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         torch.export.export(model, batch, dynamic_shapes=tuple({0: torch.export.Dim.AUTO} for _ in batch), strict=False)
 
 
-def measure(net: str, rounds: int) -> dict[str, list[float]]:
-    """Return seconds by what was run: the exporter, each mode, and each mode once more on the same model."""
+def measure(net: str) -> dict[str, float]:
+    """Return seconds of one round by what was run: the exporter, each mode, and each mode once more on the same model."""
     _, build, make = BUILDS[net]
-    found: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    model, inputs = build().eval(), make()
+    found = {"export": seconds(partial(plain_export, model, inputs))}
+    for mode, config in MODES.items():
         model, inputs = build().eval(), make()
-        found.setdefault("export", []).append(seconds(partial(plain_export, model, inputs)))
-        for mode, config in MODES.items():
-            model, inputs = build().eval(), make()
-            for name in (mode, f"{mode}, again"):
-                found.setdefault(name, []).append(seconds(partial(gt.GETA, model, inputs, quantize=config)))
+        for name in (mode, f"{mode}, again"):
+            found[name] = seconds(partial(gt.GETA, model, inputs, quantize=config))
     return found
 
 
-def row(net: str, found: dict[str, list[float]]) -> str:
+def rounds_of(net: str, rounds: int, kept: Path | None) -> list[dict[str, float]]:
+    """Return rounds of a network: those that are kept, and as many more as are asked for."""
+    known = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    found: list[dict[str, float]] = known.setdefault(net, [])
+    while len(found) < rounds:
+        found.append(measure(net))
+        if kept is not None:
+            kept.write_text(json.dumps(known, indent=1))
+    return found[:rounds]
+
+
+def row(net: str, rounds: Sequence[dict[str, float]]) -> str:
     """Return a line of the table."""
-    whole = {name: median(times) for name, times in found.items()}
+    whole = {name: median(found[name] for found in rounds) for name in rounds[0]}
     cells = [BUILDS[net][0], f"{whole['export']:.2f}"]
     for mode in MODES:
         cells += [f"{whole[mode]:.2f} ({whole[mode] / whole['export']:.2f})", f"{whole[f'{mode}, again'] / whole[mode]:.0%}"]
@@ -84,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=sorted(BUILDS), default=list(BUILDS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kept", type=Path, help="file in which rounds are kept as they come")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     # what is imported on first use is not measured
@@ -91,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head = ["network", "exporter", *(cell for mode in MODES for cell in (f"{mode} (times)", "again"))]
     sys.stdout.write(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}\n")
     for net in options.nets:
-        sys.stdout.write(row(net, measure(net, options.rounds)))
+        sys.stdout.write(row(net, rounds_of(net, options.rounds, options.kept)))
         sys.stdout.flush()
     return 0
 

@@ -25,6 +25,7 @@ from geta_nb.graph.program import check_path, decode_program, encode_program
 from geta_nb.graph.signs import nonnegative_nodes
 from geta_nb.graph.sizes import InputSizes, decode_sizes, encode_sizes, sizes_of
 from geta_nb.graph.trace import Sizes, Trace, TraceNode, branching_mode, eval_mode, export_program, trace_model
+from geta_nb.graph.twins import compile_later
 
 __all__ = [
     "Fingerprint",
@@ -41,6 +42,7 @@ __all__ = [
     "call_of",
     "check_inputs",
     "check_path",
+    "compile_later",
     "computed_dtypes",
     "decode_program",
     "decode_sizes",

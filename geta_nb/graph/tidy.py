@@ -10,6 +10,7 @@ from torch import fx
 
 from geta_nb.errors import TraceError
 from geta_nb.graph.nodes import module_path, operator_name, shape_of
+from geta_nb.graph.twins import compile_later
 
 _LAYOUT_KEPT = frozenset((
     "transpose", "permute", "reshape", "squeeze", "unsqueeze", "slice", "select", "expand", "clone", "alias", "detach", "_to_copy",
@@ -29,7 +30,7 @@ def tidy(module: fx.GraphModule) -> None:
     _free_layouts(module)
     _drop_assertions(module)
     module.graph.eliminate_dead_code()
-    module.recompile()
+    compile_later(module)
 
 
 def inline_regions(module: fx.GraphModule) -> None:

@@ -1,6 +1,7 @@
-"""A second graph module on the same tensors: what changes the one leaves the other. Beside the trace.
+"""A second graph module on the same tensors, and graphs that are compiled when they first run. Beside the trace.
 
-In: a traced graph module. Out: another one with nodes of its own, in which every name is the same tensor.
+In: a traced graph module. Out: another one with nodes of its own, in which every name is the same tensor: what changes the one leaves the
+other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _GRAPH = frozenset(("_graph", "_code", "_lineno_map", "_prologue_start", "_modul
 def twin_of(module: fx.GraphModule) -> fx.GraphModule:
     """Return a graph module of the same names, tensors and signature; notes at its nodes are copies, what they hold is shared.
 
-    It is not compiled, which takes as long as the rest: ``recompile()`` before it runs.
+    It is not compiled, which takes as long as the rest: :func:`compile_later` before it runs.
     """
     graph = fx.Graph()
     result = graph.graph_copy(module.graph, {})
@@ -45,3 +46,18 @@ def _fill(twin: nn.Module, module: nn.Module) -> None:
         else:
             made[name] = child
     twin._modules.update(made)
+
+
+def compile_later(module: fx.GraphModule) -> None:
+    """Say that a graph has changed: it is compiled when it first runs, or is asked for its code. Most traces never do."""
+    own: Any = type(module)  # torch gives each graph module a class of its own, and writes its forward there
+    own.forward, own.code = property(_compiled_forward), property(_compiled_code)
+
+
+def _compiled_forward(module: fx.GraphModule) -> Any:
+    module.recompile()  # which puts the function in place of this property
+    return module.forward
+
+
+def _compiled_code(module: fx.GraphModule) -> str:
+    return str(module.recompile().src)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, operator_name
+from geta_nb.graph import call_of, compile_later, drop_mark, is_mark, mark_label, marked_value, operator_name
 from geta_nb.groups import Propagation
 from geta_nb.qadg.branches import COMPUTE, Branch, name_of_input, readers, with_unique_names
 from geta_nb.qadg.folded import QADG
@@ -80,7 +80,7 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
     for i, macs in enumerate(state.findings.macs):
         weight, data = (moved.get(item, item) if item is not None else None for item in (macs.weight, macs.data))
         state.findings.macs[i] = replace(macs, weight=weight, data=data)
-    module.recompile()
+    compile_later(module)
     return found
 
 
@@ -117,7 +117,7 @@ def match_codes(module: fx.GraphModule, qadg: QADG, quantizers: Quantizers, stat
         branches.append(replace(branch, nodes=tuple(node.name for node in new), exit=new[-1].name))
     if not changed:
         return qadg
-    module.recompile()
+    compile_later(module)
     return QADG(qadg.trace, tuple(branches), layers, qadg.families)
 
 
@@ -191,7 +191,7 @@ def _write_program(
                 twin = twins[item] = module.graph.node_copy(item, twins.__getitem__)
                 value: Tensor = item.meta["val"]
                 # a number that is cast keeps its shape, which is not 0-dim where there is one a channel
-                shape = x.shape if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
+                shape = None if value.dim() else tuple(twin.all_input_nodes[0].meta["val"].shape)
                 twin.meta = {**meta, "val": like(x, value.dtype, shape)}
                 nodes.append(twin)
     return nodes
@@ -203,9 +203,9 @@ class _Likes:
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], Tensor] = {}
 
-    def __call__(self, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """Return a value of ``dtype`` and ``shape``; of the shape of ``x``, laid out as that."""
-        if shape == x.shape and shape:
+    def __call__(self, x: Tensor, dtype: torch.dtype, shape: tuple[int, ...] | None) -> Tensor:
+        """Return a value of ``dtype`` and ``shape``; of the shape of ``x``, which None stands for, laid out as that."""
+        if shape is None or (shape == x.shape and shape):  # to compare a shape with itself torch asks each of its sizes, if they are free
             return x if dtype == x.dtype else torch.empty_like(x, dtype=dtype)
         if (key := (dtype, x.dtype, *shape)) not in self._made:
             self._made[key] = x.new_empty(shape, dtype=dtype)
@@ -220,7 +220,7 @@ def _number(
         return node
     place_tensor(module, target, parameter)
     with module.graph.inserting_before(top):
-        made = known[target] = module.graph.get_attr(target)
+        made = known[target] = module.graph.create_node("get_attr", target)  # `get_attr` looks first whether it is there: it is
     made.meta = {"val": like(x, parameter.dtype, tuple(parameter.shape))}
     return made
 

@@ -134,7 +134,9 @@ def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
     Where that is 0 it is 1/sqrt(fan_in); where a weight is not finite, neither is it.
     """
     wide = weight.detach()
-    largest = (wide.abs().amax() if axes is None else wide.abs().amax(axes, keepdim=True)).to(compute_dtype(wide))
+    # read without a copy of it: max|W| is the larger of max W and -min W, to the bit, and not finite where an element is not
+    low, high = wide.aminmax() if axes is None else (wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True))
+    largest = torch.maximum(low.abs(), high.abs()).to(compute_dtype(wide))
     fallback = (weight.shape[0] / weight.numel()) ** 0.5
     # below `tiny` the step of 16 bits would be subnormal, or 0
     tiny = torch.finfo(largest.dtype).tiny * 2.0**20

@@ -244,9 +244,11 @@ def test_an_analysis_is_measured_by_mode_and_the_exporter_runs_once_in_each():
     assert analysis_speed.row("a net", [fixed]) == "| a net | 2.00 (0.50) | 2.00 (0.50) | 2.00 (0.50) |\n"
 
 
-def test_a_second_analysis_is_measured_on_the_model_of_the_first(monkeypatch):
+def test_a_second_analysis_is_measured_on_the_model_of_the_first_and_rounds_are_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(analysis_again, "BUILDS", {"flat": ("a chain", lambda: torch.nn.Linear(16, 4), analysis_again.rows)})
-    found = analysis_again.measure("flat", 1)
-    assert set(found) == {"export", *analysis_speed.MODES, *(f"{mode}, again" for mode in analysis_speed.MODES)}
-    fixed = {name: [0.5 if "again" in name else 2.0] for name in found} | {"export": [1.0]}
-    assert analysis_again.row("flat", fixed) == "| a chain | 1.00 | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% |\n"
+    kept = tmp_path / "rounds.json"
+    found = analysis_again.rounds_of("flat", 1, kept)
+    assert set(found[0]) == {"export", *analysis_speed.MODES, *(f"{mode}, again" for mode in analysis_speed.MODES)}
+    assert analysis_again.rounds_of("flat", 2, kept)[0] == found[0] and len(analysis_again.rounds_of("flat", 2, kept)) == 2
+    fixed = {name: 0.5 if "again" in name else 2.0 for name in found[0]} | {"export": 1.0}
+    assert analysis_again.row("flat", [fixed]) == "| a chain | 1.00 | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% | 2.00 (2.00) | 25% |\n"
