@@ -121,7 +121,7 @@ export function render({ model, el }) {
 
   function connect(part, read, write) {
     part.slider.addEventListener("input", () => { write(read(part.slider)); setValue(part.field, shown(part)); show(); ask(part.name); });
-    part.field.addEventListener("input", () => { write(valueOf(part.field)); show(); ask(part.name); });
+    part.field.addEventListener("input", () => { write(valueOf(part.field)); show(); ask(`${part.name} typed`); });
   }
   const shown = (part) => (part === parts.target ? form[form.mode] : Number(part.slider.value));
   const plain = (slider) => Number(slider.value);
