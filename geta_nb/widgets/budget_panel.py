@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from geta_nb.budget import Budget, paths_of
+from geta_nb.budget import Budget
 from geta_nb.cost import FP32_BITS, LayerCost
 from geta_nb.errors import ConfigError, GetaError, RunStateError
 from geta_nb.sensitivity import Sensitivity
@@ -22,8 +22,11 @@ from geta_nb.views import find_view
 from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
 from geta_nb.widgets.budget_lock import check_budget_is_free, lock_words
+from geta_nb.widgets.decisions import decisions_of
 from geta_nb.widgets.page_script import PageWidget
+from geta_nb.widgets.panel_acts import PanelActs
 from geta_nb.widgets.panel_assets import joined_module, panel_style
+from geta_nb.widgets.panel_families import Families, plan_of_run
 from geta_nb.widgets.panel_front import front_facts, rises_of_layers
 from geta_nb.widgets.run_checks import facade
 
@@ -36,12 +39,12 @@ TOTALS = (*FIGURES, "macs_full", "bops_full", "relative_bops", "relative_bops_fu
 DIGITS = 6
 
 
-class BudgetPanel(PageWidget):
+class BudgetPanel(PanelActs, PageWidget):
     """Chooses a budget with the eyes on what it costs.
 
     Args:
         geta: the network.
-        budget: where to begin; None: ``gt.Budget()``.
+        budget: where to begin; None: with the budget of this network's other widgets, at first ``gt.Budget()``.
         sensitivity: of this network: the panel then shows the predicted rise of the loss beside the costs and for each layer, and the
             front of both, in which a click loads a plan's budget.
 
@@ -49,6 +52,10 @@ class BudgetPanel(PageWidget):
         budget: the budget, a trait: ``panel.observe(f, "budget")`` follows it, and it may be set from Python.
         preview: what the network costs once that budget is met.
         code: the line of Python that makes the budget.
+        named: budgets kept under names, which the panel shows beside each other.
+
+    All panels and explorers of one network share one budget, its undo and its names, wherever they stand: see :meth:`undo`,
+    :meth:`keep`, :meth:`save`, :meth:`to_cell`.
 
     Raises:
         GetaError: a budget, here or set later, that this network cannot meet; the last good one stays.
@@ -63,26 +70,30 @@ class BudgetPanel(PageWidget):
     form = traitlets.Dict().tag(sync=True)
     result = traitlets.Dict().tag(sync=True)
     notice = traitlets.Dict({"locked": False, "words": ""}).tag(sync=True)
+    plan = traitlets.Dict().tag(sync=True)
     budget = traitlets.Instance(Budget)
 
     def __init__(self, geta: GETA, budget: Budget | None = None, *, sensitivity: Sensitivity | None = None) -> None:
-        start = Budget() if budget is None else budget
-        if not isinstance(start, Budget):
-            raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(start).__name__)
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigError("BudgetPanel: not a budget.", expected="gt.Budget(...)", got=type(budget).__name__)
         self.geta = facade(geta, "BudgetPanel")
         if sensitivity is not None and not isinstance(sensitivity, Sensitivity):
             raise ConfigError("BudgetPanel: not a sensitivity.", expected="geta.sensitivity(...)", got=type(sensitivity).__name__)
-        self.sensitivity = sensitivity
+        self.sensitivity, self.decisions = sensitivity, decisions_of(geta)
+        start = self.decisions.first(geta, budget, "BudgetPanel")
         self.preview: Preview = geta.preview(start, sensitivity=sensitivity)
         self._answering = 0  # the number of the form that is being answered
         self._run: Any = None  # a weak reference to the last run over the network that is known here
         self._noticing, self._opened = threading.RLock(), False
+        self._families, self._keys = Families(geta), _keys(geta, self.preview)
         super().__init__(
-            budget=start, facts=_facts(geta, self.preview) | {"front": front_facts(geta, sensitivity)}, form=form_of(start),
-            result=self._answer(start, 0),
+            budget=start, form=form_of(start), result=self._answer(start, 0),
+            facts=_facts(geta, self.preview, self._keys, self._families) | {"front": front_facts(geta, sensitivity)},
         )
         self.observe(self._read_form, "form")
         self._opened = True
+        self.decisions.join(self, budget)
+        self.decided()
         watch(self)
         self.run_changed(run_over(geta))
 
@@ -90,6 +101,10 @@ class BudgetPanel(PageWidget):
     def assets(cls) -> tuple[str, str]:
         """Return the script and the style of the page."""
         return joined_module("budget.js"), panel_style()
+
+    def reopened(self) -> None:
+        """Take over the budget that the others of this network have by now."""
+        self.decisions.rejoin(self)
 
     @property
     def code(self) -> str:
@@ -103,7 +118,7 @@ class BudgetPanel(PageWidget):
         if not hasattr(self, "preview") or budget == getattr(self, "_priced", None):
             return budget
         self._check_free()
-        preview = self.geta.preview(budget, sensitivity=self.sensitivity)
+        preview = self.decisions.priced(budget, self.sensitivity, lambda: self.geta.preview(budget, sensitivity=self.sensitivity))
         self._check_free()  # pricing takes a while
         self.preview, self._priced = preview, budget
         return budget
@@ -116,13 +131,14 @@ class BudgetPanel(PageWidget):
     def _show(self, change: Any) -> None:
         if change["old"] is traitlets.Undefined or not isinstance(change["old"], Budget):
             return
-        if not self._answering:  # set from Python: the form follows
+        if not self._answering:  # set from Python, or in another widget: the form follows
             self.form = form_of(self.budget)
-            self.result = self._answer(self.budget, 0)
+        self.result = self._answer(self.budget, self._answering)
         self._notice()
 
     def _answer(self, budget: Budget, number: int) -> dict[str, Any]:
-        return _answer(budget, self.preview, number) | rises_of_layers(self.geta, self.preview)
+        rises = rises_of_layers(self.geta, self.preview)
+        return _answer(budget, self.preview, number) | rises | {"kept": self._families.kept(budget)}
 
     def run_changed(self, run: Any) -> None:
         """A run over this network has started, or ended: lock the controls or free them, and say so."""
@@ -137,6 +153,7 @@ class BudgetPanel(PageWidget):
             going = run_over(self.geta)
             known = self._run() if self._run is not None else None
             words = lock_words(going) if going is not None else known.budget_words(self.budget) if known is not None else ""
+            self.plan = plan_of_run(known.optimizer, self._keys) if known is not None and going is None else {}
             self.notice = {"locked": going is not None, "words": words}
 
     def _read_form(self, change: Any) -> None:
@@ -148,14 +165,16 @@ class BudgetPanel(PageWidget):
         if budget is not None:
             try:
                 self._answering = number
-                self.budget = budget
+                with self.decisions.during(form.get("act")):
+                    self.budget = budget
             except GetaError as error:
                 errors[_field_of(error, form)] = str(error)
                 if isinstance(error, RunStateError):
                     self.form = form_of(self.budget)  # the page was too late: it shows again what holds
             finally:
                 self._answering = 0
-        self.result = self._answer(self.budget, number) | {"errors": errors}
+        if errors or self.result["answers"] != number:  # a budget that is new was answered when it was set
+            self.result = self._answer(self.budget, number) | {"errors": errors}
 
     def refuse(self, error: GetaError) -> None:
         """Show beside the form why a budget from elsewhere was not taken; the last good one stays."""
@@ -183,24 +202,29 @@ def _field_of(error: GetaError, form: dict[str, Any]) -> str:
     return f"exceptions.{named[0]}" if named else "target"
 
 
-def _facts(geta: GETA, preview: Preview) -> dict[str, Any]:
+def _keys(geta: GETA, preview: Preview) -> dict[str, str]:
+    """Layer -> path under which a budget knows it; "" where it knows none."""
+    keys = {op.layer: op.weight or op.module_path for op in geta.cost.operators if not op.attention}
+    return {row.layer: keys.get(row.layer) or (row.layer if row.operator == "parameters" else "") for row in preview.layers}
+
+
+def _facts(geta: GETA, preview: Preview, keys: dict[str, str], families: Families) -> dict[str, Any]:
     """What the page needs once: which layers there are, what may be set for them, and what they cost now."""
     weights = geta.quantizers.weights if geta.quantizers else {}
     inputs = geta.quantizers.activations if geta.quantizers else {}
-    producing = {path for entry in geta.groups.table.axis_maps if entry.producing for path in paths_of(entry.parameter)}
-    keys = {op.layer: op.weight or op.module_path for op in geta.cost.operators if not op.attention}
     layers = []
     dense = {row.layer: row for row in preview.dense.layers}
     for row in preview.layers:
-        key = keys.get(row.layer) or (row.layer if row.operator == "parameters" else "")
+        key, whole = keys[row.layer], dense.get(row.layer)
+        made = families.of_layer(key)
         layers.append({
             "name": row.layer, "operator": row.operator, "pattern": glob.escape(key) if key else "",
-            "quantized": row.weight_bits is not None and key in weights, "prunable": key in producing,
-            "dense": _figures(dense.get(row.layer)),
+            "quantized": row.weight_bits is not None and key in weights, "prunable": bool(made), "families": made,
+            "dense": _figures(whole), "channels": whole.channels if whole else None,
         })
     return {
         "layers": layers, "weights": bool(weights), "activations": bool(inputs), "groups": len(geta.groups), "most_bits": FP32_BITS,
-        "dense": {name: getattr(preview.dense, name) for name in TOTALS},
+        "dense": {name: getattr(preview.dense, name) for name in TOTALS}, "makers": families.makers(), "families": families.names,
     }
 
 

@@ -26,6 +26,7 @@ from geta_nb.geta import GETA
 from geta_nb.widgets import exports
 from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
+from geta_nb.widgets.decisions import decisions_of
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
 from geta_nb.widgets.page_script import PageWidget
@@ -40,7 +41,7 @@ class Explorer(PageWidget):
 
     Args:
         geta: the network.
-        budget: where the budget starts; ``Budget()`` if None.
+        budget: where the budget starts; None: with that of this network's other widgets, at first ``Budget()``.
         layer: picture shown first: "raw", "branches" or "QADG".
         colour: what colours mean first: "operator", "family", "bits", "kept", "cost" or "protected".
         height: of the widget, in pixels.
@@ -53,6 +54,9 @@ class Explorer(PageWidget):
     Raises:
         ConfigError: no such layer or colour.
         RunStateError: a budget set while a run trains this network, which would not heed it.
+        BudgetError: a budget that a panel of this network shows cannot be met; the last good one stays.
+
+    All explorers and budget panels of one network share one budget, wherever they stand.
     """
 
     graph = traitlets.Bytes().tag(sync=True)
@@ -73,13 +77,15 @@ class Explorer(PageWidget):
         _check("layer", layer, LAYERS)
         _check("colour", colour, COLOURS)
         self._data, self._noticing = graph_data(geta), threading.RLock()
-        start = budget or Budget()
+        self.decisions = decisions_of(geta)
+        start = self.decisions.first(geta, budget, "Explorer")
         super().__init__(
             graph=gzip.compress(json.dumps(self._data, separators=(",", ":"), allow_nan=False).encode(), mtime=0),
             live_state=live_state(geta), budget_state=budget_state(geta, start), budget=start,
             layer=layer, colour=colour, height=height, **more,
         )  # fmt: skip
-        self._started = start.exceptions
+        self.decisions.join(self, budget)
+        self._started = self.decisions.started.exceptions
         watch(self)
         self.run_changed(None)
 
@@ -87,6 +93,10 @@ class Explorer(PageWidget):
     def assets(cls) -> tuple[str, str]:
         """Return the script and the style of the page."""
         return exports.asset("explorer.js"), exports.asset("explorer.css")
+
+    def reopened(self) -> None:
+        """Take over the budget that the others of this network have by now."""
+        self.decisions.rejoin(self)
 
     # -- what changes ---------------------------------------------------------------------------------------------------------------
 

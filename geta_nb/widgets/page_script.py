@@ -59,6 +59,9 @@ class PageWidget(anywidget.AnyWidget):
     def handle(self, content: Mapping[str, Any]) -> None:
         """Do what the page asks."""
 
+    def reopened(self) -> None:
+        """Catch up, after having been closed, with what has changed since."""
+
     def _received(self, _widget: Any, content: Any, _buffers: Any) -> None:
         if not isinstance(content, dict):
             return
@@ -86,6 +89,7 @@ class PageWidget(anywidget.AnyWidget):
         if self.comm is None:
             self.open()
             heed_page(self)
+            self.reopened()
         note_cell(self)
         return super()._repr_mimebundle_(**options)
 

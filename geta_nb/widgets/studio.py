@@ -151,24 +151,8 @@ def studio(
     if step is not None and total_steps is None:
         raise ConfigError("studio: the run has no length.", expected="total_steps", hint=HINT)
     panel = BudgetPanel(geta, optimizer.budget if isinstance(optimizer, QASSO) else None, sensitivity=sensitivity)
-    explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)
-    _share_budget(panel, explorer)
+    explorer = _extra.load("geta_nb.widgets.explorer", "notebook").Explorer(geta)  # of one network: they share the budget
     run = None
     if step is not None and total_steps is not None:
         run = StudioRun(step, geta, optimizer, lambda: panel.budget, total_steps=total_steps, **options)
     return Studio(geta, explorer, panel, run)
-
-
-def _share_budget(panel: BudgetPanel, explorer: Any) -> None:
-    """Keep both budgets one; what the network cannot meet is refused, and shown in the panel."""
-    explorer.budget = panel.budget
-    panel.observe(lambda change: setattr(explorer, "budget", change["new"]), "budget")
-
-    def follow(change: Any) -> None:
-        try:
-            panel.budget = change["new"]
-        except GetaError as error:
-            panel.refuse(error)
-            explorer.budget = panel.budget
-
-    explorer.observe(follow, "budget")

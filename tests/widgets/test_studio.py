@@ -11,7 +11,8 @@ import torch
 import traitlets
 
 import geta_nb as gt
-from geta_nb.errors import ConfigError, RunStateError
+from geta_nb.errors import BudgetError, ConfigError, RunStateError
+from geta_nb.widgets.decisions import decisions_of
 from tests.widgets.live_runs import Training
 
 
@@ -23,6 +24,8 @@ class StandIn(ipywidgets.Widget):
     def __init__(self, geta):
         super().__init__()
         self.geta, self.looks = geta, 0
+        self.budget = decisions_of(geta).budget
+        decisions_of(geta).join(self)
 
     def refresh(self):
         self.looks += 1
@@ -46,10 +49,11 @@ def test_the_three_stand_beside_each_other_and_share_one_budget():
     assert studio.panel.budget == gt.Budget(0.3, bit_range=(8, 8)) and studio.panel.preview.bit_widths["0"] == 8
 
 
-def test_a_budget_of_the_explorer_that_cannot_be_met_is_refused_in_the_panel():
+def test_a_budget_of_the_explorer_that_cannot_be_met_is_refused_where_it_is_set_and_in_the_panel():
     training = Training(8)
     studio = gt.studio(training.geta)
-    studio.explorer.budget = gt.Budget(relative_bops=1e-9)
+    with pytest.raises(BudgetError, match="cannot be reached"):
+        studio.explorer.budget = gt.Budget(relative_bops=1e-9)
     assert studio.explorer.budget == studio.panel.budget == gt.Budget()
     assert "cannot be reached" in studio.panel.result["errors"]["target"]
 

@@ -2,6 +2,7 @@
 import { amount, percent, round } from "./colours.js";
 import { leavesOf } from "./graph.js";
 import { make, swatch } from "./dom.js";
+import { bringIntoSight } from "./insight.js";
 
 export class Details {
   /** @param host sends requests to Python; @param actions {selectFamily(index), clear()} */
@@ -26,6 +27,7 @@ export class Details {
 
   /** @param shown {graph, item, family, state, budget, scheme} */
   show(shown) {
+    const chosen = shown.item !== this.item || shown.family !== this.family;
     Object.assign(this, shown);
     this.line.textContent = this.budgetState.line ?? "";
     this.budget.hidden = !this.budgetState.line;
@@ -35,6 +37,7 @@ export class Details {
     else if (this.item) parts.push(...this._module(this.item));
     if (this.family >= 0) parts.push(...this._family(this.family));
     this.body.replaceChildren(...parts);
+    if (chosen) bringIntoSight(this.element, this.body.querySelector(".gx-controls"), this.budget);
   }
 
   _overview() {
@@ -110,8 +113,8 @@ export class Details {
     const head = make("tr", {}, ...["slice of one group", "axis", "first", "role"].map((text) => make("th", { scope: "col", text })));
     return [
       make("h4", { class: "gx-familyname" }, swatch("var(--gx-accent)"), make("span", { text: `Family ${family.name}` })),
-      table(rows),
       this._controls(index, budgetState),
+      table(rows),
       make("div", { class: "gx-scroll" }, make("table", { class: "gx-slices" }, make("thead", {}, head), make("tbody", {}, ...slices))),
       ...(others.length ? [make("h4", { text: "Also meets" }), make("div", { class: "gx-chips" }, ...others.slice(0, 24).map((other) => this._chip(other)))] : []),
     ];

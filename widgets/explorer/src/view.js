@@ -2,6 +2,7 @@
 import { Scheme } from "./colours.js";
 import { Details } from "./details.js";
 import { THEME_MARKS, make, readTheme } from "./dom.js";
+import { Drawer } from "./drawer.js";
 import { Graph, ancestors, openNew, openToFit } from "./graph.js";
 import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
@@ -44,7 +45,7 @@ export class Explorer {
     this.toolbar = new Toolbar({
       search: (text) => this.search(text), next: (step) => this.next(step), layer: (name) => this.setLayer(name), scheme: (name) => this.setScheme(name),
       fit: () => this.fit(true), zoom: (factor) => this.zoom(factor), deeper: (step) => this.deeper(step),
-      outline: () => (this.element.classList.toggle("gx-hidden"), this._resize()), selectFamily: (family) => this.selectFamily(family),
+      outline: () => this.drawer.toggle(), selectFamily: (family) => this.selectFamily(family),
     });
     this.details = new Details(this.host, { selectFamily: (family) => this.selectFamily(family) });
     this.canvas = make("canvas", { class: "gx-canvas", tabindex: "0", role: "img", "aria-label": "graph; the tree beside it has the same vertices", "data-testid": "geta-explorer-canvas" });
@@ -56,6 +57,7 @@ export class Explorer {
     this.element = make("div", { class: `gx${page ? " gx-page" : ""}`, "data-testid": "geta-explorer" }, this.toolbar.bar, this.toolbar.legend, body);
     if (!page && this.host.get("height")) this.element.style.height = `${this.host.get("height")}px`;
     parent.append(this.element);
+    this.drawer = new Drawer(this.element, this.outline.list.parentElement, this.toolbar.bar.querySelector("button"), () => this._resize());
     this.pointer = new Pointer(this);
   }
 
@@ -150,6 +152,7 @@ export class Explorer {
   }
 
   _resize() {
+    this.drawer.say();
     const { clientWidth, clientHeight } = this.stage;
     const ratio = window.devicePixelRatio || 1;
     if (!clientWidth || (clientWidth === this.width && clientHeight === this.height && ratio === this.ratio)) return;

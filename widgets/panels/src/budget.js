@@ -1,6 +1,9 @@
 // The budget panel: a form on the left of what it costs. Python prices; the page only asks, one question at a time.
 import { frontChart } from "./front.js";
-import { layerTable, setValue, valueOf } from "./layers.js";
+import { Acts, stepButtons } from "./history.js";
+import { isEmpty, keepFamilies } from "./keep.js";
+import { freeFocus, layerTable, setValue, valueOf } from "./layers.js";
+import { namedBudgets } from "./named.js";
 import { Newest } from "./sync.js";
 import { keepKeys, bytes, count, make, number, percent } from "./theme.js";
 
@@ -50,10 +53,15 @@ function build(facts) {
   parts.errors = make("div", { class: "gp-error", role: "alert", hidden: "", "data-testid": "geta-budget-error-layers" });
   parts.search = make("input", { type: "search", placeholder: "find a layer", "aria-label": "find a layer", "data-testid": "geta-budget-search" });
   parts.scroll = make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "layers" });
+  parts.log = make("input", { type: "checkbox", checked: "", "data-testid": "geta-budget-log" });
+  parts.head = make("div", { class: "gp-head" }, null, [make("div", { class: "gp-title" }, "Budget")]);
+  parts.named = make("div", {});
+  const bars = make("span", { class: "gp-dim" }, "grey: the dense fp32 network; blue: what this budget leaves");
   parts.root = make("div", { class: "geta-view gp-panel gp-budget", role: "region", "aria-label": "budget", "data-testid": "geta-budget" }, null, [
-    make("div", { class: "gp-title" }, "Budget"), parts.notice, parts.grid, parts.totals, parts.assumption, parts.front,
-    make("div", { class: "gp-code" }, null, [parts.code, parts.copy]), parts.patterns, parts.errors,
-    make("div", { class: "gp-filter" }, null, [parts.search, make("span", { class: "gp-dim" }, "  bars: grey is the dense fp32 network, blue what this budget leaves")]), parts.scroll,
+    parts.head, parts.notice,
+    make("div", { class: "gp-top" }, null, [parts.grid, make("div", {}, null, [parts.totals, parts.assumption, parts.front])]),
+    make("div", { class: "gp-code" }, null, [parts.code, parts.copy]), parts.named, parts.patterns, parts.errors,
+    make("div", { class: "gp-filter" }, null, [parts.search, make("label", { class: "gp-log" }, null, [parts.log, "logarithmic bars"]), bars]), parts.scroll,
   ]);
   return parts;
 }
@@ -77,25 +85,43 @@ export function render({ model, el }) {
   });
   // numbers of this page begin where another page's have ended
   newest.number = Math.max((model.get("form") || {}).sent || 0, (model.get("result") || {}).answers || 0);
-  const ask = () => newest.ask(structuredClone(form));
+  const ask = (control) => newest.ask({ ...structuredClone(form), act: acts.of(control) });
+  const acts = new Acts();
+  let freed = null; // a layer whose families were asked to go
   const table = layerTable(facts, (pattern, values) => {
-    const empty = !values.protect && !values.bit_range && values.max_sparsity === null && !values.activation_bit_range;
-    if (empty) delete form.exceptions[pattern]; else form.exceptions[pattern] = values;
-    ask();
+    if (isEmpty(values)) delete form.exceptions[pattern]; else form.exceptions[pattern] = values;
+    ask(null);
+  }, (layer, on) => {
+    const kept = new Set(model.get("result").kept);
+    for (const family of layer.families) if (on) kept.add(family); else kept.delete(family);
+    keepFamilies(form.exceptions, layer, facts.makers, on);
+    freed = on ? null : layer;
+    table.tick(kept);
+    ask(null);
   });
   parts.scroll.append(table.element);
+  parts.log.addEventListener("change", () => table.scale(parts.log.checked));
+  /** Ask Python for what is no value of the form; what waits to be asked is no longer wanted. */
+  const send = (message) => {
+    if (message.action !== "keep" && message.action !== "forget") { newest.next = null; freeFocus(); }
+    model.send(message);
+  };
+  const steps = stepButtons(parts.root, (name) => send({ action: name }));
+  parts.head.append(steps.element);
+  const named = namedBudgets(facts, send);
+  parts.named.append(named.element);
   const chart = facts.front ? frontChart(facts.front, (index) => {
     if (parts.root.dataset.locked === "true") return;
     form = structuredClone(facts.front.points[index][2]);
     chart.chosen(index);
     show();
-    ask();
+    ask("front");
   }) : null;
   if (chart) { parts.front.append(chart.element); parts.front.hidden = false; }
 
   function connect(part, read, write) {
-    part.slider.addEventListener("input", () => { write(read(part.slider)); setValue(part.field, shown(part)); show(); ask(); });
-    part.field.addEventListener("input", () => { write(valueOf(part.field)); show(); ask(); });
+    part.slider.addEventListener("input", () => { write(read(part.slider)); setValue(part.field, shown(part)); show(); ask(part.name); });
+    part.field.addEventListener("input", () => { write(valueOf(part.field)); show(); ask(`${part.name} typed`); });
   }
   const shown = (part) => (part === parts.target ? form[form.mode] : Number(part.slider.value));
   const plain = (slider) => Number(slider.value);
@@ -114,7 +140,7 @@ export function render({ model, el }) {
     if (form.mode === "group_sparsity") form.group_sparsity ??= Number(before.group_sparsity.toPrecision(3));
     else form[form.mode] ??= Number((form.mode === "size_bytes" ? Math.ceil(before.totals.size_bytes) : Math.min(1, before.totals.relative_bops * 1.0005)).toPrecision(4));
     show();
-    ask();
+    ask(null);
   });
   parts.search.addEventListener("input", () => table.filter(parts.search.value));
   parts.copy.addEventListener("click", async () => {
@@ -148,7 +174,9 @@ export function render({ model, el }) {
   /** What Python says of a run over this network: while one goes on, nothing here can be changed. */
   function showNotice(target) {
     const { locked, words } = model.get("notice") || {};
-    for (const input of parts.root.querySelectorAll("input, select")) if (input !== parts.search) input.disabled = Boolean(locked);
+    const free = new Set([parts.search, parts.log, ...parts.named.querySelectorAll("input")]);
+    for (const input of parts.root.querySelectorAll("input, select")) if (!free.has(input)) input.disabled = Boolean(locked);
+    steps.show(model.get("steps"), locked);
     if (target) parts.sparsity.slider.disabled = parts.sparsity.field.disabled = true;
     parts.root.dataset.locked = Boolean(locked);
     parts.notice.hidden = !words;
@@ -172,6 +200,10 @@ export function render({ model, el }) {
     for (const part of [parts.sparsity, parts.target, parts.low, parts.inputLow, parts.round]) showError(part, null);
     for (const [name, part] of Object.entries(rows)) if (errors[name]) showError(part, errors[name]);
     const inLayers = Object.entries(errors).filter(([name]) => name.startsWith("exceptions.")).map(([, text]) => text);
+    if (freed && freed.families.some((family) => (result.kept || []).includes(family))) {
+      const others = Object.keys(form.exceptions).filter((pattern) => form.exceptions[pattern].protect);
+      inLayers.push(`${freed.name} is still kept by ${others.slice(0, 4).map((pattern) => `"${pattern}"`).join(", ")}`);
+    } else freed = null;
     parts.errors.hidden = !inLayers.length;
     parts.errors.textContent = inLayers.join("\n");
     parts.root.dataset.answers = result.answers;
@@ -189,7 +221,11 @@ export function render({ model, el }) {
     parts.patterns.textContent = rest.length ? `also with exceptions, set in Python: ${rest.join(", ")}` : "";
     table.show(form, result);
     show();
+    showNamed();
   }
+
+  const showNamed = () => named.show(model.get("columns"), form, model.get("result"), (model.get("notice") || {}).locked);
+  const showPlan = () => table.plan(model.get("plan"));
 
   function showError(part, text) {
     part.error.hidden = !text;
@@ -203,14 +239,17 @@ export function render({ model, el }) {
     form = structuredClone(next);
     show();
   };
-  model.on("change:form", onForm);
-  model.on("change:result", showResult);
-  model.on("change:notice", show);
+  const heard = { form: onForm, result: showResult, notice: () => { show(); showNamed(); }, steps: show, columns: showNamed, plan: showPlan };
+  for (const [name, act] of Object.entries(heard)) model.on(`change:${name}`, act);
   keepKeys(parts.root);
   el.append(parts.root);
   showResult();
+  showPlan();
   if (chart) chart.draw();
-  return () => { if (chart) chart.end(); model.off("change:form", onForm); model.off("change:result", showResult); model.off("change:notice", show); };
+  return () => {
+    if (chart) chart.end();
+    for (const [name, act] of Object.entries(heard)) model.off(`change:${name}`, act);
+  };
 }
 
 export default { render };
