@@ -40,7 +40,7 @@ export class Scheme {
     return this.memo.get(node);
   }
 
-  /** Colours of all leaves of a box, the commonest first: [colour, share]. */
+  /** Colours of all leaves of a box, the commonest first, what is nothing special last: [colour, share]. */
   mixture(leaves) {
     const counts = new Map();
     let total = 0;
@@ -49,7 +49,7 @@ export class Scheme {
       counts.set(colour, (counts.get(colour) ?? 0) + 1);
       total += 1;
     }
-    return [...counts].map(([colour, many]) => [colour, many / total]).sort((a, b) => b[1] - a[1]);
+    return [...counts].map(([colour, many]) => [colour, many / total]).sort((a, b) => (a[0] === this.hues[GREY]) - (b[0] === this.hues[GREY]) || b[1] - a[1]);
   }
 }
 
