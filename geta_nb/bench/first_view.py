@@ -7,6 +7,7 @@ for each network. What is drawn is what ``Explorer.static_svg`` gives.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ class ResBlock(nn.Module):
         self.norm2, self.conv2 = nn.GroupNorm(4, o), nn.Conv2d(o, o, 3, padding=1)
         self.skip = nn.Conv2d(i, o, 1) if i != o else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y = self.conv1(F.silu(self.norm1(x)))
-        return self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+        out: Tensor = self.skip(x) + self.conv2(F.silu(self.norm2(y)))
+        return out
 
 
 class Attention(nn.Module):
@@ -43,12 +45,13 @@ class Attention(nn.Module):
         self.heads, self.norm = heads, nn.GroupNorm(4, width)
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         n, c, h, w = x.shape
         y = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = (part(y).view(n, h * w, self.heads, c // self.heads).transpose(1, 2) for part in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
-        return x + self.out(y).transpose(1, 2).reshape(n, c, h, w)
+        out: Tensor = x + self.out(y).transpose(1, 2).reshape(n, c, h, w)
+        return out
 
 
 class Stage(nn.Module):
@@ -59,7 +62,7 @@ class Stage(nn.Module):
         self.res = ResBlock(i, o)
         self.attention = Attention(o) if attend else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y: Tensor = self.attention(self.res(x))
         return y
 
@@ -81,7 +84,7 @@ class AttentionUNet(nn.Module):
         self.up = nn.ModuleList(Stage(b + w, w, a) for b, w, a in zip(below, widths[::-1], attend[::-1], strict=True))
         self.head = nn.Conv2d(width, 3, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         x, kept = self.stem(x), []
         for i, stage in enumerate(self.down):
             x = stage(x)
@@ -120,7 +123,7 @@ def unet(width: int = 8) -> tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]
     return AttentionUNet(width).eval(), (torch.zeros(1, 3, 32, 32),), {}
 
 
-NETS = {"bert": bert, "llama": llama, "unet": unet}
+NETS: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...], dict[str, Any]]]] = {"bert": bert, "llama": llama, "unet": unet}
 
 
 def analysed(name: str) -> gt.GETA:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ def running_paths(node: fx.Node) -> list[str]:
     return [_plain(path) for path in paths if path != _PRIVATE_SCOPE]
 
 
+@lru_cache(maxsize=4096)
 def _plain(path: str) -> str:
     """Return a path without the number of a call; torch writes ``layers.slice(1, None, None).0`` for ``layers.1`` met in ``layers[1:]``."""
     path = re.sub(r"@\d+", "", path)

@@ -5,7 +5,7 @@ In: a QADG. Out: nodes in order of execution, the modules and branches that hold
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,12 +140,13 @@ def _looking_through(nodes: list[fx.Node], index: dict[str, int], shown: set[int
     return list(edges)
 
 
-def find_trees(layers: Layers, carrying: Collection[str]) -> tuple[set[int], dict[str, Item]]:
+def find_trees(layers: Layers, carrying: Collection[str], names: Sequence[str] = LAYERS) -> tuple[set[int], dict[str, Item]]:
     """Return the quiet nodes and the tree of each picture, by the names in :data:`LAYERS`.
 
     Args:
         layers: the three pictures.
         carrying: positions, as text, of vertices with a family, a parameter, a quantizer or a cost.
+        names: of the pictures wanted.
     """
     ends = {i for i, node in enumerate(layers.nodes) if node.op in ("placeholder", "output")}
     values = [_value(node) for node in layers.nodes]
@@ -154,7 +155,7 @@ def find_trees(layers: Layers, carrying: Collection[str]) -> tuple[set[int], dic
     quiet |= {i for i, vertex in enumerate(layers.serves) if i not in ends and (vertex in quiet or vertex < 0)}
     operators = [operator_words(node) for node in layers.nodes]
     trees = {}
-    for layer in LAYERS:
+    for layer in names:
         inside = layers.branch if layer == "branches" else [-1] * len(layers.nodes)
         module = [layers.module[layers.serves[i]] if inside[i] >= 0 else own for i, own in enumerate(layers.module)]
         members, edges = layers.members[layer], layers.edges[layer]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 LEAST_RUN = 3
@@ -123,7 +124,8 @@ def groups_of(root: Item) -> list[dict[str, Any]]:
     return [
         {
             "kind": box.kind, "label": box.label,
-            "nodes": [item.at for item in box.items if item.kind == LEAF], "modules": [item.at for item in box.items if item.kind == MODULE],
+            "nodes": [item.at for item in box.items if item.kind == LEAF],
+            "modules": [item.at for item in box.items if item.kind == MODULE],
         }
         for box in root.boxes() if box.kind in (STACK, QUIET)
     ]  # fmt: skip
@@ -190,7 +192,7 @@ def _lift_one(a: Item, b: Item, depth: Mapping[Item, int]) -> None:
 
 
 def _note_quiet(item: Item, quiet: Collection[int]) -> bool:
-    item.quiet = item.at in quiet if item.kind == LEAF else all([_note_quiet(child, quiet) for child in item.items])
+    item.quiet = item.at in quiet if item.kind == LEAF else sum(_note_quiet(child, quiet) for child in item.items) == len(item.items)
     return item.quiet
 
 
@@ -249,7 +251,7 @@ def _runs(box: Item, shape: Callable[[Item], int]) -> list[list[Item]]:
     runs: list[list[Item]] = []
     run: list[Item] = loud[:1]
     chained: bool | None = None
-    for before, item in zip(loud, loud[1:], strict=False):
+    for before, item in pairwise(loud):
         feeds = (before.place, item.place) in box.edges
         alike = _is_block(before) and _is_block(item) and shape(before) == shape(item)
         if alike and chained in (None, feeds):

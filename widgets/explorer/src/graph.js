@@ -206,8 +206,7 @@ export function openToFit(root, limit) {
   while (level.length) {
     const kinds = new Map();
     for (const box of level) {
-      const kind = `${box.type}:${box.children.length}`;
-      kinds.set(kind, [...(kinds.get(kind) ?? []), box]);
+      kinds.set(box.type, [...(kinds.get(box.type) ?? []), box]);
     }
     const next = [];
     for (const boxes of kinds.values()) {
