@@ -31,7 +31,7 @@ def net(name: str) -> gt.GETA:
     return analysed(name)
 
 
-def picture(blocks: list[list[str]], *, chained: bool = True, called: bool = True, quiet: tuple[int, ...] = ()) -> Picture:
+def picture(blocks: list[list[str]], *, chained: bool = True, called: bool = True) -> Picture:
     """Blocks in a list ``m``, each a chain of operators."""
     paths = ["", "m", *(f"m.{i}" for i in range(len(blocks)))]
     module, operators, edges = [0], ["input"], []
@@ -43,7 +43,8 @@ def picture(blocks: list[list[str]], *, chained: bool = True, called: bool = Tru
             last = len(operators)
             module.append(2 + i)
             operators.append(operator)
-    return Picture(paths, [True, called, *[True] * len(blocks)], module, range(len(module)), edges, operators, set(quiet), ["f"] * len(module))
+    runs, values = [True, called, *[True] * len(blocks)], ["f"] * len(module)
+    return Picture(paths, runs, module, range(len(module)), edges, operators, set(), values)
 
 
 def kinds(box: Item) -> list[tuple[str, str, int]]:

@@ -124,7 +124,7 @@ export class Explorer {
     if (before) this._later(() => (this.outline.show(this.root, this.graph, this.state), this.outline.select(this.selected)));
   }
 
-  /** Open as much as can be read at once; where nothing can, as much as can be read across. */
+  /** Open as much as can be read at once; where nothing can, as little as can be read across. */
   _open() {
     const start = (limit) => {
       for (const box of this.picture.boxes) box.open = false;
@@ -138,7 +138,7 @@ export class Explorer {
       if (Math.min(across, down) >= 1.05 * LEGIBLE) return; // a legend may still take some of the height
       tried.push([limit, across]);
     }
-    start((tried.find(([, across]) => across >= LEGIBLE) ?? tried.at(-1))[0]);
+    start((tried.findLast(([, across]) => across >= LEGIBLE) ?? tried.at(-1))[0]);
   }
 
   setScheme(name) {
