@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -208,3 +209,8 @@ def test_with_room_for_all_everything_is_open() -> None:
     unet = gt.GETA(AttentionUNet().eval(), torch.zeros(1, 3, 32, 32))
     many = first_view(unet, most=500)
     assert len(list(in_sight(many, many.root))) == len(unet.qadg.vertices)
+
+
+def test_the_picture_in_the_documents_is_what_is_drawn() -> None:
+    kept = Path(__file__).resolve().parents[2] / "docs" / "images" / "first_view_unet.svg"
+    assert kept.read_text(encoding="utf-8") == static_svg(net("unet"), dot=None), "make first-view"
