@@ -47,8 +47,6 @@ SVG_STYLE = (
     ".geta-view .gv-ground{fill:var(--gv-bg)}.geta-view .gv-soft{fill:var(--gv-soft)}"
     ".geta-view .gv-track{fill:var(--gv-line);fill-opacity:.45}"
     ".geta-view .gv-box{fill:var(--gv-bg);stroke:var(--gv-line)}"
-    ".geta-view .gv-frame{fill:var(--gv-fg);fill-opacity:.04;stroke:var(--gv-line)}"
-    ".geta-view .gv-quiet{fill:none;stroke:var(--gv-dim);stroke-dasharray:4 3}"
     ".geta-view .gv-edge{fill:none;stroke:var(--gv-dim);stroke-opacity:.75}.geta-view .gv-head{fill:var(--gv-dim)}"
     ".geta-view .gv-rule{stroke:var(--gv-line)}.geta-view .gv-tick{stroke:var(--gv-bg)}"
     + "".join(

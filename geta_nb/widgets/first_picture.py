@@ -14,6 +14,10 @@ from geta_nb.widgets.first_view import FirstView, in_sight
 from geta_nb.widgets.structure import LEAF, STACK, Item
 
 _MARGIN, _LEGEND = 8.0, 32.0
+_STYLE = (
+    "<style>.geta-view .gv-frame{fill:var(--gv-fg);fill-opacity:.04;stroke:var(--gv-line)}"
+    ".geta-view .gv-quiet{fill:none;stroke:var(--gv-dim);stroke-dasharray:4 3}</style>"
+)
 
 
 def first_svg(view: FirstView, label: str) -> str:
@@ -27,7 +31,7 @@ def first_svg(view: FirstView, label: str) -> str:
     seen = list(in_sight(view, view.root))
     used = {view.boxes[item].kind for item in seen} | {kind for item in seen for kind, _ in view.boxes[item].badges}
     drawn, end = legend(_MARGIN, 16, [(kind, word) for kind, word in KIND_WORDS.items() if kind in used])
-    parts = [drawn, *_draw(view, room, (_MARGIN, _LEGEND))]
+    parts = [_STYLE, drawn, *_draw(view, room, (_MARGIN, _LEGEND))]
     return picture(max(room.size[0] + 2 * _MARGIN, end), room.size[1] + _LEGEND + _MARGIN, parts, label=label)
 
 

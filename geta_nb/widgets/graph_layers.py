@@ -151,7 +151,8 @@ def find_trees(layers: Layers, carrying: Collection[str], names: Sequence[str] =
     ends = {i for i, node in enumerate(layers.nodes) if node.op in ("placeholder", "output")}
     values = [_value(node) for node in layers.nodes]
     folded = layers.members["QADG"]
-    quiet = quiet_nodes(folded, layers.edges["QADG"], {int(i) for i in carrying}, values) - ends
+    data = {i for i in ends if values[i] == "f"}  # an image is what flows through the network; whole numbers only say which, or where
+    quiet = quiet_nodes(folded, layers.edges["QADG"], data | {int(i) for i in carrying}, values) - ends
     quiet |= {i for i, vertex in enumerate(layers.serves) if i not in ends and (vertex in quiet or vertex < 0)}
     operators = [operator_words(node) for node in layers.nodes]
     trees = {}
@@ -159,7 +160,7 @@ def find_trees(layers: Layers, carrying: Collection[str], names: Sequence[str] =
         inside = layers.branch if layer == "branches" else [-1] * len(layers.nodes)
         module = [layers.module[layers.serves[i]] if inside[i] >= 0 else own for i, own in enumerate(layers.module)]
         members, edges = layers.members[layer], layers.edges[layer]
-        picture = Picture(layers.modules, layers.called, module, members, edges, operators, quiet, values, ends)
+        picture = Picture(layers.modules, layers.called, module, members, edges, operators, quiet, values)
         trees[layer] = find_structure(picture)
     return quiet, trees
 

@@ -72,7 +72,6 @@ class Picture:
         operators: a word for what each node does; equal words, equal operators.
         quiet: nodes that carry nothing.
         values: for each node what it gives: "b" truth values, "i" whole numbers, "f" other numbers, "" no tensor.
-        inputs: nodes that are inputs of the network.
     """
 
     paths: Sequence[str]
@@ -83,7 +82,6 @@ class Picture:
     operators: Sequence[str]
     quiet: Collection[int]
     values: Sequence[str]
-    inputs: Collection[int] = ()
 
 
 def quiet_nodes(nodes: Sequence[int], edges: Iterable[Pair], carrying: Collection[int], values: Sequence[str]) -> set[int]:
@@ -92,7 +90,7 @@ def quiet_nodes(nodes: Sequence[int], edges: Iterable[Pair], carrying: Collectio
     Args:
         nodes: in order of execution.
         edges: pairs of nodes.
-        carrying: nodes with a family, a parameter or a cost.
+        carrying: nodes with a family, a parameter or a cost, and inputs that are data.
         values: as in :class:`Picture`.
     """
     above: dict[int, list[int]] = defaultdict(list)
@@ -289,7 +287,7 @@ def _stack_label(blocks: Sequence[Item]) -> str:
 
 
 def _quiet_label(items: Sequence[Item], picture: Picture) -> str:
-    """Words for what leaves these steps: masks come from truth values, positions from whole numbers, the rest from inputs or constants."""
+    """Words for what leaves these steps: masks come from truth values, positions from whole numbers."""
     inside = {leaf for item in items for leaf in item.leaves()}
     above: dict[int, list[int]] = defaultdict(list)
     left: set[int] = set()
@@ -301,7 +299,6 @@ def _quiet_label(items: Sequence[Item], picture: Picture) -> str:
     kinds: dict[int, str] = {}  # of numbers that a node is made of, the most telling first
     for node in sorted(inside):
         own = {picture.values[node], *(kinds[a] for a in above[node] if a in kinds)}
-        own |= {"x" for a in above[node] if a in picture.inputs and picture.values[a] == "f"}
-        kinds[node] = next((kind for kind in "bxif" if kind in own), "")
-    words = {"b": "mask", "x": "input steps", "i": "positions", "f": "constants", "": "sizes"}
+        kinds[node] = next((kind for kind in "bif" if kind in own), "")
+    words = {"b": "mask", "i": "positions", "f": "constants", "": "sizes"}
     return ", ".join(sorted({words[kinds[node]] for node in left or inside}))

@@ -87,6 +87,21 @@ def test_a_quiet_step_in_one_block_does_not_tell_it_from_the_others() -> None:
     assert [len(item.items) for item in root.items if item.kind == STACK] == [3]
 
 
+def test_the_first_block_is_like_the_others_though_an_input_feeds_it() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    geta = gt.GETA(nn.TransformerEncoder(layer, 4).eval(), torch.zeros(1, 5, 16))
+    (stack,) = (box for box in first_tree(geta)[2].boxes() if box.kind == STACK)
+    assert [block.label for block in stack.items] == [f"layers.{i}" for i in range(4)]
+
+
+def test_blocks_of_other_widths_are_one_stack() -> None:
+    widths = [(8, 16), (16, 12), (12, 4)]
+    model = nn.Sequential(*[nn.Sequential(nn.Linear(i, o), nn.ReLU()) for i, o in widths], nn.Linear(4, 2))
+    view = first_view(gt.GETA(model, torch.randn(2, 8)))
+    (stack,) = stacks(view)
+    assert "4–16 wide" in view.boxes[stack].below
+
+
 def test_what_only_sizes_reach_is_quiet_and_what_data_reach_is_not() -> None:
     edges = [(0, 1), (1, 2), (2, 3), (1, 4), (4, 5), (5, 3), (3, 6)]
     assert quiet_nodes(range(7), edges, {1}, ["f", "f", "f", "f", "", "i", "f"]) == {0, 4, 5}
