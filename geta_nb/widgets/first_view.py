@@ -12,11 +12,11 @@ from typing import Any
 
 from geta_nb.display.qadg import Box, collapse, operator_kind
 from geta_nb.display.theme import BLUE, GREY
-from geta_nb.display.wording import bit_range, clean, plural, shape_text, shorten
+from geta_nb.display.wording import bit_range, clean, plural, shorten
 from geta_nb.geta import GETA
 from geta_nb.widgets.first_layout import shown_items
 from geta_nb.widgets.graph_data import first_tree
-from geta_nb.widgets.graph_layers import Layers, module_types, operator_words
+from geta_nb.widgets.graph_layers import Layers, module_types, node_shape, operator_words
 from geta_nb.widgets.structure import LEAF, MODULE, QUIET, ROOT, STACK, Item, Pair
 
 MOST = 20
@@ -54,7 +54,7 @@ def first_view(geta: GETA, most: int = MOST) -> FirstView:
     for item in _all(root):
         if item.kind == LEAF:
             vertex, box = of_vertex[item.at]
-            shape = shape_text(vertex.shape)
+            shape = node_shape(layers.nodes[item.at])
             below = (shorten(clean(item.label or vertex.name), 26), shape)
             boxes[item] = replace(
                 box, head=shorten(operator_words(layers.nodes[item.at]), 28), below=" · ".join(part for part in below if part)

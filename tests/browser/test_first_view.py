@@ -235,6 +235,19 @@ def test_a_family_inside_a_stack_marks_it(tab: Any, tmp_path: Path) -> None:
     assert "mlp" in tab.get_by_test_id("geta-explorer-details").inner_text()
 
 
+def test_a_family_inside_a_stack_is_protected_from_there(tab: Any, tmp_path: Path) -> None:
+    """The page here stands for one with a kernel: what it would ask Python is written down."""
+    opened(tab, tmp_path, page_data("llama"))
+    tab.evaluate(f"Object.assign({PAGE}.host, {{ live: true, send: (message) => (window.sent = message) }})")
+    tab.get_by_test_id("geta-explorer-search").fill("layers.8.mlp.up_proj")
+    tab.get_by_test_id("geta-explorer-search").press("Enter")
+    until(tab, f"{STACK}.peek === 8")
+    tab.get_by_test_id("geta-explorer-protect").click()
+    sent = tab.evaluate("window.sent")
+    assert (sent["kind"], sent["on"]) == ("protect", True)
+    assert page_data("llama")["graph"]["families"][sent["family"]]["name"].startswith("model.layers.8.mlp")
+
+
 def test_one_level_more_and_one_less_end_where_they_began(tab: Any, tmp_path: Path) -> None:
     opened(tab, tmp_path, page_data("unet"))
     before = tab.evaluate(IN_SIGHT)
