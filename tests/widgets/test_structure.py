@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from functools import cache
@@ -14,6 +15,7 @@ from torch import nn
 import geta_nb as gt
 from geta_nb.bench.first_view import NETS, AttentionUNet, analysed
 from geta_nb.widgets.exports import static_svg
+from geta_nb.widgets.first_dot import first_dot
 from geta_nb.widgets.first_layout import Room, lay_out
 from geta_nb.widgets.first_view import FirstView, first_view, in_sight
 from geta_nb.widgets.graph_data import first_tree, graph_data
@@ -213,6 +215,18 @@ def test_the_static_picture_shows_the_first_view_the_same_each_time(name: str) -
     view = first_view(net(name))
     for item in in_sight(view, view.root):
         assert view.boxes[item].head.split("…")[0] in words
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_graphviz_is_told_every_box_in_sight_and_only_edges_between_them(name: str) -> None:
+    view = first_view(net(name))
+    source = first_dot(view, lambda values: ", ".join(values), [])
+    told = re.findall(r"^(n\d+) \[", source, flags=re.M)
+    pairs = re.findall(r"^(n\d+) -> (n\d+)$", source, flags=re.M)
+    seen = list(in_sight(view, view.root))
+    assert len(told) == len(set(told)) == len(seen) and {end for pair in pairs for end in pair} == set(told)
+    assert source.count("subgraph") == len(view.opened) - 1
+    assert all(int(a[1:]) < int(b[1:]) or (b, a) not in pairs for a, b in pairs), "no edge leads back into the block that is shown"
 
 
 def test_with_room_for_all_everything_is_open() -> None:
