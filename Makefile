@@ -69,6 +69,10 @@ widgets:        ## rebuild the browser side of the widgets (needs node and npm; 
 bench-explorer: $(STAMP)  ## how fast the explorer opens, moves and unfolds, in an installed Chromium
 	$(BIN)/python -m geta_nb.bench.explorer_speed --output runs/bench_explorer
 
+.PHONY: first-view
+first-view: $(STAMP)  ## the explorer's first view of BERT, Llama and a UNet, as pictures for README and docs
+	$(BIN)/python -m geta_nb.bench.first_view --output docs/images
+
 app: $(STAMP)   ## the studio as a page of its own on loopback, with Voilà
 	JUPYTER_PATH=$(CURDIR)/widgets/app $(BIN)/python -m voila widgets/app/studio.ipynb --template=studio --Voila.ip=127.0.0.1
 

@@ -17,6 +17,7 @@ from geta_nb.graph.nodes import (
     operator_name,
     overload_name,
     owner_of,
+    running_paths,
     shape_of,
     sizes_elsewhere,
 )
@@ -69,6 +70,7 @@ __all__ = [
     "overload_name",
     "own_forwards",
     "owner_of",
+    "running_paths",
     "shape_of",
     "sizes_elsewhere",
     "sizes_of",

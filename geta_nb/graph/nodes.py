@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,6 +21,13 @@ def module_path(node: fx.Node) -> str:
     return ""
 
 
+def running_paths(node: fx.Node) -> list[str]:
+    """Return the dotted paths of all modules whose forward this node ran in, the outermost first."""
+    paths = [str(path) for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    return [_plain(path) for path in paths if path != _PRIVATE_SCOPE]
+
+
+@lru_cache(maxsize=4096)
 def _plain(path: str) -> str:
     """Return a path without the number of a call; torch writes ``layers.slice(1, None, None).0`` for ``layers.1`` met in ``layers[1:]``."""
     path = re.sub(r"@\d+", "", path)

@@ -20,13 +20,14 @@ import traitlets
 
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.display.markup import figure, fragment, note
-from geta_nb.display.qadg import qadg_svg, qadg_text
+from geta_nb.display.qadg import qadg_text
 from geta_nb.errors import BudgetError, ConfigError, GetaError
 from geta_nb.geta import GETA
 from geta_nb.widgets import exports
 from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
 from geta_nb.widgets.decisions import decisions_of
+from geta_nb.widgets.first_view import MOST
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
 from geta_nb.widgets.page_script import PageWidget
@@ -239,8 +240,13 @@ class Explorer(PageWidget):
 
     # -- static forms ---------------------------------------------------------------------------------------------------------------
 
-    def static_svg(self, *, max_boxes: int = exports.MAX_STATIC, dot: str | None = "dot") -> str:
-        """Return the folded graph as SVG: by Graphviz' ``dot`` where there is one, else (or with None) by our own drawing."""
+    def static_svg(self, *, max_boxes: int = MOST, dot: str | None = "dot") -> str:
+        """Return the first view as SVG: by Graphviz' ``dot`` where there is one, else (or with None) by our own drawing.
+
+        Args:
+            max_boxes: modules are opened while at most so many boxes are in sight; as many as there are vertices: all are open.
+            dot: the Graphviz program.
+        """
         return exports.static_svg(self.geta, max_boxes=max_boxes, dot=dot)
 
     def to_html(self, path: str | PathLike[str]) -> Path:
@@ -261,8 +267,8 @@ class Explorer(PageWidget):
         bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
         if bundle is None:
             bundle = {}
-        drawn = qadg_svg(self.geta.qadg, weight_bits=self.geta.bit_widths(), activation_bits=self.geta.activation_bit_widths())
-        picture = figure(drawn, "folded graph; W and A mark weight and input quantizers with their bits")
+        caption = "first view of the folded graph; W and A mark weight and input quantizers with their bits"
+        picture = figure(self.static_svg(dot=None), caption)
         static = fragment("Graph explorer", picture, note(_WITHOUT_KERNEL))
         return {**bundle, "text/plain": repr(self), "text/html": static}, metadata
 

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 from geta_nb._extra import load
 from geta_nb.display.layout import layered
 from geta_nb.display.markup import escape
-from geta_nb.display.qadg import Box, collapse, qadg_svg, qadg_text
+from geta_nb.display.qadg import Box, collapse, qadg_text
 from geta_nb.display.theme import HUE_OF_KIND
 from geta_nb.geta import GETA
+from geta_nb.widgets.first_dot import first_dot
+from geta_nb.widgets.first_picture import first_svg
+from geta_nb.widgets.first_view import MOST, first_view
 from geta_nb.widgets.run_checks import facade
 
 if TYPE_CHECKING:
@@ -70,19 +73,21 @@ def write_page(path: str | PathLike[str], title: str, data: Mapping[str, Any]) -
     return target
 
 
-def static_svg(geta: GETA, *, max_boxes: int = MAX_STATIC, dot: str | None = "dot") -> str:
-    """Return the folded graph as a picture: laid out by Graphviz where there is one, else by ourselves.
+def static_svg(geta: GETA, *, max_boxes: int = MOST, dot: str | None = "dot") -> str:
+    """Return the first view as a picture: laid out by Graphviz where there is one, else by ourselves.
 
     Args:
         geta: the network.
-        max_boxes: a network of more vertices is drawn by module.
+        max_boxes: modules are opened while no more boxes than these are in sight; with as many as there are vertices all are open.
         dot: the Graphviz program; None: our own drawing.
     """
+    view = first_view(geta, max_boxes)
     if dot is not None:
-        picture = _by_dot(to_graphviz_source(geta, max_boxes=max_boxes), dot)
+        head = [f"{kind} [{_attributes(values)}]\n" for kind, values in _LOOKS]
+        picture = _by_dot(first_dot(view, _attributes, head), dot)
         if picture is not None:
             return picture
-    return qadg_svg(geta.qadg, max_boxes=max_boxes, weight_bits=geta.bit_widths(), activation_bits=geta.activation_bit_widths())
+    return first_svg(view, qadg_text(geta.qadg))
 
 
 def _by_dot(source: str, dot: str) -> str | None:
@@ -106,11 +111,12 @@ _NODE = {
     "penwidth": "1.2",
 }  # fmt: skip
 _EDGE = {"color": "#7a7f87", "arrowsize": "0.6"}
+_LOOKS = (("graph", _GRAPH), ("node", _NODE), ("edge", _EDGE))
 
 
 def to_graphviz_source(geta: GETA, *, max_boxes: int = MAX_STATIC) -> str:
     """Return the folded graph in the DOT language."""
-    head = [f"{kind} [{_attributes(values)}]\n" for kind, values in (("graph", _GRAPH), ("node", _NODE), ("edge", _EDGE))]
+    head = [f"{kind} [{_attributes(values)}]\n" for kind, values in _LOOKS]
     return "".join(["digraph {\n", *head, *_statements(geta, max_boxes), "}\n"])
 
 

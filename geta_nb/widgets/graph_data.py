@@ -21,7 +21,8 @@ from geta_nb.geta import GETA
 from geta_nb.groups import Labels, masking
 from geta_nb.quantizers import parameter_tensors, tensors_of_groups
 from geta_nb.widgets.budget_code import budget_code
-from geta_nb.widgets.graph_layers import LAYERS, Layers, find_layers, module_types, node_shape, operator_words
+from geta_nb.widgets.graph_layers import LAYERS, Layers, find_layers, find_trees, module_types, node_shape, operator_words
+from geta_nb.widgets.structure import Item, groups_of
 
 FORMAT = 1
 
@@ -44,9 +45,10 @@ def graph_data(geta: GETA) -> dict[str, Any]:
     """Return the graph of a network with all that is known of each vertex.
 
     Keys: ``title``; ``texts`` (every operator and shape once); ``nodes`` (columns ``name``, ``op``, ``shape``, ``module``, ``branch``,
-    ``vertex``: the QADG vertex a node is or serves); ``modules`` (columns ``path``, ``type``); ``branches``; ``layers``
-    (members and flat pairs of edges of each picture); ``vertices`` (facts by node); ``tensors``; ``families``; ``reasons``; ``quantizers``;
-    ``kinds`` and ``kindOfText`` (hue of each kind of operator, and of each text that names one).
+    ``vertex``: the QADG vertex a node is or serves, ``quiet``: carries nothing); ``modules`` (columns ``path``, ``type``, ``called``: runs
+    as a module); ``branches``; ``layers`` (members, flat pairs of edges and groups of each picture: stacks of equal blocks, plain steps);
+    ``vertices`` (facts by node); ``tensors``; ``families``; ``reasons``; ``quantizers``; ``kinds`` and ``kindOfText`` (hue of each kind of
+    operator, and of each text that names one).
     """
     layers = find_layers(geta.qadg)
     intern = _Interned()
@@ -59,20 +61,37 @@ def graph_data(geta: GETA) -> dict[str, Any]:
         "branch": layers.branch,
         "vertex": layers.serves,
     }
+    facts = _facts(geta, layers)
+    quiet, trees = find_trees(layers, facts["vertices"])
+    columns["quiet"] = [int(i in quiet) for i in range(len(layers.nodes))]
     return {
         "format": FORMAT,
         "title": clean(type(geta.model).__name__),
         "nodes": columns,
-        "modules": {"path": [clean(path) for path in layers.modules], "type": module_types(geta.model, layers.modules)},
+        "modules": {
+            "path": [clean(path) for path in layers.modules], "type": module_types(geta.model, layers.modules),
+            "called": [int(called) for called in layers.called],
+        },
         "branches": [[clean(b.name), b.kind, clean(geta.qadg.layers.get(b.exit, ""))] for b in geta.qadg.branches],
         "layers": {
-            layer: {"nodes": layers.members[layer], "edges": [end for pair in layers.edges[layer] for end in pair]} for layer in LAYERS
+            layer: {
+                "nodes": layers.members[layer], "edges": [end for pair in layers.edges[layer] for end in pair],
+                "groups": groups_of(trees[layer]),
+            }
+            for layer in LAYERS
         },
-        **_facts(geta, layers),
+        **facts,
         "texts": intern.texts,
         "kinds": {_hue(kind): words for kind, words in KIND_WORDS.items()},
         "kindOfText": [_hue(operator_kind(text)) for text in intern.texts],
     }
+
+
+def first_tree(geta: GETA) -> tuple[Layers, dict[str, Any], Item]:
+    """Return the pictures, ``vertices`` and ``tensors`` as in :func:`graph_data`, and the tree of the folded graph."""
+    layers = find_layers(geta.qadg)
+    facts = _facts(geta, layers)
+    return layers, facts, find_trees(layers, facts["vertices"], ("QADG",))[1]["QADG"]
 
 
 def _hue(kind: str) -> int:

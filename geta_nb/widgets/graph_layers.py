@@ -5,16 +5,18 @@ In: a QADG. Out: nodes in order of execution, the modules and branches that hold
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
 from geta_nb.display.wording import clean, plain_operator, shape_text
-from geta_nb.graph import module_path, operator_name, shape_of
+from geta_nb.graph import module_path, operator_name, running_paths, shape_of
 from geta_nb.qadg import QADG
+from geta_nb.widgets.structure import Item, Picture, find_structure, quiet_nodes
 
 Pair = tuple[int, int]
 LAYERS = ("raw", "branches", "QADG")
@@ -28,6 +30,7 @@ class Layers:
         nodes: every node of the trace, in order of execution; a parameter stands where it is read first. Positions are what follows
             speaks of.
         modules: dotted path of every module that holds a node; the root, ``""``, is the first.
+        called: for each of ``modules`` whether it runs as a module; a list of modules does not.
         module: position in ``modules`` of each node.
         branch: position of each node's branch, -1 for none. Its entry, where a parameter, and its numbers belong to it.
         serves: for each node the position of the QADG vertex that it is, or is part of; -1 for none.
@@ -37,6 +40,7 @@ class Layers:
 
     nodes: list[fx.Node]
     modules: list[str] = field(default_factory=list)
+    called: list[bool] = field(default_factory=list)
     module: list[int] = field(default_factory=list)
     branch: list[int] = field(default_factory=list)
     serves: list[int] = field(default_factory=list)
@@ -87,6 +91,9 @@ def _place(layers: Layers) -> None:
             position.setdefault(above, len(position))
         layers.module.append(position[path])
     layers.modules = list(position)
+    running = {path for node in layers.nodes for path in running_paths(node)}
+    owners = {owner_path(node) for node in layers.nodes}
+    layers.called = [path == "" or path in running or path in owners for path in layers.modules]
 
 
 def _branches(qadg: QADG, nodes: list[fx.Node], index: dict[str, int]) -> list[int]:
@@ -131,6 +138,40 @@ def _looking_through(nodes: list[fx.Node], index: dict[str, int], shown: set[int
         is_size = shape_of(node) is None and not isinstance(node.meta.get("val"), (list, tuple))
         origins.append((i,) if i in shown else () if is_size else tuple(sources))
     return list(edges)
+
+
+def find_trees(layers: Layers, carrying: Collection[str], names: Sequence[str] = LAYERS) -> tuple[set[int], dict[str, Item]]:
+    """Return the quiet nodes and the tree of each picture, by the names in :data:`LAYERS`.
+
+    Args:
+        layers: the three pictures.
+        carrying: positions, as text, of vertices with a family, a parameter, a quantizer or a cost.
+        names: of the pictures wanted.
+    """
+    ends = {i for i, node in enumerate(layers.nodes) if node.op in ("placeholder", "output")}
+    values = [_value(node) for node in layers.nodes]
+    folded = layers.members["QADG"]
+    data = {i for i in ends if values[i] == "f"}  # an image is what flows through the network; whole numbers only say which, or where
+    quiet = quiet_nodes(folded, layers.edges["QADG"], data | {int(i) for i in carrying}, values) - ends
+    quiet |= {i for i, vertex in enumerate(layers.serves) if i not in ends and (vertex in quiet or vertex < 0)}
+    operators = [operator_words(node) for node in layers.nodes]
+    trees = {}
+    for layer in names:
+        inside = layers.branch if layer == "branches" else [-1] * len(layers.nodes)
+        module = [layers.module[layers.serves[i]] if inside[i] >= 0 else own for i, own in enumerate(layers.module)]
+        members, edges = layers.members[layer], layers.edges[layer]
+        picture = Picture(layers.modules, layers.called, module, members, edges, operators, quiet, values)
+        trees[layer] = find_structure(picture)
+    return quiet, trees
+
+
+def _value(node: fx.Node) -> str:
+    """What a node gives: "b" truth values, "i" whole numbers, "f" other numbers, "" no tensor."""
+    value = node.meta.get("val")
+    first = next((one for one in value if isinstance(one, torch.Tensor)), None) if isinstance(value, (list, tuple)) else value
+    if not isinstance(first, torch.Tensor):
+        return ""
+    return "b" if first.dtype == torch.bool else "f" if first.is_floating_point() or first.is_complex() else "i"
 
 
 def node_shape(node: fx.Node) -> str:

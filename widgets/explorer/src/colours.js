@@ -40,7 +40,7 @@ export class Scheme {
     return this.memo.get(node);
   }
 
-  /** Colours of all leaves of a box, the commonest first: [colour, share]. */
+  /** Colours of all leaves of a box: what multiplies first, then the commonest, what is nothing special last: [colour, share]. */
   mixture(leaves) {
     const counts = new Map();
     let total = 0;
@@ -49,7 +49,8 @@ export class Scheme {
       counts.set(colour, (counts.get(colour) ?? 0) + 1);
       total += 1;
     }
-    return [...counts].map(([colour, many]) => [colour, many / total]).sort((a, b) => b[1] - a[1]);
+    const rank = (colour) => (colour === this.hues[GREY] ? 1 : this.name === "operator" && colour === this.hues[BLUE] ? -1 : 0);
+    return [...counts].map(([colour, many]) => [colour, many / total]).sort((a, b) => rank(a[0]) - rank(b[0]) || b[1] - a[1]);
   }
 }
 

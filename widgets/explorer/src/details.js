@@ -3,6 +3,7 @@ import { amount, percent, round } from "./colours.js";
 import { leavesOf } from "./graph.js";
 import { make, swatch } from "./dom.js";
 import { bringIntoSight } from "./insight.js";
+import { groupRows, blockList } from "./group_details.js";
 
 export class Details {
   /** @param host sends requests to Python; @param actions {selectFamily(index), clear()} */
@@ -83,11 +84,12 @@ export class Details {
     const costs = [...vertices].map((vertex) => graph.data.vertices[vertex]?.k).filter(Boolean);
     const sum = (i) => costs.reduce((total, row) => total + row[i], 0);
     const rows = [["module", box.path || "(root)"], ["class", box.type === "branch" ? `${box.branch} branch` : box.type || "–"], ["nodes", amount(leaves.length)]];
+    if (box.group) rows.splice(0, 3, ...groupRows(box, graph, this.state));
     if (costs.length) rows.push(["MACs", amount(sum(0))], ["share of BOPs", percent(sum(1) / (this._allBops() || 1))], ["parameters", amount(sum(3))]);
     const families = [...new Set(leaves.flatMap(({ id }) => graph.facts(id).p ?? []))];
     const chips = families.slice(0, 24).map((family) => this._chip(family));
     const list = families.length ? [make("h4", { text: `Families made here (${families.length})` }), make("div", { class: "gx-chips" }, ...chips)] : [];
-    return [make("h3", { text: box.label }), table(rows), ...list];
+    return [make("h3", { text: box.label }), table(rows), ...blockList(box, this.actions), ...list];
   }
 
   _allBops() {

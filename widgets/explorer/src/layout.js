@@ -1,7 +1,10 @@
 // Places of all open boxes, bottom-up; boxes of one structure and size share one layout. In: a tree of boxes. Out: sizes and routes.
 import { cheapPlaces } from "./cheap.js";
 import { dagrePlaces } from "./dagre.js";
-import { wrapColumns } from "./wrap.js";
+import { portsOf } from "./ports.js";
+import { peekPlaces, shownOf } from "./stacks.js";
+import { uPlaces } from "./ushape.js";
+import { fromCorner, wrapColumns } from "./wrap.js";
 
 export const HEADER = 26;
 export const PAD = 12;
@@ -24,21 +27,41 @@ export class LayoutEngine {
 
   _visit(item) {
     if (item.leaf || !item.open) {
-      item.width ??= Math.ceil(this.measure(item) / 4) * 4;
+      item.width ??= this._width(item);
       item.w = item.width;
       item.h = LEAF_HEIGHT;
       item.layout = null;
       return this._id(`${item.w}`);
     }
-    const inner = item.children.map((child) => this._visit(child)).join(",");
-    item.shape ??= this._id(JSON.stringify([item.edges.map(([a, b]) => [a, b]), item.ins, item.outs, !item.parent]));
-    const wide = Math.ceil(this.headWidth?.(item) ?? 0);
+    const inner = shownOf(item).map((child) => this._visit(child)).join(",");
+    const wide = this._headWidth(item);
+    if (item.stack && item.peek >= 0) {
+      item.layout = peekPlaces(item, wide, HEADER, PAD);
+      Object.assign(item, { w: item.layout.w, h: item.layout.h });
+      return this._id(`peek:${item.ins.length > 0}:${item.outs.length > 0}:${wide}:${inner}`);
+    }
+    item.ports ??= portsOf(item);
+    item.shape ??= this._id(JSON.stringify([item.ports.edges.map(([a, b]) => [a, b]), item.ports.ins, item.outs, !item.parent]));
     const id = this._id(`${item.shape}:${wide}:${inner}`);
     if (!this.layouts.has(id)) this.layouts.set(id, place(item, wide));
     item.layout = this.layouts.get(id);
     item.w = item.layout.w;
     item.h = item.layout.h;
     return id;
+  }
+
+  /** Equal parts of equal blocks are as wide as the widest, so that they share a layout. */
+  _width(item) {
+    if (!item.twins) return Math.ceil(this.measure(item) / 4) * 4;
+    item.twins.width ??= Math.ceil(Math.max(...item.twins.items.map((twin) => this.measure(twin))) / 4) * 4;
+    return item.twins.width;
+  }
+
+  _headWidth(item) {
+    if (!this.headWidth) return 0;
+    if (!item.twins) return Math.ceil(this.headWidth(item));
+    item.twins.head ??= Math.ceil(Math.max(...item.twins.items.map((twin) => this.headWidth(twin))));
+    return item.twins.head;
   }
 
   _id(text) {
@@ -49,9 +72,11 @@ export class LayoutEngine {
 
 function place(box, headWidth) {
   const sizes = box.children.map(({ w, h, layout }) => ({ w, h, inX: layout?.ports.in?.[0] ?? w / 2, outX: layout?.ports.out?.[0] ?? w / 2 }));
-  const ports = box.parent ? { ins: box.ins, outs: box.outs } : { ins: [], outs: [] };
+  const ports = box.parent ? { ins: box.ports.ins, outs: box.outs } : { ins: [], outs: [] };
   const many = box.children.length > MANY;
-  const found = wrapColumns(many ? cheapPlaces(sizes, box.edges, ports) : dagrePlaces(sizes, box.edges, ports));
+  const { edges } = box.ports;
+  const u = many ? null : uPlaces(sizes, edges, ports);
+  const found = u ? fromCorner(u) : wrapColumns(many ? cheapPlaces(sizes, edges, ports) : dagrePlaces(sizes, edges, ports));
   const top = box.parent ? HEADER : PAD;
   const w = Math.max(found.w + 2 * PAD, headWidth);
   const dx = (w - found.w) / 2;

@@ -39,6 +39,7 @@ export class Minimap {
 
   _boxes(g, box, ox, oy, painter, theme) {
     box.layout.places.forEach(([px, py], i) => {
+      if ((box.layout.only ?? i) !== i) return; // a stack shows one of its blocks
       const child = box.children[i];
       const [x, y] = [ox + px, oy + py];
       if (child.leaf || !child.open || child.w * this.scale < 3) {

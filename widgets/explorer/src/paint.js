@@ -1,6 +1,8 @@
 // Draws the open part of a picture on a canvas. What is out of sight is skipped; what is too small to read is drawn without text.
 import { HEADER } from "./layout.js";
 import { leavesOf } from "./graph.js";
+import { drawPill, drawSheets, drawTags, pillWidth } from "./marks.js";
+import { groupWords } from "./stacks.js";
 
 export const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", "Liberation Sans", sans-serif';
 const [HEAD, SMALL] = [`600 12px ${FONT}`, `10.5px ${FONT}`];
@@ -44,6 +46,7 @@ export class Painter {
   }
 
   lines(item) {
+    if (item.group) return [item.stack ? `${item.label}  × ${item.children.length}` : item.label, groupWords(item, this.graph, this.state)];
     if (!item.leaf) return [item.label, item.type && item.type !== "branch" ? `${item.type} · ${item.leaves}` : `${item.leaves} nodes`];
     const { graph } = this;
     const shape = graph.shape(item.id).replaceAll(" × ", "×");
@@ -60,6 +63,7 @@ export class Painter {
   }
 
   headWidth(box) {
+    if (box.group) return this.textWidth(box.label, HEAD) + this.textWidth(this.fit(groupWords(box, this.graph, this.state), LONGEST, SMALL), SMALL) + (box.stack ? pillWidth(this, box) : 0) + 64;
     const type = box.type && box.type !== "branch" ? this.textWidth(this.fit(box.type, LONGEST, SMALL), SMALL) : 0;
     return box.parent ? this.textWidth(this.fit(box.label, LONGEST, HEAD), HEAD) + type + 48 : 0;
   }
@@ -102,6 +106,7 @@ export class Painter {
       if (child.leaf || !child.open) this._closed(child, left, top);
       else this._open(child, left, top);
     }
+    if (this.readable && box.ports?.tags.length && layout.only === undefined) drawTags(this, box, ox, oy);
   }
 
   _edges(layout, ox, oy) {
@@ -120,12 +125,10 @@ export class Painter {
     if (!this.readable) return;
     g.fillStyle = theme.edge;
     g.beginPath();
-    for (const { points, up, to, box } of layout.routes) {
+    for (const { points, up, to, box, head } of layout.routes) {
       const [x, y] = points[points.length - 1];
       if (to < 0 || up || box[3] + oy < sight.top || y + oy > sight.bottom + 10) continue;
-      g.moveTo(x + ox, y + oy);
-      g.lineTo(x + ox - 3.5, y + oy - 6);
-      g.lineTo(x + ox + 3.5, y + oy - 6);
+      arrow(g, x + ox, y + oy, head);
     }
     g.fill();
   }
@@ -142,13 +145,15 @@ export class Painter {
       g.font = HEAD;
       const label = this.fit(box.label, box.w - 36, HEAD);
       g.fillText(label, left + 24, top + 18);
-      const rest = box.w - 44 - this.textWidth(label, HEAD);
-      if (box.type && box.type !== "branch" && rest > 30) {
+      const words = box.group ? groupWords(box, this.graph, this.state) : box.type;
+      const rest = box.w - 44 - this.textWidth(label, HEAD) - (box.stack ? drawPill(this, box, left, top) : 0);
+      if (words && words !== "branch" && rest > 30) {
         g.fillStyle = theme.dim;
         g.font = SMALL;
-        g.fillText(this.fit(box.type, rest, SMALL), left + 32 + this.textWidth(label, HEAD), top + 18);
+        g.fillText(this.fit(words, rest, SMALL), left + 32 + this.textWidth(label, HEAD), top + 18);
       }
     }
+    if (box.layout.sheets) drawSheets(this, box, left, top);
     this._inside(box, left, top);
     if (this.readable) {
       g.fillStyle = theme.edge;
@@ -182,21 +187,23 @@ export class Painter {
       g.globalAlpha = 1;
       return;
     }
-    if (!item.leaf && this.readable) {
-      g.beginPath();
-      g.roundRect(x + 3, y + 3, w, h, 5);
-      g.fillStyle = theme.bg;
-      g.fill();
-      g.lineWidth = this.thin;
-      g.strokeStyle = theme.line;
-      g.stroke();
+    if (!item.leaf && this.readable && !item.quiet) {
+      for (const out of item.stack ? [7, 3.5] : [3]) {
+        g.beginPath();
+        g.roundRect(x + out, y + out, w, h, 5);
+        g.fillStyle = theme.bg;
+        g.fill();
+        g.lineWidth = this.thin;
+        g.strokeStyle = theme.line;
+        g.stroke();
+      }
     }
     g.beginPath();
     if (this.readable) g.roundRect(x, y, w, h, 5);
     else g.rect(x, y, w, h);
     g.fillStyle = theme.box;
     g.fill();
-    g.globalAlpha = faded ? 0.06 : this.readable ? theme.tint : 0.75;
+    g.globalAlpha = faded ? 0.06 : this.readable ? (item.quiet ? 0 : theme.tint) : 0.75;
     g.fillStyle = mixture[0][0];
     g.fill();
     g.globalAlpha = faded ? 0.3 : 1;
@@ -209,7 +216,9 @@ export class Painter {
       g.roundRect(x, y, w, h, 5);
       g.lineWidth = (strong || found || marked ? (item === this.selected ? 3 : 2) : 1) * this.thin;
       g.strokeStyle = found ? theme.found : strong || marked ? theme.accent : theme.line;
+      if (item.quiet) g.setLineDash([4, 3]);
       g.stroke();
+      if (item.quiet) g.setLineDash([]);
     }
     if (this.readable) this._words(item, x, y, faded);
   }
@@ -234,7 +243,7 @@ export class Painter {
     const left = x + 13;
     g.globalAlpha = faded ? 0.45 : 1;
     g.font = HEAD;
-    g.fillStyle = theme.fg;
+    g.fillStyle = item.quiet ? theme.dim : theme.fg;
     const room = item.w - 22 - (item.leaf ? badges.length * SLOT : 18);
     g.fillText(this.fit(head, room, HEAD), left, y + 16);
     g.font = SMALL;
@@ -286,7 +295,8 @@ export class Painter {
 export function hit(root, px, py) {
   let [box, ox, oy] = [root, 0, 0];
   for (;;) {
-    const at = box.layout.places.findIndex(([x, y], i) => px >= ox + x && py >= oy + y && px <= ox + x + box.children[i].w && py <= oy + y + box.children[i].h);
+    const { only } = box.layout;
+    const at = box.layout.places.findIndex(([x, y], i) => (only ?? i) === i && px >= ox + x && py >= oy + y && px <= ox + x + box.children[i].w && py <= oy + y + box.children[i].h);
     if (at < 0) return { item: box === root ? null : box, header: box !== root && py <= oy + HEADER };
     const [x, y] = box.layout.places[at];
     const child = box.children[at];
@@ -324,6 +334,14 @@ function trace(g, { points, bent, up }, ox, oy, curved) {
     } else if (square) g.lineTo(x, y);
     else g.bezierCurveTo(x0, (y0 + y) / 2, x, (y0 + y) / 2, x, y);
   }
+}
+
+/** The head of an arrow that comes from above, or in a U from below or from the left. */
+function arrow(g, x, y, head) {
+  const [dx, dy] = head === "right" ? [-6, 0] : head === "up" ? [0, 6] : [0, -6];
+  g.moveTo(x, y);
+  g.lineTo(x + dx - (dy ? 3.5 : 0), y + dy - (dx ? 3.5 : 0));
+  g.lineTo(x + dx + (dy ? 3.5 : 0), y + dy + (dx ? 3.5 : 0));
 }
 
 function chevron(g, x, y, open) {

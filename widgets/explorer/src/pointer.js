@@ -1,4 +1,6 @@
 // Mouse, touch, wheel and keys on the canvas.
+import { onPill } from "./marks.js";
+import { groupWords } from "./stacks.js";
 
 const STILL = 4; // pixels a click may move
 
@@ -64,7 +66,8 @@ export class Pointer {
     this.view.canvas.classList.remove("gx-drag");
     if (!press || press.moved) return;
     const found = this.view.hitAt(...press.start);
-    if (found.item && this._onArrow(found, press.start)) this.view.toggle(found.item);
+    if (found.item && this._onPill(found, press.start)) this.view.spread(found.item);
+    else if (found.item && this._onArrow(found, press.start)) this.view.toggle(found.item);
     else this.view.select(found.item && (found.header || found.item.leaf) ? found.item : null);
   }
 
@@ -74,6 +77,14 @@ export class Pointer {
     const [x] = this.view.place(item);
     const inside = this.view.camera.x + px / this.view.camera.scale - x;
     return item.open ? inside < 24 : inside > item.w - 24;
+  }
+
+  /** Whether a click is on the pill of an open stack. */
+  _onPill({ item, header }, [px, py]) {
+    const { camera, painter } = this.view;
+    if (!item.stack || !item.open || !header || camera.scale < 0.42) return false;
+    const [x, y] = this.view.place(item);
+    return onPill(painter, item, camera.x + px / camera.scale - x, camera.y + py / camera.scale - y);
   }
 
   _double(event) {
@@ -125,7 +136,7 @@ export class Pointer {
     if (item !== this.tipped) {
       const lines = item.leaf
         ? [graph.operator(item.id), graph.name(item.id), graph.modulePath(item.id), graph.shape(item.id), scheme.word(item.id)]
-        : [item.label, item.path, item.type, `${item.leaves} nodes`];
+        : item.group ? [item.label, item.path, groupWords(item, graph, this.view.state)] : [item.label, item.path, item.type, `${item.leaves} nodes`];
       const cut = (text) => (text.length > 240 ? `${text.slice(0, 120)}…${text.slice(-100)}` : text);
       tip.replaceChildren(...[...new Set(lines)].filter(Boolean).map((text, i) => Object.assign(document.createElement(i ? "span" : "b"), { textContent: cut(text) })));
     }

@@ -1,5 +1,6 @@
 // The same vertices as a tree for the keyboard, screen readers and scripts: it opens and closes with the picture.
 import { make } from "./dom.js";
+import { groupWords } from "./stacks.js";
 
 export class Outline {
   /** @param actions {select(item), toggle(item)} */
@@ -12,8 +13,9 @@ export class Outline {
     this.list.addEventListener("focusin", (event) => this._focus(this._item(event.target)));
   }
 
-  show(root, graph) {
+  show(root, graph, state) {
     this.root = root;
+    this.state = state;
     this.graph = graph;
     this.items = new Map();
     this.list.replaceChildren(...this._children(root, 1));
@@ -52,7 +54,7 @@ export class Outline {
 
   _make(item, level, position, count) {
     const { graph } = this;
-    const detail = item.leaf ? item.local || graph.name(item.id) : item.type === "branch" ? item.path : item.type;
+    const detail = item.leaf ? item.local || graph.name(item.id) : item.group ? `${item.stack ? `× ${item.children.length} · ` : ""}${groupWords(item, graph, this.state)}` : item.type === "branch" ? item.path : item.type;
     const row = make("span", { class: "gx-row" }, make("span", { class: "gx-twist", "aria-hidden": "true" }), make("b", { text: item.label }), make("span", { class: "gx-dim", text: ` ${detail}` }));
     const element = make("li", {
       role: "treeitem", tabindex: "-1", "aria-level": level, "aria-posinset": position + 1, "aria-setsize": count, "aria-selected": "false",

@@ -10,8 +10,9 @@ import { Painter, hit } from "./paint.js";
 import { Toolbar } from "./toolbar.js";
 import { Outline } from "./tree.js";
 import { Pointer } from "./pointer.js";
+import { turnTo } from "./stacks.js";
 
-const STARTS = [60, 40, 24]; // boxes in sight at the start
+const STARTS = [60, 40, 28, 20, 16, 13, 10]; // boxes in sight at the start
 const LEGIBLE = 0.62; // scale from which most people read the names
 const [SMALLEST, LARGEST] = [0.02, 4];
 
@@ -34,7 +35,7 @@ export class Explorer {
     this._watch();
     this._draw();
     this._later(() => {
-      this.outline.show(this.root, this.graph);
+      this.outline.show(this.root, this.graph, this.state);
       this.ready = performance.now();
     });
   }
@@ -47,7 +48,9 @@ export class Explorer {
       fit: () => this.fit(true), zoom: (factor) => this.zoom(factor), deeper: (step) => this.deeper(step),
       outline: () => this.drawer.toggle(), selectFamily: (family) => this.selectFamily(family),
     });
-    this.details = new Details(this.host, { selectFamily: (family) => this.selectFamily(family) });
+    this.details = new Details(this.host, {
+      selectFamily: (family) => this.selectFamily(family), show: (item) => this.select(item, { reveal: true }), spread: (stack) => this.spread(stack),
+    });
     this.canvas = make("canvas", { class: "gx-canvas", tabindex: "0", role: "img", "aria-label": "graph; the tree beside it has the same vertices", "data-testid": "geta-explorer-canvas" });
     this.painter = new Painter(this.canvas.getContext("2d", { alpha: false }));
     this.minimap = new Minimap((x, y) => this.centre(x, y));
@@ -100,12 +103,13 @@ export class Explorer {
   setLayer(layer) {
     this.layer = layer;
     const before = this.picture && new Map(this.picture.boxes.map((box) => [box.path, box.open]));
+    const peeks = new Map(this.picture?.boxes.filter(({ stack }) => stack).map(({ path, peek }) => [path, peek]));
     this.picture = this.graph.picture(layer);
     this.root = this.picture.root;
     this.engine = new LayoutEngine((item) => this.painter.measure(item));
     this.engine.headWidth = (box) => this.painter.headWidth(box);
     Object.assign(this.painter, { graph: this.graph, state: this.state, layer });
-    for (const box of this.picture.boxes) box.open = false;
+    for (const box of this.picture.boxes) Object.assign(box, { open: false, peek: box.stack ? (peeks.get(box.path) ?? 0) : -1 });
     if (before) {
       this.root.open = true;
       for (const box of this.picture.boxes) box.open ||= !box.branch && before.get(box.path) === true;
@@ -119,17 +123,24 @@ export class Explorer {
     this.fit();
     this._details();
     if (this.term) this.search(this.term);
-    if (before) this._later(() => (this.outline.show(this.root, this.graph), this.outline.select(this.selected)));
+    if (before) this._later(() => (this.outline.show(this.root, this.graph, this.state), this.outline.select(this.selected)));
   }
 
-  /** Open as much as fits, and less where it would be too wide to read. */
+  /** Open as much as can be read at once; where nothing can, as little as can be read across. */
   _open() {
-    for (const limit of STARTS) {
+    const start = (limit) => {
       for (const box of this.picture.boxes) box.open = false;
       openToFit(this.root, limit);
       this.engine.run(this.root);
-      if (this.width / (this.root.w + 24) >= LEGIBLE) return;
+      return [this.width / (this.root.w + 24), this.height / (this.root.h + 24)];
+    };
+    const tried = [];
+    for (const limit of STARTS) {
+      const [across, down] = start(limit);
+      if (Math.min(across, down) >= 1.05 * LEGIBLE) return; // a legend may still take some of the height
+      tried.push([limit, across]);
     }
+    start((tried.findLast(([, across]) => across >= LEGIBLE) ?? tried.at(-1))[0]);
   }
 
   setScheme(name) {
@@ -215,6 +226,7 @@ export class Explorer {
 
   toggle(box, open = !box.open) {
     if (box.leaf || box === this.root || box.open === open) return;
+    if (turnTo(box)) this.engine.run(this.root);
     const [x, y] = this.place(box);
     const corner = [(x - this.camera.x) * this.camera.scale, (y - this.camera.y) * this.camera.scale];
     box.open = open;
@@ -225,12 +237,22 @@ export class Explorer {
     this._changed();
   }
 
+  /** A stack shows all its blocks, or one of them. */
+  spread(stack, all = stack.peek >= 0) {
+    stack.peek = all ? -1 : Math.max(0, stack.children.findIndex((child) => child === this.selected || ancestors(this.selected ?? child).includes(child)));
+    if (stack.open) this.engine.run(this.root);
+    else this.toggle(stack, true);
+    this.moved = true;
+    this._changed();
+    this._details();
+  }
+
   deeper(step) {
     const deepest = Math.max(0, ...this.picture.boxes.filter((box) => box.open && box.parent && seen(box)).map((box) => box.depth));
     for (const box of this.picture.boxes) {
       if (!box.parent) continue;
       if (step > 0 && box.depth <= deepest + 1) box.open = true;
-      if (step < 0 && box.depth >= deepest) box.open = false;
+      if (step < 0 && box.depth >= deepest) Object.assign(box, { open: false, peek: box.stack ? Math.max(box.peek, 0) : -1 });
     }
     this.engine.run(this.root);
     this.fit();
@@ -246,7 +268,7 @@ export class Explorer {
   /** Open all that hides an item. */
   reveal(item) {
     const closed = ancestors(item).filter((box) => !box.open);
-    if (!closed.length) return;
+    if (!turnTo(item) && !closed.length) return;
     for (const box of closed) box.open = true;
     this.engine.run(this.root);
     this._changed();

@@ -1,12 +1,12 @@
 // A tall picture is cut between ranks and set in columns, as a page of print is; edges across a cut run through the gutter.
 
-const [ASPECT, TOO_TALL, GUTTER, LANE, LANES, NEAR] = [1.35, 520, 28, 5, 6, 40];
+const [ASPECT, TOO_TALL, LONE, GUTTER, LANE, LANES, NEAR] = [1.35, 760, 0.45, 28, 5, 6, 40];
 
-export function wrapColumns(found) {
-  const { places, routes, sizes, left = 0, top = 0 } = found;
-  if (!places.length) return { ...found, w: found.w, h: found.h };
+/** The same, with its upper left corner at 0, 0. */
+export function fromCorner(found) {
+  const { places, routes, left = 0, top = 0 } = found;
   const moveAll = ([x, y]) => [x - left, y - top];
-  const flat = {
+  return {
     w: found.w,
     h: found.h,
     places: places.map(moveAll),
@@ -14,8 +14,15 @@ export function wrapColumns(found) {
     inPort: found.inPort && moveAll(found.inPort),
     outPort: found.outPort && moveAll(found.outPort),
   };
+}
+
+export function wrapColumns(found) {
+  const { places, sizes } = found;
+  if (!places.length) return { ...found, w: found.w, h: found.h };
+  const flat = fromCorner(found);
   const columns = Math.round(Math.sqrt((ASPECT * flat.h) / Math.max(flat.w + GUTTER, 1)));
-  if (flat.h < TOO_TALL || columns < 2) return flat;
+  const tallest = sizes.reduce((most, { h }) => Math.max(most, h), 0);
+  if (flat.h < TOO_TALL || columns < 2 || tallest > LONE * flat.h) return flat; // what one box makes tall gains nothing
   const cuts = chooseCuts(flat, sizes, columns);
   return cuts.length ? setColumns(flat, sizes, cuts) : flat;
 }
