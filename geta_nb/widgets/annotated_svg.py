@@ -153,7 +153,8 @@ def _draw(box: Box, side: Side, painted: Painted | None, x: float, y: float) -> 
     right = left + w - 5
     for kind, words in reversed(box.badges):
         room = text_width(words, small=True) + 8
-        parts += [rect(right - room, top + 4, room, 13, kind=kind, radius=6), text(right - room + 4, top + 13.5, words, kind="gv-on gv-small")]
+        parts.append(rect(right - room, top + 4, room, 13, kind=kind, radius=6))
+        parts.append(text(right - room + 4, top + 13.5, words, kind="gv-on gv-small"))
         right -= room + 3
     said = [f"channels: {side.steps[name].words}" for name in box.members[:1] if name in side.steps]
     return group(parts, title=" | ".join([box.title, *said]))

@@ -25,7 +25,7 @@ class BeforeAfter(traitlets.HasTraits):
     compare_state = traitlets.Dict().tag(sync=True)
     subnet_state = traitlets.Dict().tag(sync=True)
     geta: GETA
-    budget: Any
+    budget: traitlets.Instance[Budget]
     shown_overlay: Callable[[], dict[str, Any] | None]
     _data: dict[str, Any]
     _subnet: Planned | None = None
@@ -55,9 +55,8 @@ class BeforeAfter(traitlets.HasTraits):
             self.compare_state = self.counted()
 
     def counted(self) -> dict[str, Any]:
-        """Return the channels of all vertices: dense, now, under the budget if it asks for something, in the subnet if there is one."""
-        budget = self.budget if isinstance(self.budget, Budget) else None
-        return compare_state(self.geta, self.widths(), now=alive_now(self.geta), budget=budget, subnet=self._subnet)
+        """Return the channels of all vertices: dense, now, under the budget if it can be met, in the subnet if there is one."""
+        return compare_state(self.geta, self.widths(), now=alive_now(self.geta), budget=self.budget, subnet=self._subnet)
 
     def widths(self) -> Widths:
         """Return how channels are counted; found when first asked for."""
@@ -74,12 +73,15 @@ class BeforeAfter(traitlets.HasTraits):
             other: the explorer on the other side of a comparison.
             second: whether this one stands on the right, and its channels are compared with the other's.
         """
-        known = {"weight_quantizer": self.geta.bit_widths(), "input_quantizer": self.geta.activation_bit_widths()}
+        known: dict[str, Mapping[str, float]] = {
+            "weight_quantizer": self.geta.bit_widths(), "input_quantizer": self.geta.activation_bit_widths()
+        }  # fmt: skip
         state, names, only = self.counted(), self.widths().names, frozenset[str]()
         bits: Mapping[str, float] = self.geta.bit_widths()
         columns = [state["dense"]]
         if subnet and self._subnet is not None:
-            known, bits = {"weight_quantizer": self._subnet.weight_bits, "input_quantizer": self._subnet.input_bits}, self._subnet.weight_bits
+            bits = self._subnet.weight_bits
+            known = {"weight_quantizer": bits, "input_quantizer": self._subnet.input_bits}
             columns.append(state["subnet"])
         elif other is not None:
             first = dict(zip(other.widths().names, other.counted()["now"], strict=True)) if second else {}
@@ -88,7 +90,8 @@ class BeforeAfter(traitlets.HasTraits):
         elif self._subnet is None:
             columns += [state[column] for column in ("now", "budget") if column in state]
             bits = self._planned_bits(state) or bits
-        steps = {name: Steps(row, bits.get(layer)) for name, row, layer in zip(names, zip(*columns, strict=True), self._layers(), strict=True)}
+        rows = zip(names, zip(*columns, strict=True), self._layers(), strict=True)
+        steps = {name: Steps(row, bits.get(layer)) for name, row, layer in rows}
         shown = self.shown_overlay()
         overlay = None if shown is None else (shown, self._data["nodes"]["name"])
         wanted = self.shows_widths or other is not None

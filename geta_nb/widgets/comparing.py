@@ -84,12 +84,11 @@ def compare(a: Any, b: Any, *, words: tuple[str, str] | None = None, height: int
         raise ConfigError("compare: the same explorer twice.", expected="two", hint="gt.compare(geta_a, geta_b)")
     for one in explorers:
         one.before_after = True
-    names = tuple(type(one.geta.model).__name__ for one in explorers)
-    if names[0] == names[1]:
-        names = (f"a: {names[0]}", f"b: {names[1]}")
+    first, second = (type(one.geta.model).__name__ for one in explorers)
+    names = (f"a: {first}", f"b: {second}") if first == second else (first, second)
     if words is not None and (len(words) != 2 or not all(isinstance(word, str) for word in words)):
         raise ConfigError("compare: words are what both sides are called.", expected="two texts", got=repr(words))
-    return Comparison(*explorers, words=tuple(words or names), height=height)
+    return Comparison(*explorers, words=words or names, height=height)
 
 
 def _explorer(one: Any) -> Any:

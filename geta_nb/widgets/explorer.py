@@ -281,9 +281,9 @@ class Explorer(BeforeAfter, Overlaid, Selecting, anywidget.AnyWidget):
         bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
         if bundle is None:
             bundle = {}
-        bits = {"weight_bits": self.geta.bit_widths(), "activation_bits": self.geta.activation_bit_widths()}
         sides = self._sides()
-        drawn = pair_svg(*sides) if sides else qadg_svg(self.geta.qadg, **bits)
+        weights, inputs = self.geta.bit_widths(), self.geta.activation_bit_widths()
+        drawn = pair_svg(*sides) if sides else qadg_svg(self.geta.qadg, weight_bits=weights, activation_bits=inputs)
         picture = figure(drawn, "folded graph; W and A mark weight and input quantizers with their bits")
         static = fragment("Graph explorer", picture, note(_WITHOUT_KERNEL))
         return {**bundle, "text/plain": repr(self), "text/html": static}, metadata

@@ -33,7 +33,8 @@ def module_times(geta: GETA) -> tuple[dict[str, float], str]:
         RunStateError: a run trains this network, whose modules it would switch to eval mode.
     """
     if run_over(geta) is not None:
-        raise RunStateError("Explorer.overlay: a run trains this network.", expected="a network at rest", hint="run.stop(), or await its end")
+        hint = "run.stop(), or await its end"
+        raise RunStateError("Explorer.overlay: a run trains this network.", expected="a network at rest", hint=hint)
     leaves = _leaves(geta)
     rounds: list[dict[str, float]] = []
     started = time.perf_counter()

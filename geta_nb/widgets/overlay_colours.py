@@ -15,7 +15,10 @@ from geta_nb.display.theme import HUE_OF_KIND
 Colour = str
 GREY = "#8a8a8a"
 ODD = HUE_OF_KIND["gv-c5"]  # what is not finite: in no scale
-_VIRIDIS = ((68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142), (31, 158, 137), (53, 183, 121), (110, 206, 88), (181, 222, 43), (253, 231, 37))  # fmt: skip
+_VIRIDIS = (
+    (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142), (31, 158, 137), (53, 183, 121), (110, 206, 88),
+    (181, 222, 43), (253, 231, 37),
+)  # fmt: skip
 _DIVERGING = ((33, 102, 172), (103, 169, 207), (150, 150, 150), (239, 138, 98), (178, 24, 43))
 _LOG_FROM = 1000.0  # largest over least from which a scale of positive numbers is logarithmic
 _MOST = 7

@@ -1,6 +1,6 @@
 """The user's own numbers, or words, for the vertices of a graph: a colour and a label each.
 
-In: a mapping by path, a ``Sensitivity``, or the name of what is read from the model now. Out: columns for the page, by vertex. Pure; no widget.
+In: a mapping by path, a ``Sensitivity``, or the name of what is read from the model now. Out: columns for the page, by vertex. No widget.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,8 +24,6 @@ from geta_nb.sensitivity import Sensitivity
 from geta_nb.widgets.module_times import module_times
 
 Values = Mapping[str, Any]
-READY = {"gradient norms": "of the parameters a vertex reads", "latency": "milliseconds of a module's call"}
-"""Names of what is read from the model when it is asked for."""
 _NOT_FINITE = "NaN or infinite"
 
 
@@ -85,7 +84,7 @@ def _upwards(path: str) -> Iterator[str]:
 
 
 def overlay_of(paths: Paths, values: Values, name: str, *, unit: str = "") -> dict[str, Any]:
-    """Return an overlay: ``name``, ``kind`` ("numbers" or "texts"), ``nodes`` and ``values`` as columns, ``unit``, and how many are ``odd``.
+    """Return an overlay: ``name``, ``kind`` ("numbers" or "texts"), ``nodes`` and ``values`` as columns, ``unit``, and which are ``odd``.
 
     A value of a module is that of all it runs; one of a module inside, a parameter or a vertex is nearer and wins. A module or tensor of
     the model that runs nothing, such as a dropout, is counted in ``silent``. A number that is not finite has the value None, and stands
@@ -103,18 +102,21 @@ def overlay_of(paths: Paths, values: Values, name: str, *, unit: str = "") -> di
     found = [(paths.find(clean(path)), path) for path in plain]
     unknown = [str(path) for place, path in found if place is None and clean(path) not in paths.silent]
     if unknown:
+        some = ", ".join(map(repr, unknown[:3])) + (" ..." if len(unknown) > 3 else "")
         raise ConfigError(
-            "Explorer.overlay: no such module, vertex or parameter.", at=", ".join(map(repr, unknown[:3])) + (" ..." if len(unknown) > 3 else ""),
-            expected="paths of this network", got=f"{len(unknown)} of {len(plain)} unknown", hint=paths.near(unknown[0]),
+            "Explorer.overlay: no such module, vertex or parameter.", at=some, expected="paths of this network",
+            got=f"{len(unknown)} of {len(plain)} unknown", hint=paths.near(unknown[0]),
         )
     at: dict[int, Any] = {}
     for place, path in sorted(((place, path) for place, path in found if place is not None), key=lambda one: one[0][0]):
         at.update(dict.fromkeys(place[1], plain[path]))
     if not at:
-        raise ConfigError("Explorer.overlay: none of these runs anything in this network.", at=next(iter(plain)), hint=paths.near(next(iter(plain))))
+        first = next(iter(plain))
+        raise ConfigError("Explorer.overlay: none of these runs anything in this network.", at=first, hint=paths.near(first))
     nodes = sorted(at)
     column = [at[node] for node in nodes]
-    odd = {str(i): str(value).replace("nan", "NaN") for i, value in enumerate(column) if isinstance(value, float) and not math.isfinite(value)}
+    strange = [(i, value) for i, value in enumerate(column) if isinstance(value, float) and not math.isfinite(value)]
+    odd = {str(i): str(value).replace("nan", "NaN") for i, value in strange}
     return {
         "name": name, "kind": "texts" if kinds == {True} else "numbers", "unit": unit, "nodes": nodes,
         "values": [None if str(i) in odd else value for i, value in enumerate(column)], "odd": odd,
@@ -130,7 +132,8 @@ def _plain(path: object, value: Any) -> float | str:
         return clean(value)
     if isinstance(value, numbers.Real):
         return float(value)
-    if hasattr(value, "item") and getattr(value, "size", None) in (1,) or isinstance(value, torch.Tensor) and value.numel() == 1:
+    many = value.numel() if isinstance(value, torch.Tensor) else value.size if isinstance(value, np.ndarray) else 0
+    if many == 1:
         return float(value.item())
     raise ConfigError("Explorer.overlay: neither a number nor a text.", at=path, expected="a number or a text", got=type(value).__name__)
 
@@ -154,7 +157,7 @@ def ready_made(geta: GETA, what: object, name: str | None) -> list[tuple[str, di
         return list(_of_sensitivity(geta, what, name or "sensitivity"))
     if isinstance(what, LatencyTable):
         raise ConfigError(
-            "Explorer.overlay: this table times the whole network.", expected="times of layers", got="a row for each backend and batch size",
+            "Explorer.overlay: this table times the whole network.", expected="times of layers", got="rows by backend and batch size",
             hint='explorer.overlay("latency"), which times each module in torch',
         )
     if not isinstance(what, str):
@@ -163,7 +166,8 @@ def ready_made(geta: GETA, what: object, name: str | None) -> list[tuple[str, di
     if what not in makers:
         near = get_close_matches(what, list(makers), n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "explorer.overlay({path: value}, name=...)"
-        raise ConfigError("Explorer.overlay: no overlay of this name can be made.", expected=", ".join(map(repr, makers)), got=repr(what), hint=hint)
+        known = ", ".join(map(repr, makers))
+        raise ConfigError("Explorer.overlay: no overlay of this name can be made.", expected=known, got=repr(what), hint=hint)
     values, unit = makers[what](geta)
     return [(name or what, values, unit)]
 
@@ -194,15 +198,21 @@ def _of_sensitivity(geta: GETA, found: Sensitivity, name: str) -> Iterator[tuple
     strangers = [layer for layer in (*found.by_layer, *found.by_family) if layer not in known]
     if strangers:
         raise ConfigError("Explorer.overlay: a sensitivity of another network.", at=strangers[0], expected="one of this geta")
-    for rises, words in ((found.by_layer, lambda least: f"weights at {_range(least)} bits"), (found.by_family, _share)):
+    kinds: tuple[tuple[Mapping[str, Mapping[float, float]], str, Callable[[Sequence[float]], str]], ...] = (
+        (found.by_layer, "layer", _at_bits), (found.by_family, "family", _at_share),
+    )  # fmt: skip
+    for rises, kind, words in kinds:
         least = {layer: min(sizes) for layer, sizes in rises.items()}
         if least:
             values = {layer: rises[layer][size] for layer, size in least.items()}
-            by_family = rises is found.by_family
-            yield f"{name}: {words(list(least.values()))}", _of_producers(geta, values) if by_family else values, ""
+            yield f"{name}: {words(list(least.values()))}", values if kind == "layer" else _of_producers(geta, values), ""
 
 
-def _share(least: Sequence[float]) -> str:
+def _at_bits(least: Sequence[float]) -> str:
+    return f"weights at {_range(least)} bits"
+
+
+def _at_share(least: Sequence[float]) -> str:
     return f"groups at {_range([round(100 * share) for share in least])} %"
 
 

@@ -40,12 +40,13 @@ class Overlaid(traitlets.HasTraits):
         """Colour and label vertices by values of your own, with a legend; it joins the colours to choose from, and is shown.
 
         Args:
-            values: path -> number or text, all of one kind. A path is that of a module, which stands for all that it runs, or of a parameter
-                or vertex, which wins over the modules around it. Numbers are on a scale from the least to the largest, from blue over
-                grey to red where some are negative; texts are categories. NaN and infinity have a colour of their own, and are counted in the legend.
-                Ready made: what ``geta.sensitivity`` returned (the rise of the loss at the fewest bits, and with the fewest groups, one
-                overlay each); ``"gradient norms"``, of what ``p.grad`` is now; ``"latency"``, the milliseconds of every innermost
-                module on the example inputs, measured now in torch. None: remove the overlay ``name``, or all.
+            values: path -> number or text, all of one kind. A path is that of a module, which stands for all that it runs, or of a
+                parameter or vertex, which wins over the modules around it. Numbers are on a scale from the least to the largest: from blue
+                over grey to red where some are negative, by powers of ten where they span three of them. Texts are categories. NaN and
+                infinity have a colour of their own, and are counted in the legend. Ready made: what ``geta.sensitivity`` returned (the rise
+                of the loss at the fewest bits, and with the fewest groups, one overlay each); ``"gradient norms"``, of what ``p.grad`` is
+                now; ``"latency"``, milliseconds of every innermost module on the example inputs, measured now in torch.
+                None: remove the overlay ``name``, or all.
             name: as it is listed; another one of this name is replaced. None: "overlay", or what the ready-made one is called.
 
         Raises:

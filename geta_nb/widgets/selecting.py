@@ -40,7 +40,8 @@ class Selecting(traitlets.HasTraits):
     def _place(self, path: object) -> str:
         if not isinstance(path, str):
             raise ConfigError("Explorer.select: not a path.", expected="a dotted path", got=repr(path))
-        name, paths, nodes = clean(path), Paths(self._data, self.geta.model), self._data["nodes"]["name"]
+        name, paths = clean(path), Paths(self._data, self.geta.model)
+        nodes: list[str] = self._data["nodes"]["name"]
         if paths.of_module.get(name):
             return MODULE + name
         if name in paths.of_tensor and name not in paths.names:
@@ -72,7 +73,7 @@ class Selecting(traitlets.HasTraits):
     @traitlets.validate("selected")
     def _settable(self, proposal: Any) -> tuple[str, ...]:
         value = proposal["value"]
-        if getattr(self, "_follows", False) or value == () and not self.selection:
+        if getattr(self, "_follows", False) or (value == () and not self.selection):
             return tuple(value)
         paths = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
         if len(paths) > 1:

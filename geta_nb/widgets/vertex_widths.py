@@ -42,12 +42,13 @@ class Widths:
         layers, table = find_layers(geta.qadg), geta.groups.table
         products = {count.node: op for count, op in zip(geta._analysis.state.findings.macs, geta.cost.operators, strict=True)}
         extents: list[Extent] = []
+        made = _rows_made(table)
         self.names: list[str] = []
         self.nodes: list[int] = []
         for i in layers.members["QADG"]:
             node = layers.nodes[i]
             op = products.get(node)
-            extent = op.channels if op is not None and op.channels is not None else _carried(geta, node, table)
+            extent = _carried(geta, node, table, made) or (op.channels if op is not None else None)
             if extent is not None:
                 self.names.append(node.name)
                 self.nodes.append(i)
@@ -60,15 +61,34 @@ class Widths:
         return [int(count) for count in self._table.counts(alive)]
 
 
-def _carried(geta: GETA, node: fx.Node, table: GroupTable) -> Extent | None:
-    """Channels of what an operator gives out, where groups run through it: of heads and their rows, the product."""
+def _rows_made(table: GroupTable) -> dict[int, set[int]]:
+    """How many indices each group takes of the axes that make it."""
+    found: dict[int, set[int]] = {}
+    for entry in table.axis_maps:
+        if entry.producing:
+            groups, counts = np.unique(entry.group_of_index[entry.group_of_index >= 0], return_counts=True)
+            for group, count in zip(groups.tolist(), counts.tolist(), strict=True):
+                found.setdefault(group, set()).add(count)
+    return found
+
+
+def _carried(geta: GETA, node: fx.Node, table: GroupTable, made: Mapping[int, set[int]]) -> Extent | None:
+    """Channels of what an operator gives out, where groups run through it; of attention heads on an axis of their own, all their rows."""
     value = geta._analysis.state.values.get(node)
     labels = next((item for item in value if isinstance(item, Labels)), None) if isinstance(value, (list, tuple)) else value
     if not isinstance(labels, Labels):
         return None
-    found = [table.label_groups[array.labels].ravel() for array in labels.arrays]
-    found = [groups for groups in found if (groups >= 0).any()]
-    return Extent(1, tuple(found)) if found else None
+    found = [(array.cover, table.label_groups[array.labels].ravel()) for array in labels.arrays]
+    found = [(cover, groups) for cover, groups in found if (groups >= 0).any()]
+    if not found:
+        return None
+    const = 1
+    if len(found) == 1 and len(labels.shape) - 1 not in found[0][0]:  # the last axis may be what each head has
+        groups, last = found[0][1], int(labels.shape[-1])
+        first = int(groups[groups >= 0][0])
+        if int((groups == first).sum()) * last in made.get(first, ()) and last > 1:
+            const = last
+    return Extent(const, tuple(groups for _, groups in found))
 
 
 def alive_now(geta: GETA) -> BoolArray:
@@ -133,12 +153,12 @@ def compare_state(
         geta: the network.
         widths: of it.
         now: groups that live now, bool [G]; None: read from the model.
-        budget: what is planned; None, or one that asks for nothing: not shown. One that cannot be met is said in ``refused``.
+        budget: what is planned; None: not shown. One that cannot be met is said in ``refused``.
         subnet: what a subnet kept.
     """
     found: dict[str, Any] = {"nodes": widths.nodes, "dense": widths.dense, "now": widths.of(alive_now(geta) if now is None else now)}
     bits: dict[str, Any] = {}
-    if budget is not None and budget != Budget():
+    if budget is not None:
         try:
             plan = under_budget(geta, budget)
         except GetaError as error:

@@ -14,7 +14,6 @@ export class More {
     view.toolbar.scheme.parentElement.after(this.toggle);
     this.group = make("optgroup", { label: "overlays" });
     this.table = make("div", { class: "gx-more", "data-testid": "geta-explorer-more" });
-    view.details.element.insertBefore(this.table, view.details.element.lastElementChild);
     this.sync();
   }
 
@@ -59,6 +58,9 @@ export class More {
     const address = selected && this.page ? addressOf(selectionOf(selected, graph), graph) : "";
     if (address) parts.push(this._link(address));
     this.table.replaceChildren(...parts);
+    const facts = view.details.body.querySelector("table");
+    if (facts) facts.after(this.table);
+    else view.details.body.append(this.table);
   }
 
   _rows(vertex) {

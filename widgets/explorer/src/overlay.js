@@ -36,7 +36,7 @@ export function word(value, unit = "") {
   return unit ? `${text} ${unit}` : text;
 }
 
-const digits = (value) => String(Number(value.toPrecision(3)));
+const digits = (value) => (Math.abs(value) < 1e15 ? String(Number(value.toPrecision(3))) : value.toExponential(2).replace(/\.?0+e/, "e"));
 
 function mix(ramp, share) {
   const at = Math.min(Math.max(share, 0), 1) * (ramp.length - 1);
