@@ -14,6 +14,7 @@ from torch import nn
 from geta_nb.budget import Budget
 from geta_nb.errors import InputError
 from geta_nb.geta import GETA
+from geta_nb.groups import BoolArray
 from geta_nb.widgets.annotated_svg import Side, Steps
 from geta_nb.widgets.vertex_widths import Planned, Widths, alive_now, compare_state, live_state_of, of_subnet
 
@@ -30,6 +31,7 @@ class BeforeAfter(traitlets.HasTraits):
     _data: dict[str, Any]
     _subnet: Planned | None = None
     _widths: Widths | None = None
+    _alive: BoolArray | None = None
 
     def _set_subnet(self, subnet: nn.Module | None) -> None:
         """Show a subnet beside its network from now on."""
@@ -49,14 +51,16 @@ class BeforeAfter(traitlets.HasTraits):
         """Whether the channels of vertices are shown: before and after is switched on, or there is something to compare with."""
         return bool(self.before_after or self._subnet is not None)
 
-    def _count(self) -> None:
-        """Tell the page the channels of all vertices, where it shows them."""
+    def _count(self, *, anew: bool = True) -> None:
+        """Tell the page the channels of all vertices, where it shows them; ``anew``: the model may have changed, so look at its weights."""
+        self._alive = None if anew else self._alive
         if self.shows_widths:
             self.compare_state = self.counted()
 
     def counted(self) -> dict[str, Any]:
         """Return the channels of all vertices: dense, now, under the budget if it can be met, in the subnet if there is one."""
-        return compare_state(self.geta, self.widths(), now=alive_now(self.geta), budget=self.budget, subnet=self._subnet)
+        self._alive = alive_now(self.geta) if self._alive is None else self._alive
+        return compare_state(self.geta, self.widths(), now=self._alive, budget=self.budget, subnet=self._subnet)
 
     def widths(self) -> Widths:
         """Return how channels are counted; found when first asked for."""
@@ -76,6 +80,7 @@ class BeforeAfter(traitlets.HasTraits):
         known: dict[str, Mapping[str, float]] = {
             "weight_quantizer": self.geta.bit_widths(), "input_quantizer": self.geta.activation_bit_widths()
         }  # fmt: skip
+        self._alive = None  # a picture shows the model as it is
         state, names, only = self.counted(), self.widths().names, frozenset[str]()
         bits: Mapping[str, float] = self.geta.bit_widths()
         columns = [state["dense"]]

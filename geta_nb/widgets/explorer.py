@@ -132,7 +132,7 @@ class Explorer(BeforeAfter, Overlaid, Selecting, anywidget.AnyWidget):
     @traitlets.observe("budget")
     def _budget_changed(self, change: Any) -> None:
         self.budget_state = budget_state(self.geta, change["new"])
-        self._count()
+        self._count(anew=False)
 
     def protect(self, family: str | int, on: bool = True) -> Budget:
         """Keep every group of a family, or let them go again; returns the new budget."""

@@ -1,22 +1,22 @@
 // What has gone is drawn as a ghost of itself: emptied and dashed; what would go under the budget, half emptied.
 
-/** Ghost of an item over its box: `shares` of it that are left after each step, the last of two being the budget's. */
-export function drawGhost(g, { x, y, w, h }, shares, theme, { readable, thin }) {
+/** Ghost of an item over its box: `shares` of it that are left after each step, the last of two being the budget's; `ink` of its lines. */
+export function drawGhost(g, { x, y, w, h }, shares, theme, { readable, thin, ink = 1 }) {
   let before = 1;
   shares.forEach((share, k) => {
     const left = Math.max(0, Math.min(share, before));
-    if (left < before) part(g, { x: x + w * left, y, w: w * (before - left), h }, k === 0, theme, readable, thin);
+    if (left < before) part(g, { x: x + w * left, y, w: w * (before - left), h }, k === 0, theme, { readable, thin, ink });
     before = left;
   });
 }
 
-function part(g, { x, y, w, h }, gone, theme, readable, thin) {
+function part(g, { x, y, w, h }, gone, theme, { readable, thin, ink }) {
   g.save();
   g.globalAlpha = gone ? 0.88 : 0.5;
   g.fillStyle = theme.box;
   g.fillRect(x, y + thin, w - thin, h - 2 * thin);
   if (readable) {
-    g.globalAlpha = 1;
+    g.globalAlpha = ink;
     g.beginPath();
     g.rect(x, y + thin / 2, w - thin / 2, h - thin);
     g.strokeStyle = theme.edge;
@@ -24,7 +24,7 @@ function part(g, { x, y, w, h }, gone, theme, readable, thin) {
     g.setLineDash([3, 2]);
     g.stroke();
     if (gone) {
-      g.globalAlpha = 0.3;
+      g.globalAlpha = 0.3 * ink;
       g.setLineDash([]);
       g.beginPath();
       for (let at = 6; at < w; at += 6) {

@@ -49,10 +49,9 @@ export class More {
     const parts = [];
     const vertex = selected?.leaf ? graph.data.nodes.vertex[selected.id] : -1;
     const rows = vertex >= 0 ? this._rows(vertex) : [];
-    if (rows.length) {
-      const lines = rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", { text: value })));
-      parts.push(make("h4", { text: "Before and after" }), make("table", { class: "gx-table" }, make("tbody", {}, ...lines)));
-    }
+    if (rows.length) parts.push(...section("Before and after", rows));
+    const said = vertex >= 0 ? view.painter.notes?.values?.word(vertex) : "";
+    if (said) parts.push(...section("Overlay", [[view.schemeName, said]]));
     const refused = (host.get("compare_state") ?? {}).refused;
     if (refused && showsChannels(view)) parts.push(make("p", { class: "gx-dim", text: `budget: ${refused}` }));
     const address = selected && this.page ? addressOf(selectionOf(selected, graph), graph) : "";
@@ -67,15 +66,13 @@ export class More {
     const { view } = this;
     const { nodes = [], bits = {}, ...counted } = view.host.get("compare_state") ?? {};
     const i = nodes.indexOf(vertex);
-    const { values } = view.painter.notes ?? {};
-    const said = values?.word(vertex) ? [[view.schemeName, values.word(vertex)]] : [];
-    if (i < 0 || !showsChannels(view)) return said;
+    if (i < 0 || !showsChannels(view)) return [];
     const { w = -1 } = view.graph.facts(vertex);
     const words = { dense: "channels, dense", now: "now", budget: "under the budget", subnet: "in the subnet" };
     const known = Object.entries(words).filter(([name]) => counted[name]);
     const rows = known.map(([name, text]) => [text, `${counted[name][i]}${bits[name]?.[w] == null ? "" : `, ${Math.round(bits[name][w] * 10) / 10} bit`}`]);
     if (view.firstOf?.(vertex) != null) rows.push(["on the other side", String(view.firstOf(vertex))]);
-    return [...rows, ...said];
+    return rows;
   }
 
   _link(address) {
@@ -88,4 +85,9 @@ export class More {
     const anchor = make("a", { href: `#${address}`, "data-testid": "geta-explorer-link", text: `#${address}` });
     return make("div", { class: "gx-link" }, anchor, make("button", { type: "button", text: "Copy link", onclick: copy }), note);
   }
+}
+
+function section(title, rows) {
+  const lines = rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row", text: name }), make("td", { text: value })));
+  return [make("h4", { text: title }), make("table", { class: "gx-table" }, make("tbody", {}, ...lines))];
 }

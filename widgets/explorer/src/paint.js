@@ -207,7 +207,7 @@ export class Painter {
     g.globalAlpha = faded ? 0.3 : 1;
     this._bar(item, x, y, h, mixture);
     const left = this.notes?.shares(item) ?? [];
-    if (left.some((share) => share < 1)) drawGhost(g, { x, y, w, h }, left, theme, this);
+    if (left.some((share) => share < 1)) drawGhost(g, { x, y, w, h }, left, theme, { readable: this.readable, thin: this.thin, ink: faded ? 0.45 : 1 });
     if (this.readable && this.notes?.isMissing(item)) drawMissing(g, { x, y, w, h }, theme, this.thin);
     const found = this.found?.size && this._isIn(item, this.found);
     const strong = item === this.selected || item === this.hover;
