@@ -11,8 +11,10 @@ from torch import nn
 
 import geta_nb as gt
 from geta_nb.bench.explorer_speed import find_chromium
-from tests.browser.test_explorer_page import PAGE, PLACED, Blocks, asked, browser, drawn, page, until  # noqa: F401 - fixtures
+from tests.browser import test_explorer_page as shared
+from tests.browser.test_explorer_page import PAGE, PLACED, Blocks, drawn, until
 
+browser, asked, page = shared.browser, shared.asked, shared.page  # fixtures
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed"),
@@ -101,7 +103,8 @@ def test_the_switch_shows_channels_before_and_after_and_takes_them_back(page: An
 
 def test_a_subnet_stands_beside_its_network_and_both_move_together(page: Any, tmp_path: Path, blocks: gt.GETA, subnet: nn.Module) -> None:
     opened(page, gt.Explorer(blocks, subnet=subnet), tmp_path)
-    assert [page.get_by_test_id(f"geta-explorer-{side}").locator(".gx-title").inner_text() for side in ("left", "right")] == ["Blocks", "subnet"]
+    titles = [page.get_by_test_id(f"geta-explorer-{side}").locator(".gx-title").inner_text() for side in ("left", "right")]
+    assert titles == ["Blocks", "subnet"]
     assert page.get_by_test_id("geta-explorer-layer").locator("visible=true").count() == 1
     page.evaluate(f"{LEFT}.selectGiven('module:blocks.5.body.0')")
     until(page, f"{RIGHT}.selected && {RIGHT}.graph.modulePath({RIGHT}.selected.id) === 'blocks.5.body.0'")
@@ -190,15 +193,16 @@ def test_overlays_are_chosen_in_the_menu_and_have_their_legend_and_labels(page: 
 
 def test_a_link_opens_with_its_vertex_and_follows_what_is_selected(page: Any, tmp_path: Path, blocks: gt.GETA) -> None:
     opened(page, gt.Explorer(blocks), tmp_path, "#blocks.9.body.2")
-    assert page.get_by_test_id("geta-explorer-details").locator("h3").inner_text() == page.evaluate(f"{PAGE}.graph.name({PAGE}.selected.id)")
+    name = page.evaluate(f"{PAGE}.graph.name({PAGE}.selected.id)")
+    assert page.get_by_test_id("geta-explorer-details").locator("h3").inner_text() == name
     assert page.evaluate(f"{PAGE}.graph.modulePath({PAGE}.selected.id)") == "blocks.9.body.2"
     x, y, w, width = page.evaluate(f"({PLACED})({PAGE}.selected, {PAGE})")
-    assert 0 <= x and x + w <= width and 0 <= y <= page.evaluate(f"{PAGE}.height")
+    assert x >= 0 and x + w <= width and 0 <= y <= page.evaluate(f"{PAGE}.height")
     until(page, "document.querySelector('[role=treeitem][aria-selected=true]')")
     link = page.get_by_test_id("geta-explorer-link")
-    assert link.get_attribute("href") == "#blocks.9.body.2" == page.evaluate("location.hash")
+    assert [link.get_attribute("href"), page.evaluate("location.hash")] == ["#blocks.9.body.2"] * 2
     page.evaluate(f"{PAGE}.select({leaf(PAGE, 'blocks.2.body.0')}, {{ reveal: true }})")
-    assert page.evaluate("location.hash") == "#blocks.2.body.0" == link.get_attribute("href")
+    assert [link.get_attribute("href"), page.evaluate("location.hash")] == ["#blocks.2.body.0"] * 2
     page.evaluate("location.hash = '#blocks.6'")
     until(page, f"{PAGE}.selected?.path === 'blocks.6'")
     page.evaluate(f"{PAGE}.select(null)")

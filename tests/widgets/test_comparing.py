@@ -70,7 +70,8 @@ def test_a_subnet_stands_beside_its_network_in_the_page_and_in_the_picture(model
     subnet = geta.construct_subnet()
     explorer = Explorer(geta, subnet=subnet)
     assert explorer.subnet_state["kept"][0] == 0.5 and explorer.shows_widths
-    assert min(after / before for before, after in zip(explorer.compare_state["dense"], explorer.compare_state["subnet"], strict=True)) == 0.5
+    counted = zip(explorer.compare_state["dense"], explorer.compare_state["subnet"], strict=True)
+    assert min(after / before for before, after in counted) == 0.5
     drawn = explorer.static_svg()
     check_svg(drawn)
     dense, kept = (12, 6) if model is Literal else (8, 4)
