@@ -224,6 +224,22 @@ def test_what_python_selected_is_selected_when_the_page_opens(page: Any, tmp_pat
     assert page.evaluate("location.hash") == "#blocks.8.body.0"
 
 
+def test_a_pair_opens_with_what_its_address_or_python_selected_in_the_middle_of_both(
+    page: Any, tmp_path: Path, blocks: gt.GETA, subnet: nn.Module
+) -> None:
+    explorer = gt.Explorer(blocks, subnet=subnet)
+    for given in ("address", "python"):
+        if given == "python":
+            explorer.select("blocks.9.body.2")
+        opened(page, explorer, tmp_path, "#blocks.9.body.2" if given == "address" else "")
+        page.wait_for_timeout(200)
+        for view in (LEFT, RIGHT):
+            x, y, w, width = page.evaluate(f"({PLACED})({leaf(view, 'blocks.9.body.2')}, {view})")
+            height, selected = page.evaluate(f"[{view}.height, {view}.graph.modulePath({view}.selected.id)]")
+            assert selected == "blocks.9.body.2"
+            assert abs(x + w / 2 - width / 2) < 2 and abs(y - height / 2) < 40, (given, view)
+
+
 @pytest.mark.parametrize("width", [1300, 800, 500])
 def test_a_pair_fits_narrow_pages(page: Any, tmp_path: Path, blocks: gt.GETA, subnet: nn.Module, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 720})

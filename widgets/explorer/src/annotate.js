@@ -30,7 +30,7 @@ function remeasure(view) {
   const { root, camera, width, height } = view;
   const [cx, cy] = [camera.x + (width ?? 0) / camera.scale / 2, camera.y + (height ?? 0) / camera.scale / 2];
   const held = anchorAt(root, cx, cy);
-  for (const leaf of view.picture.leaves.values()) leaf.width = undefined;
+  for (const item of [...view.picture.leaves.values(), ...view.picture.boxes]) item.width = undefined;
   view.engine.run(root);
   if (!width) return;
   if (!view.moved || !held) return void view.fit();

@@ -66,21 +66,36 @@ export class Notes {
     return Boolean(this.steps || this.values);
   }
 
-  /** Words for the second line of a vertex; "" leaves its shape there. */
+  /** Words for the second line of a vertex, which leave its shape there where they are "", or of a closed box. */
   words(item) {
-    return this._words(item, "words");
+    return item.leaf ? this._vertex(item, "words") : this._box(item);
   }
 
   longest(item) {
-    return this._words(item, "longest");
+    return item.leaf ? this._vertex(item, "longest") : [this.steps ? "100 % left" : "", this._common(item)].filter(Boolean).join(" · ");
   }
 
-  _words(item, which) {
-    if (!item.leaf) return "";
-    const vertex = this.graph.data.nodes.vertex[item.id];
-    if (vertex < 0) return "";
-    const channels = vertex === item.id && this.steps ? this.steps[which](vertex, this.graph.facts(vertex).w) : "";
-    return [channels, this.values?.word(vertex) ?? ""].filter(Boolean).join(" · ");
+  _vertex({ id }, which) {
+    if (this.graph.data.nodes.vertex[id] !== id) return "";
+    const channels = this.steps ? this.steps[which](id, this.graph.facts(id).w) : "";
+    return [channels, this.values?.word(id) ?? ""].filter(Boolean).join(" · ");
+  }
+
+  _box(item) {
+    const left = this.shares(item).at(-1) ?? 1;
+    return [left < 1 ? `${Math.round(100 * left)} % left` : "", this._common(item)].filter(Boolean).join(" · ");
+  }
+
+  /** The value that all vertices in a box share, as when it is the module's own. */
+  _common(item) {
+    if (!this.values) return "";
+    if (item.commonOf !== this.values) {
+      const words = new Set([...leavesOf(item)].map(({ id }) => this.values.word(id)));
+      words.delete("");
+      item.commonOf = this.values;
+      item.common = words.size === 1 ? [...words][0] : "";
+    }
+    return item.common;
   }
 
   /** Shares that are left of an item after each step: [] for all of it. */

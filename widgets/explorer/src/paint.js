@@ -46,11 +46,13 @@ export class Painter {
 
   /** Head and second line; `longest`: as they may come to be, for the width. */
   lines(item, longest = false) {
-    if (!item.leaf) return [item.label, item.type && item.type !== "branch" ? `${item.type} · ${item.leaves}` : `${item.leaves} nodes`];
+    const noted = longest ? this.notes?.longest(item) : this.notes?.words(item);
+    const after = noted ? ` · ${noted}` : "";
+    if (!item.leaf) return [item.label, (item.type && item.type !== "branch" ? `${item.type} · ${item.leaves}` : `${item.leaves} nodes`) + after];
     const { graph } = this;
     const shape = graph.shape(item.id).replaceAll(" × ", "×");
     const own = item.local || graph.name(item.id);
-    const said = (longest ? this.notes?.longest(item) : this.notes?.words(item)) || shape;
+    const said = noted || shape;
     return [item.label, said ? `${own} · ${said}` : own];
   }
 

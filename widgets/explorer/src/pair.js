@@ -20,6 +20,8 @@ export class Pair {
       view.watcher = () => this._follow(i);
     });
     this._compare();
+    for (const view of this.views) view._resize(); // the toolbar that went to the top has left room
+    this.views[0].bring(this.views[0].selected);
     this._adopt(0);
   }
 
@@ -28,6 +30,7 @@ export class Pair {
     const [left, right] = this.views;
     this.head.append(left.toolbar.bar, left.toolbar.legend);
     for (const part of [right.toolbar.bar, right.toolbar.legend]) part.hidden = true;
+    right.toolbar.search = left.toolbar.search; // which "/" goes to
     for (const view of this.views) {
       view.element.classList.add("gx-hidden");
       this.aside.append(view.details.element);

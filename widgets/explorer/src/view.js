@@ -315,6 +315,11 @@ export class Explorer {
     const item = selection ? itemOf(selection, this.picture, this.graph) : null;
     if (selection && !item) return;
     this.select(item, { reveal: true });
+    this.bring(item);
+  }
+
+  /** Bring an item to the middle. */
+  bring(item) {
     if (!item || !this.width) return;
     const [x, y] = this.place(item);
     this.centre(x + item.w / 2, y + Math.min(item.h, this.height / this.camera.scale - 40) / 2);

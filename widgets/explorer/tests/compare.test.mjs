@@ -36,7 +36,8 @@ test("the share that is left counts channels of all vertices of a box, after eac
   const notes = new Notes({ graph, steps: new Steps(COUNTED, "after"), values: null });
   const box = graph.picture("QADG").root.children[1];
   assert.deepEqual(notes.shares(box), [9 / 16]);
-  assert.equal(notes.words(box), "");
+  assert.equal(notes.words(box), "56 % left");
+  assert.equal(notes.longest(box), "100 % left");
 });
 
 test("the width is that of the longest words, on either side", () => {

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { viridis } from "../src/colours.js";
+import { Notes } from "../src/notes.js";
 import { Values, overlayScheme, scaleOf, word } from "../src/overlay.js";
 import { graphOf } from "./graph.test.mjs";
 
@@ -61,4 +62,11 @@ test("a node of another layer has the value of the vertex that it serves", () =>
   const made = overlayScheme({ graph: served, hues: HUES }, { kind: "texts", nodes: [1], values: ["x"], odd: {}, unit: "" }, viridis);
   assert.equal(made.of(0), "b");
   assert.equal(new Values({ nodes: [1], values: ["x"], odd: {} }).word(0), "");
+});
+
+test("a closed module says the value that all it runs has, and no other", () => {
+  const net = graphOf(["", "m", "n"], [["a", "m"], ["b", "m"], ["c", "n"], ["d", "n"]], [[0, 1], [1, 2], [2, 3]]);
+  const [m, n] = net.picture("QADG").root.children;
+  const notes = new Notes({ graph: net, steps: null, values: new Values({ nodes: [0, 1, 2, 3], values: [2, 2, 1, 2], odd: {}, unit: "ms" }) });
+  assert.deepEqual([notes.words(m), notes.words(n), notes.words(m.children[0])], ["2 ms", "", "2 ms"]);
 });
