@@ -54,7 +54,7 @@ class Explorer(BeforeAfter, Overlaid, Selecting, anywidget.AnyWidget):
     Attributes:
         budget: the budget with what was clicked; an observable trait, and may be set.
         selected: module paths of what is selected, a tuple, () for none: it follows clicks in the page. May be set, as by :meth:`select`.
-        selection: the same as the page says it: "vertex:NAME" or "module:PATH"; "" for none.
+        selection: the same as the page says it: "vertex:NAME" or "module:PATH", "modules:" and a path a line; "" for none.
         selected_family: name of the selected family, "" for none.
         colour: what colours mean; also the name of an overlay, see :meth:`overlay`. May be set, and so may ``before_after``.
 

@@ -22,7 +22,7 @@ class Selecting(traitlets.HasTraits):
     """The part of an explorer that knows what is selected; ``geta`` and ``_data`` are the explorer's."""
 
     selection = traitlets.Unicode("").tag(sync=True)
-    selected = traitlets.Any(())
+    selected: Any = traitlets.Any(())
     geta: GETA
     _data: dict[str, Any]
 
@@ -63,6 +63,8 @@ class Selecting(traitlets.HasTraits):
     def _paths_of(self, selection: str) -> tuple[str, ...]:
         """Module paths of what the page says is selected."""
         kind, _, name = selection.partition(":")
+        if kind == "modules":  # a stack of equal blocks
+            return tuple(name.split("\n"))
         if f"{kind}:" == MODULE:
             return (name,)
         nodes = self._data["nodes"]
@@ -76,6 +78,8 @@ class Selecting(traitlets.HasTraits):
         if getattr(self, "_follows", False) or (value == () and not self.selection):
             return tuple(value)
         paths = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+        if tuple(paths) == self.selected:
+            return self.selected
         if len(paths) > 1:
             raise ConfigError("Explorer.selected: one thing is selected at a time.", expected="one path", got=f"{len(paths)} paths")
         wanted = self._place(paths[0]) if paths and paths[0] else ""

@@ -207,7 +207,8 @@ def test_selected_is_observed_follows_the_page_and_may_be_set(explorer: Any) -> 
     explorer.set_state({"selection": "vertex:relu"})  # as a click in the page does
     explorer.set_state({"selection": "module:3"})
     explorer.set_state({"selection": "vertex:no such thing"})
-    assert seen == [("2",), ("3",), ()]
+    explorer.set_state({"selection": "modules:0\n3"})  # a stack
+    assert seen == [("2",), ("3",), (), ("0", "3")]
     explorer.selected = "conv2d"
     assert (explorer.selection, explorer.selected) == ("vertex:conv2d", ("0",))
     explorer.selected = ("3",)

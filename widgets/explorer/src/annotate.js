@@ -30,7 +30,10 @@ function remeasure(view) {
   const { root, camera, width, height } = view;
   const [cx, cy] = [camera.x + (width ?? 0) / camera.scale / 2, camera.y + (height ?? 0) / camera.scale / 2];
   const held = anchorAt(root, cx, cy);
-  for (const item of [...view.picture.leaves.values(), ...view.picture.boxes]) item.width = undefined;
+  for (const item of [...view.picture.leaves.values(), ...view.picture.boxes]) {
+    item.width = undefined;
+    if (item.twins) item.twins.width = null; // blocks of a stack are as wide as each other
+  }
   view.engine.run(root);
   if (!width) return;
   if (!view.moved || !held) return void view.fit();

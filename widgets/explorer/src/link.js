@@ -53,9 +53,11 @@ export function copyOpen(from, to) {
   let changed = false;
   for (const box of from.boxes) {
     const twin = known.get(keyOf(box));
-    if (!twin || twin.leaf || !box.parent || twin.open === box.open) continue;
+    if (!twin || twin.leaf || !box.parent) continue;
+    const turned = box.stack && twin.stack && twin.peek !== box.peek && box.peek < twin.children.length; // another of its blocks is shown
+    if (turned) twin.peek = box.peek;
+    changed ||= turned || twin.open !== box.open;
     twin.open = box.open;
-    changed = true;
   }
   return changed;
 }
@@ -68,6 +70,7 @@ export function anchorAt(root, x, y) {
     let at = -1;
     box.layout.places.forEach(([px, py], i) => {
       const child = box.children[i];
+      if (!isShown(child)) return;
       const dx = Math.max(ox + px - x, 0, x - ox - px - child.w);
       const dy = Math.max(oy + py - y, 0, y - oy - py - child.h);
       const far = dx * dx + dy * dy;
@@ -113,6 +116,9 @@ function at(inside, own, other) {
 
 function visible(item) {
   if (!item) return false;
-  for (let box = item.parent; box; box = box.parent) if (!box.open) return false;
+  for (let child = item; child.parent; child = child.parent) if (!child.parent.open || !isShown(child)) return false;
   return true;
 }
+
+/** A stack that shows one of its blocks hides the others. */
+const isShown = ({ parent, place }) => !parent.stack || parent.peek < 0 || parent.peek === place;

@@ -1,11 +1,13 @@
-// What is selected as a text that the page, the kernel and an address share: "vertex:NAME", "module:PATH"; and back. No DOM.
+// What is selected as a text that the page, the kernel and an address share, and back: "vertex:NAME", "module:PATH", and for a stack of
+// equal blocks "modules:" and their paths, one a line. No DOM.
 import { leavesOf } from "./graph.js";
 
 /** The text of a selected item; "" for nothing. */
 export function selectionOf(item, graph) {
   if (!item) return "";
   if (item.leaf) return `vertex:${graph.name(item.id)}`;
-  if (item.path && !item.branch) return `module:${item.path}`;
+  if (item.stack) return `modules:${item.children.map((child) => (child.leaf ? graph.modulePath(child.id) : child.path)).join("\n")}`;
+  if (item.path && !item.branch && !item.group) return `module:${item.path}`;
   const [first] = leavesOf(item); // a branch, or what holds several modules: where its first vertex is
   const path = first ? graph.modulePath(first.id) : "";
   return path ? `module:${path}` : "";
@@ -16,6 +18,7 @@ export function itemOf(selection, picture, graph) {
   const cut = selection.indexOf(":");
   const [kind, name] = [selection.slice(0, cut), selection.slice(cut + 1)];
   if (cut < 0 || !name) return null;
+  if (kind === "modules") return picture.boxes.find((box) => box.stack && selectionOf(box, graph) === selection) ?? moduleAt(name.split("\n")[0], picture, graph);
   return kind === "vertex" ? leafNamed(name, picture, graph) : moduleAt(name, picture, graph);
 }
 
@@ -46,7 +49,7 @@ function within(leaf, box) {
 
 /** The text after "#" for a selection: a module's path, or a vertex's name where its module runs several. */
 export function addressOf(selection, graph) {
-  const name = selection.slice(selection.indexOf(":") + 1);
+  const [name] = selection.slice(selection.indexOf(":") + 1).split("\n");
   if (!selection.startsWith("vertex:")) return encode(name);
   const node = graph.data.nodes.name.indexOf(name);
   const path = node < 0 ? "" : graph.modulePath(node);

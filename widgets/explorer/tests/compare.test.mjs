@@ -138,3 +138,37 @@ test("only what changed is done on the other side", () => {
   one.term = "conv";
   assert.deepEqual(changes(before, snapshot(one)), ["term", "camera"]);
 });
+
+/** The same net with both vertices of "a.x" and the one of "a.y" as blocks of a stack that shows its second block. */
+function stacked(picture, peek) {
+  const stack = picture.boxes.find(({ label }) => label === "a");
+  Object.assign(stack, { stack: true, group: "stack", peek, path: "a.x … a" });
+  return stack;
+}
+
+test("a stack is selected as all its modules, and is found again", () => {
+  const graph = net();
+  const picture = graph.picture("QADG");
+  const stack = stacked(picture, 0);
+  assert.equal(selectionOf(stack, graph), "modules:a.x\na.y\na");
+  assert.equal(itemOf("modules:a.x\na.y\na", picture, graph), stack);
+  assert.equal(itemOf("modules:b\nc", picture, graph).label, "linear", "in a picture without this stack, its first block");
+  assert.equal(addressOf(selectionOf(stack, graph), graph), "a.x");
+});
+
+test("the block that a stack shows follows, and a block that is hidden holds no camera", () => {
+  const [one, two] = [net(), net()];
+  const [from, to] = [view(laidOut(one, 80)), view(laidOut(two, 80))];
+  const [left, right] = [stacked(from.picture, 1), stacked(to.picture, 0)];
+  assert.equal(copyOpen(from.picture, to.picture), true);
+  assert.equal(right.peek, 1);
+  assert.equal(copyOpen(from.picture, to.picture), false);
+  const hidden = left.children[0].children[0];
+  const [x, y] = from.place(hidden);
+  from.camera = { scale: 1, x: x - 140, y: y - 90 };
+  const found = cameraFor(from, to, (item) => {
+    assert.ok(item !== hidden && item !== left.children[0], "what is hidden is not asked for");
+    return counterpart(item, to.picture, [one, two]);
+  });
+  assert.ok(Math.abs(found.x - from.camera.x) < 1e-6 && Math.abs(found.y - from.camera.y) < 1e-6);
+});
