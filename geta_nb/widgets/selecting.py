@@ -79,7 +79,7 @@ class Selecting(traitlets.HasTraits):
             return tuple(value)
         paths = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
         if tuple(paths) == self.selected:
-            return self.selected
+            return tuple(paths)
         if len(paths) > 1:
             raise ConfigError("Explorer.selected: one thing is selected at a time.", expected="one path", got=f"{len(paths)} paths")
         wanted = self._place(paths[0]) if paths and paths[0] else ""
