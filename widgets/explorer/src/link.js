@@ -50,9 +50,10 @@ export function changes(before, now) {
 /** Open in `to` what is open in `from`, close what is closed; true where something changed. What `to` alone has stays as it is. */
 export function copyOpen(from, to) {
   const known = itemsByKey(to);
+  const modules = new Map(to.boxes.filter((box) => !box.branch && !box.group).map((box) => [box.path, box]));
   let changed = false;
   for (const box of from.boxes) {
-    const twin = known.get(keyOf(box));
+    const twin = known.get(keyOf(box)) ?? (box.branch || box.group ? null : modules.get(box.path)); // a module may stand elsewhere there
     if (!twin || twin.leaf || !box.parent) continue;
     const turned = box.stack && twin.stack && twin.peek !== box.peek && box.peek < twin.children.length; // another of its blocks is shown
     if (turned) twin.peek = box.peek;

@@ -86,7 +86,7 @@ export class Pair {
 
   _select(view, other) {
     const twin = view.selected && counterpart(view.selected, other.picture, [view.graph, other.graph]);
-    other.select(twin || null);
+    other.select(twin || null, { reveal: true });
   }
 
   /** The family of the same name on the other side. */

@@ -130,6 +130,16 @@ test("what is closed on one side closes on the other, and what stays the same sa
   assert.equal(right.root.open, true);
 });
 
+test("a module opens on the other side also where it stands in another box", () => {
+  const [left, right] = [laidOut(net(), 80), laidOut(net(), 80)];
+  const moved = right.boxes.find(({ label }) => label === "a");
+  moved.key = "/elsewhere";
+  right.byKey = undefined;
+  left.boxes.find(({ label }) => label === "a").open = false;
+  assert.equal(copyOpen(left, right), true);
+  assert.equal(moved.open, false);
+});
+
 test("only what changed is done on the other side", () => {
   const one = { camera: { x: 0, y: 0, scale: 1 }, layer: "QADG", schemeName: "bits", selected: null, family: -1, root: { layout: {} } };
   const before = snapshot(one);
