@@ -55,12 +55,20 @@ export function copyOpen(from, to) {
   for (const box of from.boxes) {
     const twin = known.get(keyOf(box)) ?? (box.branch || box.group ? null : modules.get(box.path)); // a module may stand elsewhere there
     if (!twin || twin.leaf || !box.parent) continue;
-    const turned = box.stack && twin.stack && twin.peek !== box.peek && box.peek < twin.children.length; // another of its blocks is shown
-    if (turned) twin.peek = box.peek;
-    changed ||= turned || twin.open !== box.open;
+    const peek = box.stack && twin.stack ? blockOf(box, twin) : twin.peek; // another of its blocks may be shown
+    changed ||= peek !== twin.peek || twin.open !== box.open;
+    twin.peek = peek;
     twin.open = box.open;
   }
   return changed;
+}
+
+/** Which block of a stack to show so that it is the one that the other stack shows: -1 for all of them; as it is where it has not that one. */
+function blockOf(stack, twin) {
+  if (stack.peek < 0) return stack.peek;
+  const shown = stack.children[stack.peek];
+  const at = twin.children.findIndex((child) => child.leaf === shown.leaf && (child.path ?? child.local) === (shown.path ?? shown.local));
+  return at < 0 ? twin.peek : at;
 }
 
 /** The innermost visible item at a point of a picture, or the one next to it: what the other camera is held fast by. */

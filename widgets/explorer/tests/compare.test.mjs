@@ -172,6 +172,11 @@ test("the block that a stack shows follows, and a block that is hidden holds no 
   const [left, right] = [stacked(from.picture, 1), stacked(to.picture, 0)];
   assert.equal(copyOpen(from.picture, to.picture), true);
   assert.equal(right.peek, 1);
+  const fewer = laidOut(net(), 80);
+  const other = stacked(fewer, 0);
+  other.children.shift(); // its blocks are counted otherwise
+  copyOpen(from.picture, fewer);
+  assert.equal(other.peek, 0, "the same block, not the same number");
   assert.equal(copyOpen(from.picture, to.picture), false);
   const hidden = left.children[0].children[0];
   const [x, y] = from.place(hidden);
