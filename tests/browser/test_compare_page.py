@@ -105,6 +105,7 @@ def test_a_subnet_stands_beside_its_network_and_both_move_together(page: Any, tm
     opened(page, gt.Explorer(blocks, subnet=subnet), tmp_path)
     titles = [page.get_by_test_id(f"geta-explorer-{side}").locator(".gx-title").inner_text() for side in ("left", "right")]
     assert titles == ["Blocks", "subnet"]
+    assert [page.get_by_role("navigation", name=f"outline: {title}").count() for title in titles] == [1, 1]
     assert page.get_by_test_id("geta-explorer-layer").locator("visible=true").count() == 1
     page.evaluate(f"{LEFT}.selectGiven('module:blocks.5.body.0')")
     until(page, f"{RIGHT}.selected && {RIGHT}.graph.modulePath({RIGHT}.selected.id) === 'blocks.5.body.0'")

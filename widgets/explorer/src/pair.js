@@ -14,7 +14,7 @@ export class Pair {
     parent.append(this.element);
     this.element.addEventListener("keydown", (event) => !event.altKey && !event.ctrlKey && !event.metaKey && event.stopPropagation());
     this.views = hosts.map((host, i) => new Explorer(this.bodies[i], host, { side: sides[i] }));
-    this._share();
+    this._share(words);
     this.seen = this.views.map(snapshot);
     this.views.forEach((view, i) => {
       view.watcher = () => this._follow(i);
@@ -26,8 +26,12 @@ export class Pair {
   }
 
   /** One toolbar and one legend above both; details at the side. */
-  _share() {
+  _share(words) {
     const [left, right] = this.views;
+    this.views.forEach((view, i) => {
+      view.details.element.setAttribute("aria-label", `details: ${words[i]}`);
+      view.element.querySelector(".gx-outline").setAttribute("aria-label", `outline: ${words[i]}`);
+    });
     this.head.append(left.toolbar.bar, left.toolbar.legend);
     for (const part of [right.toolbar.bar, right.toolbar.legend]) part.hidden = true;
     right.toolbar.search = left.toolbar.search; // which "/" goes to
