@@ -6,7 +6,7 @@ and the :class:`Report` of a subnet.
 
 from geta_nb.cost.allocation import ENOUGH, lowest_bits
 from geta_nb.cost.model import CostModel
-from geta_nb.cost.preview import Preview, preview
+from geta_nb.cost.preview import Preview, expected_alive, preview
 from geta_nb.cost.report import Report, build_report
 from geta_nb.cost.totals import FP32_BITS, Costs, LayerCost, OperatorCost, ParameterCost, Totals, compare_layers
 
@@ -23,6 +23,7 @@ __all__ = [
     "Totals",
     "build_report",
     "compare_layers",
+    "expected_alive",
     "lowest_bits",
     "preview",
 ]

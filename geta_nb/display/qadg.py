@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from geta_nb.display.drawing import Point, fmt, group, legend, path, picture, rect, text, text_width
@@ -90,13 +90,14 @@ _ENDS = {"placeholder", "input", "output", "get_attr", "parameter", "constant"}
 
 @dataclass(frozen=True)
 class Box:
-    """What is drawn of one vertex or, collapsed, of one module: two lines of text, badges and a tooltip."""
+    """What is drawn of one vertex or, collapsed, of one module: two lines of text, badges and a tooltip; and names of the vertices."""
 
     head: str
     below: str
     kind: str
     badges: tuple[tuple[str, str], ...]
     title: str
+    members: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[float, float]:
@@ -206,6 +207,8 @@ def collapse(qadg: Any, max_boxes: int = MAX_BOXES, known: Mapping[str, Bits] | 
         _box(vertices[0], known or {}) if len(vertices) == 1 else _module_box(".".join(spot), vertices)
         for spot, vertices in members.items()
     ]
+    names = [tuple(str(vertex.name) for vertex in vertices) for vertices in members.values()]
+    boxes = [replace(box, members=own) for box, own in zip(boxes, names, strict=True)]
     return boxes, list(dict.fromkeys((a, b) for a, b in pairs if a != b))
 
 

@@ -7,6 +7,7 @@ room imports none. Stands on the core and on ``display``, never the reverse.
 
 __all__ = [
     "budget_panel",
+    "comparing",
     "explorer",
     "exports",
     "live_run",

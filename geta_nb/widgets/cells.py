@@ -49,7 +49,7 @@ def _stands_in_another(widget: Any) -> bool:
     alive = getattr(ipywidgets.widgets.widget, "_instances", None)
     if alive is None:  # another ipywidgets: what cannot be known is not closed
         return True
-    return any(widget in getattr(other, "children", ()) for other in list(alive.values()))
+    return any(widget in getattr(other, held, ()) for other in list(alive.values()) for held in ("children", "pair"))
 
 
 def _shell() -> Any:

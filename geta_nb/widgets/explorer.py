@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import traitlets
+from torch import nn
 
 from geta_nb.budget import Budget, LayerBudget
 from geta_nb.display.markup import figure, fragment, note
@@ -24,24 +25,29 @@ from geta_nb.display.qadg import qadg_text
 from geta_nb.errors import BudgetError, ConfigError, GetaError
 from geta_nb.geta import GETA
 from geta_nb.widgets import exports
+from geta_nb.widgets.annotated_svg import Side, pair_svg
 from geta_nb.widgets.attempt import run_over, watch
+from geta_nb.widgets.before_after import BeforeAfter
 from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
 from geta_nb.widgets.decisions import decisions_of
 from geta_nb.widgets.first_view import MOST
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
+from geta_nb.widgets.overlays import COLOURS, Overlaid
 from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.run_checks import facade
+from geta_nb.widgets.selecting import Selecting
 
 _WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
-COLOURS = ("operator", "family", "bits", "kept", "cost", "protected")
 
 
-class Explorer(PageWidget):
+class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
     """Interactive graph of a network.
 
     Args:
         geta: the network.
+        subnet: what ``geta.construct_subnet()`` returned, of either kind: it stands beside its network, and both sides move together.
+        before_after: whether each vertex shows its channels, dense -> now -> under the budget, and what is gone as a ghost.
         budget: where the budget starts; None: with that of this network's other widgets, at first ``Budget()``.
         layer: picture shown first: "raw", "branches" or "QADG".
         colour: what colours mean first: "operator", "family", "bits", "kept", "cost" or "protected".
@@ -49,11 +55,14 @@ class Explorer(PageWidget):
 
     Attributes:
         budget: the budget with what was clicked; an observable trait, and may be set.
-        selected: name of the selected vertex, "" for none; may be set.
+        selected: module paths of what is selected, a tuple, () for none: it follows clicks in the page. May be set, as by :meth:`select`.
+        selection: the same as the page says it: "vertex:NAME" or "module:PATH", "modules:" and a path a line; "" for none.
         selected_family: name of the selected family, "" for none.
+        colour: what colours mean; also the name of an overlay, see :meth:`overlay`. May be set, and so may ``before_after``.
 
     Raises:
         ConfigError: no such layer or colour.
+        InputError: not a subnet of this network.
         RunStateError: a budget set while a run trains this network, which would not heed it.
         BudgetError: a budget that a panel of this network shows cannot be met; the last good one stays.
 
@@ -65,14 +74,13 @@ class Explorer(PageWidget):
     budget_state = traitlets.Dict().tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
     layer = traitlets.Enum(LAYERS, default_value="QADG").tag(sync=True)
-    colour = traitlets.Enum(COLOURS, default_value="operator").tag(sync=True)
-    selected = traitlets.Unicode("").tag(sync=True)
     selected_family = traitlets.Unicode("").tag(sync=True)
     height = traitlets.Int(600).tag(sync=True)
     budget = traitlets.Instance(Budget)
 
     def __init__(
-        self, geta: GETA, *, budget: Budget | None = None, layer: str = "QADG", colour: str = "operator", height: int = 600, **more: Any
+        self, geta: GETA, *, subnet: nn.Module | None = None, budget: Budget | None = None, layer: str = "QADG", colour: str = "operator",
+        height: int = 600, **more: Any,
     ) -> None:
         self.geta = facade(geta, "Explorer")
         _check("layer", layer, LAYERS)
@@ -87,6 +95,7 @@ class Explorer(PageWidget):
         )  # fmt: skip
         self.decisions.join(self, budget)
         self._started = self.decisions.started.exceptions
+        self._set_subnet(subnet)
         watch(self)
         self.run_changed(None)
 
@@ -107,6 +116,7 @@ class Explorer(PageWidget):
         Args:
             progress: a snapshot of ``optimizer.progress()``; None: read from the model itself.
         """
+        self._count()
         if progress is None:
             self.live_state = live_state(self.geta)
             return
@@ -134,6 +144,7 @@ class Explorer(PageWidget):
     @traitlets.observe("budget")
     def _budget_changed(self, change: Any) -> None:
         self.budget_state = budget_state(self.geta, change["new"])
+        self._count(anew=False)
 
     def protect(self, family: str | int, on: bool = True) -> Budget:
         """Keep every group of a family, or let them go again; returns the new budget."""
@@ -243,20 +254,35 @@ class Explorer(PageWidget):
     def static_svg(self, *, max_boxes: int = MOST, dot: str | None = "dot") -> str:
         """Return the first view as SVG: by Graphviz' ``dot`` where there is one, else (or with None) by our own drawing.
 
+        With an overlay as its colour, with ``before_after``, or with a subnet (then both, beside each other) it is our own drawing.
+
         Args:
             max_boxes: modules are opened while at most so many boxes are in sight; as many as there are vertices: all are open.
             dot: the Graphviz program.
         """
+        sides = self._sides()
+        if sides:
+            return pair_svg(*sides, max_boxes=max_boxes)
         return exports.static_svg(self.geta, max_boxes=max_boxes, dot=dot)
 
+    def _sides(self) -> list[Side]:
+        """What a static picture has besides the graph; empty for the graph alone."""
+        if self._subnet is not None:
+            return [self.picture_side(type(self.geta.model).__name__), self.picture_side("subnet", subnet=True)]
+        return [self.picture_side()] if self.before_after or self.shown_overlay() is not None else []
+
     def to_html(self, path: str | PathLike[str]) -> Path:
-        """Write this explorer as a page of its own that works offline and asks nobody; returns its path."""
+        """Write this explorer as a page of its own that works offline and asks nobody; returns its path.
+
+        ``page.html#encoder.layer.0`` opens with that module, vertex or parameter selected, and the address follows what is selected.
+        """
         return exports.write_page(path, f"{self._data['title']}: graph", self.page_data())
 
     def page_data(self) -> dict[str, Any]:
         """Return what a page needs to show this explorer without a kernel."""
-        values = {name: getattr(self, name) for name in ("live_state", "budget_state", "layer", "colour")}
-        return {"graph": self._data, **values}
+        names = ("live_state", "budget_state", "layer", "colour", "overlays", "before_after", "subnet_state", "selection")
+        counted = self.compare_state if self.shows_widths else self.counted()  # the page may be asked for it
+        return {"graph": self._data, **{name: getattr(self, name) for name in names}, "compare_state": counted}
 
     def __repr__(self) -> str:
         return f"Explorer({qadg_text(self.geta.qadg)})"
@@ -267,8 +293,8 @@ class Explorer(PageWidget):
         bundle, metadata = shown if isinstance(shown, tuple) else (shown, {})
         if bundle is None:
             bundle = {}
-        caption = "first view of the folded graph; W and A mark weight and input quantizers with their bits"
-        picture = figure(self.static_svg(dot=None), caption)
+        caption = "folded graph" if self._sides() else "first view of the folded graph"
+        picture = figure(self.static_svg(dot=None), f"{caption}; W and A mark weight and input quantizers with their bits")
         static = fragment("Graph explorer", picture, note(_WITHOUT_KERNEL))
         return {**bundle, "text/plain": repr(self), "text/html": static}, metadata
 

@@ -21,7 +21,7 @@ geta = gt.GETA(net, torch.randn(2, 3, 6, 6))
 explorer = gt.Explorer(geta)
 explorer
 """
-SAY = "print('LINE', explorer.budget_state['line'], explorer.selected, explorer.selected_family)"
+SAY = "print('LINE', explorer.budget_state['line'], explorer.selection, explorer.selected, explorer.selected_family)"
 CHANGE = """
 geta.mask([group.index for group in list(geta.families[1].groups)[:4]])
 explorer.refresh()
@@ -66,7 +66,7 @@ def test_clicks_reach_the_kernel(lab: Any) -> None:
     page.get_by_test_id("geta-explorer-bits-high").fill("8")
     page.get_by_test_id("geta-explorer-set-bits").click()
     budget.filter(has_text="bit_range=(6, 8)").wait_for()
-    assert "exceptions={'3': gt.LayerBudget(protect=True, bit_range=(6, 8))} conv2d_1 3" in line(page).replace("})", "}")
+    assert "exceptions={'3': gt.LayerBudget(protect=True, bit_range=(6, 8))} vertex:conv2d_1 ('3',) 3" in line(page).replace("})", "}")
     page.get_by_test_id("geta-explorer-sparsity").fill("7")
     page.get_by_test_id("geta-explorer-set-sparsity").click()
     page.locator(".gx-note", has_text="max_sparsity is out of range").wait_for()

@@ -50,7 +50,10 @@ ATTRIBUTES = {
     "rx",
     "d",
     "points",
+    "fill",
     "fill-opacity",
+    "opacity",
+    "stroke-dasharray",
     "text-anchor",
     "shape-rendering",
 }

@@ -97,6 +97,13 @@ def test_a_studio_goes_with_its_three_but_for_one_that_stands_elsewhere(shell, g
     assert studio.comm is None and studio.explorer.comm is None and studio.panel.comm is not None
 
 
+def test_a_comparison_goes_with_both_its_sides(shell, geta):
+    both = shell.run("a", lambda: gt.compare(gt.Explorer(geta), geta))
+    assert both.left.comm is not None and both.right.comm is not None
+    shell.run("a", lambda: None)
+    assert both.comm is None and both.left.comm is None and both.right.comm is None
+
+
 def test_what_a_thread_or_a_message_makes_belongs_to_no_cell(shell, geta):
     panel = gt.BudgetPanel(geta)
     shell.run("a", lambda: None)

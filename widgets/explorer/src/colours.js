@@ -1,4 +1,5 @@
 // Colours of vertices: Okabe and Ito's hues for kinds, viridis for amounts; both are told apart with every common colour blindness.
+import { overlayScheme } from "./overlay.js";
 
 const LIGHT = ["#0072b2", "#d98a00", "#009e73", "#4aa3d8", "#d55e00", "#b8578f", "#b3a100", "#8a8a8a"];
 const DARK = ["#4c9fd6", "#e69f00", "#1db88c", "#7cc7f0", "#f07f2e", "#d88bb5", "#e3d64f", "#9a9a9a"];
@@ -29,10 +30,10 @@ export function viridis(share) {
 
 /** One way to colour: `colour(node)`, a legend, and a word for the tooltip. */
 export class Scheme {
-  constructor(name, graph, state, budget, dark) {
+  constructor(name, graph, state, budget, dark, overlay) {
     Object.assign(this, { name, graph, state, budget, hues: dark ? DARK : LIGHT, memo: new Map() });
     const make = { operator: operators, family: families, bits, kept, cost, protected: protection }[name] ?? operators;
-    Object.assign(this, make(this));
+    Object.assign(this, overlay ? overlayScheme(this, overlay, viridis) : make(this));
   }
 
   colour(node) {

@@ -1,41 +1,42 @@
 // Entry: an anywidget view, and a page of its own. Both give the explorer a host: the data, a few values that change, and a way to ask.
+import { followAddress } from "./address.js";
+import { hasSubnet, modelHost, pageHost, subnetHost } from "./hosts.js";
+import { Pair } from "./pair.js";
 import { Explorer } from "./view.js";
 
-async function unpack(view) {
-  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).json();
+/** One explorer, or where there is a subnet two of them: the network and what is left of it. */
+function show(parent, host, options = {}) {
+  if (!hasSubnet(host)) return new Explorer(parent, host, options);
+  const words = [host.graph.title, "subnet"];
+  return new Pair(parent, [host, subnetHost(host)], { ...options, words, height: host.get("height") });
 }
 
 async function render({ model, el }) {
-  const packed = model.get("graph");
   const undo = [];
-  const host = {
-    live: true,
-    graph: await unpack(packed instanceof DataView ? packed : new DataView(packed.buffer ?? packed)),
-    get: (key) => model.get(key),
-    set: (key, value) => {
-      if (model.get(key) === value) return;
-      model.set(key, value);
-      model.save_changes();
-    },
-    on: (key, act) => {
-      model.on(`change:${key}`, act);
-      undo.push(() => model.off(`change:${key}`, act));
-    },
-    send: (message) => model.send(message),
-  };
-  const explorer = new Explorer(el, host);
+  let shown;
+  const ids = model.get("pair");
+  if (ids) {
+    const models = await Promise.all(ids.map((id) => model.widget_manager.get_model(id.replace("IPY_MODEL_", ""))));
+    const hosts = await Promise.all(models.map((one) => modelHost(one, undo)));
+    shown = new Pair(el, hosts, { words: model.get("words"), sides: ["other", "other"], height: model.get("height") });
+  } else shown = show(el, await modelHost(model, undo));
   return () => {
     undo.forEach((act) => act());
-    explorer.destroy();
+    shown.destroy();
   };
 }
 
 export function openPage(data, parent) {
-  const { graph, ...values } = data;
-  const host = { live: false, graph, get: (key) => values[key], set: () => {}, on: () => {}, send: () => {} };
-  return new Explorer(parent, host, { page: true });
+  if (data.pair) {
+    const hosts = data.pair.map(pageHost);
+    const pair = new Pair(parent, hosts, { words: data.words, sides: ["other", "other"], page: true });
+    followAddress(hosts[0], pair.views[0]);
+    return pair;
+  }
+  const host = pageHost(data);
+  const shown = show(parent, host, { page: true });
+  followAddress(host, shown.views?.[0] ?? shown);
+  return shown;
 }
 
 export default { render };

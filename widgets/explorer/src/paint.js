@@ -1,5 +1,6 @@
 // Draws the open part of a picture on a canvas. What is out of sight is skipped; what is too small to read is drawn without text.
 import { HEADER } from "./layout.js";
+import { drawGhost, drawMissing } from "./ghost.js";
 import { leavesOf } from "./graph.js";
 import { drawPill, drawSheets, drawTags, pillWidth } from "./marks.js";
 import { groupWords } from "./stacks.js";
@@ -45,18 +46,22 @@ export class Painter {
     return this.cuts.get(key);
   }
 
-  lines(item) {
-    if (item.group) return [item.stack ? `${item.label}  × ${item.children.length}` : item.label, groupWords(item, this.graph, this.state)];
-    if (!item.leaf) return [item.label, item.type && item.type !== "branch" ? `${item.type} · ${item.leaves}` : `${item.leaves} nodes`];
+  /** Head and second line; `longest`: as they may come to be, for the width. */
+  lines(item, longest = false) {
+    const noted = longest ? this.notes?.longest(item) : this.notes?.words(item);
+    const after = noted ? ` · ${noted}` : "";
+    if (item.group) return [item.stack ? `${item.label}  × ${item.children.length}` : item.label, groupWords(item, this.graph, this.state) + after];
+    if (!item.leaf) return [item.label, (item.type && item.type !== "branch" ? `${item.type} · ${item.leaves}` : `${item.leaves} nodes`) + after];
     const { graph } = this;
     const shape = graph.shape(item.id).replaceAll(" × ", "×");
     const own = item.local || graph.name(item.id);
-    return [item.label, shape ? `${own} · ${shape}` : own];
+    const said = noted || shape;
+    return [item.label, said ? `${own} · ${said}` : own];
   }
 
   /** Width that an item needs; badges of quantizers stand beside the first line. */
   measure(item) {
-    const [head, below] = this.lines(item);
+    const [head, below] = this.lines(item, true);
     const extra = item.leaf ? this.badges(item).length * SLOT : 18;
     const wide = Math.max(this.textWidth(this.fit(head, LONGEST, HEAD), HEAD) + extra, this.textWidth(this.fit(below, LONGEST, SMALL), SMALL));
     return Math.max(wide + 24, 64);
@@ -185,6 +190,8 @@ export class Painter {
       g.fillStyle = mixture[0][0];
       g.fillRect(x, y, w, h);
       g.globalAlpha = 1;
+      const left = this.notes?.shares(item) ?? [];
+      if (left.some((share) => share < 1)) drawGhost(g, { x, y, w, h }, left, theme, this);
       return;
     }
     if (!item.leaf && this.readable && !item.quiet) {
@@ -208,6 +215,9 @@ export class Painter {
     g.fill();
     g.globalAlpha = faded ? 0.3 : 1;
     this._bar(item, x, y, h, mixture);
+    const left = this.notes?.shares(item) ?? [];
+    if (left.some((share) => share < 1)) drawGhost(g, { x, y, w, h }, left, theme, { readable: this.readable, thin: this.thin, ink: faded ? 0.45 : 1 });
+    if (this.readable && this.notes?.isMissing(item)) drawMissing(g, { x, y, w, h }, theme, this.thin);
     const found = this.found?.size && this._isIn(item, this.found);
     const strong = item === this.selected || item === this.hover;
     g.globalAlpha = 1;

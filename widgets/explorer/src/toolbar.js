@@ -67,8 +67,8 @@ const TITLES = {
   QADG: "branches folded into the operators that they serve",
 };
 
-function ramp({ from, to }) {
+function ramp({ from, to, colours = [0, 0.2, 0.4, 0.6, 0.8, 1].map(viridis) }) {
   const bar = make("span", { class: "gx-ramp", "aria-hidden": "true" });
-  bar.style.background = `linear-gradient(to right, ${[0, 0.2, 0.4, 0.6, 0.8, 1].map(viridis).join(",")})`;
+  bar.style.background = `linear-gradient(to right, ${colours.join(",")})`;
   return make("span", { class: "gx-key gx-scale" }, make("span", { text: from }), bar, make("span", { text: to }));
 }

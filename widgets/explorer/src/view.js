@@ -1,12 +1,15 @@
 // The explorer: one network, one picture at a time, a camera over it, and what is selected. Puts the parts together.
-import { Scheme } from "./colours.js";
+import { annotate, shownOverlay } from "./annotate.js";
+import { SCHEMES, Scheme } from "./colours.js";
 import { Details } from "./details.js";
 import { THEME_MARKS, make, readTheme } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { Graph, ancestors, openNew, openToFit } from "./graph.js";
 import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
+import { More } from "./more.js";
 import { Painter, hit } from "./paint.js";
+import { itemOf, selectionOf } from "./select.js";
 import { Toolbar } from "./toolbar.js";
 import { Outline } from "./tree.js";
 import { Pointer } from "./pointer.js";
@@ -17,8 +20,10 @@ const LEGIBLE = 0.62; // scale from which most people read the names
 const [SMALLEST, LARGEST] = [0.02, 4];
 
 export class Explorer {
-  constructor(parent, host, { page = false } = {}) {
+  /** @param options {page: it has a page of its own; side: of a pair, see notes.js} */
+  constructor(parent, host, { page = false, side = "alone" } = {}) {
     this.host = host;
+    this.side = side;
     this.camera = { x: 0, y: 0, scale: 1 };
     this.selected = this.hover = this.marked = null;
     this.family = -1;
@@ -27,6 +32,7 @@ export class Explorer {
     this.schemeName = host.get("colour") ?? "operator";
     this._build(parent, page);
     this.graph = new Graph(host.graph);
+    annotate(this);
     this.state = host.get("live_state");
     this.budget = host.get("budget_state");
     this.theme = readTheme(this.element);
@@ -37,7 +43,9 @@ export class Explorer {
     this._later(() => {
       this.outline.show(this.root, this.graph, this.state);
       this.ready = performance.now();
+      if (this.selected) this.outline.select(this.selected);
     });
+    if (host.get("selection")) this.selectGiven(host.get("selection"));
   }
 
   _build(parent, page) {
@@ -62,6 +70,7 @@ export class Explorer {
     parent.append(this.element);
     this.drawer = new Drawer(this.element, this.outline.list.parentElement, this.toolbar.bar.querySelector("button"), () => this._resize());
     this.pointer = new Pointer(this);
+    this.more = new More(this, page || Boolean(parent.closest?.(".gx-page")));
   }
 
   _watch() {
@@ -82,7 +91,8 @@ export class Explorer {
     changed("message", () => this.details.say(this.host.get("message")));
     changed("layer", () => this.host.get("layer") !== this.layer && this.setLayer(this.host.get("layer")));
     changed("colour", () => this.host.get("colour") !== this.schemeName && this.setScheme(this.host.get("colour")));
-    changed("selected", () => this._selectNamed(this.host.get("selected")));
+    changed("selection", () => this.selectGiven(this.host.get("selection")));
+    for (const key of ["overlays", "before_after", "compare_state"]) changed(key, () => this.annotate());
   }
 
   destroy() {
@@ -145,14 +155,29 @@ export class Explorer {
 
   setScheme(name) {
     this.schemeName = name;
-    this.host.set("colour", name);
+    if (SCHEMES.some(([known]) => known === name) || shownOverlay(this.host, name)) this.host.set("colour", name);
+    this.annotate();
+  }
+
+  /** Colours, labels and channels as the host has them now. */
+  annotate() {
+    annotate(this);
+    this.more.sync();
     this._scheme();
+    this._details();
     this._draw();
   }
 
+  /** Channels of a vertex now, undefined where it has none. */
+  widthOf(node) {
+    const { nodes = [], now = [] } = this.host.get("compare_state") ?? {};
+    return now[nodes.indexOf(node)];
+  }
+
   _scheme() {
-    this.scheme = new Scheme(this.schemeName, this.graph, this.state, this.budget, this.theme.dark);
+    this.scheme = new Scheme(this.schemeName, this.graph, this.state, this.budget, this.theme.dark, shownOverlay(this.host, this.schemeName));
     this.toolbar.show(this.layer, this.scheme);
+    this.more.legend();
     this.mapStale = true;
   }
 
@@ -172,7 +197,10 @@ export class Explorer {
     this.canvas.width = clientWidth * ratio;
     this.canvas.height = clientHeight * ratio;
     this.mapStale = true;
-    if (this.root && (first || !this.moved)) this.fit();
+    if (this.root && (first || !this.moved)) {
+      this.fit();
+      if (first && this.selected) this._see(this.selected);
+    }
     else if (this.root) this._paint();
   }
 
@@ -282,7 +310,7 @@ export class Explorer {
       this.reveal(item);
       this._see(item);
     }
-    this.host.set("selected", item?.leaf ? this.graph.name(item.id) : "");
+    this.host.set("selection", selectionOf(item, this.graph));
     this.outline.select(item, true);
   }
 
@@ -306,10 +334,20 @@ export class Explorer {
     return new Set(nodes.vertex.flatMap((vertex, node) => (inside.has(vertex) ? [node] : [])));
   }
 
-  _selectNamed(name) {
-    if (!name || (this.selected?.leaf && this.graph.name(this.selected.id) === name)) return;
-    const leaf = [...this.picture.leaves.values()].find(({ id }) => this.graph.name(id) === name);
-    if (leaf) this.select(leaf, { reveal: true });
+  /** Select what a text names, see select.js, open what hides it and bring it to the middle. */
+  selectGiven(selection) {
+    if (selection === selectionOf(this.selected, this.graph)) return;
+    const item = selection ? itemOf(selection, this.picture, this.graph) : null;
+    if (selection && !item) return;
+    this.select(item, { reveal: true });
+    this.bring(item);
+  }
+
+  /** Bring an item to the middle. */
+  bring(item) {
+    if (!item || !this.width) return;
+    const [x, y] = this.place(item);
+    this.centre(x + item.w / 2, y + Math.min(item.h, this.height / this.camera.scale - 40) / 2);
   }
 
   _see(item) {
@@ -348,6 +386,7 @@ export class Explorer {
 
   _details() {
     this.details.show({ graph: this.graph, item: this.selected, family: this.family, state: this.state, budgetState: this.budget });
+    this.more.show();
   }
 
   hitAt(px, py) {
@@ -370,6 +409,7 @@ export class Explorer {
     this.minimap.update(camera, width, height, root);
     this.painted = performance.now();
     this.firstPainted ??= this.painted;
+    this.watcher?.();
   }
 }
 
