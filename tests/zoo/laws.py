@@ -29,7 +29,17 @@ from geta_nb.errors import InputError
 from geta_nb.graph.comparison import wide_inside
 from geta_nb.graph.nodes import operator_name
 from geta_nb.graph.sizes import InputSizes
-from geta_nb.quantizers import Quantizer, WeightQuantizer, parameter_tensors, standing_in
+from geta_nb.quantizers import (
+    ComputedWeight,
+    Quantizer,
+    WeightQuantizer,
+    computed,
+    is_foreign,
+    is_last,
+    parameter_tensors,
+    standing_in,
+)
+from geta_nb.quantizers.parametrized import replace_computed
 from geta_nb.subnet.graph_net import input_sizes
 
 # float64: a net of depth n in another order of summation differs by about n * 1e-16 of its largest value; 1e-9 is the law's own number
@@ -298,7 +308,14 @@ def _round_weights(geta: gt.GETA, model: nn.Module) -> list[Quantizer]:
         for name, parameter in parameter_tensors(model).items():  # from the model's own: a tied weight is there under each of its names
             if name in tables.parameter_layer:
                 parameter.copy_(tables.weights[tables.parameter_layer[name]](own[name]))
-    return [module for module in model.modules() if isinstance(module, WeightQuantizer)]
+        for name, layer in tables.computed.items():
+            path, _, leaf = name.rpartition(".")
+            if is_last(model.get_submodule(path), leaf):  # not computed again in float32; a module under two paths is done once
+                value = ComputedWeight(geta.model.get_submodule(path), leaf)()
+                replace_computed(model.get_submodule(path), leaf, nn.Parameter(tables.weights[layer](value)))
+    lists = [computed(module)[name] for module in model.modules() for name in computed(module) if is_foreign(module, name)]
+    behind = {id(part) for tensors in lists for part in tensors}
+    return [module for module in model.modules() if isinstance(module, WeightQuantizer) and id(module) not in behind]
 
 
 @torch.no_grad()
