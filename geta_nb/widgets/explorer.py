@@ -29,7 +29,9 @@ from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
+from geta_nb.widgets.page_messages import heed_page
 from geta_nb.widgets.run_checks import facade
+from geta_nb.widgets.vertex_details import VertexDetails
 
 _WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
 COLOURS = ("operator", "family", "bits", "kept", "cost", "protected")
@@ -49,6 +51,7 @@ class Explorer(anywidget.AnyWidget):
         budget: the budget with what was clicked; an observable trait, and may be set.
         selected: name of the selected vertex, "" for none; may be set.
         selected_family: name of the selected family, "" for none.
+        query: what is searched for, such as ``"type:linear bits<8"``; may be set. ``queries``: earlier ones, the last first.
 
     Raises:
         ConfigError: no such layer or colour.
@@ -66,6 +69,8 @@ class Explorer(anywidget.AnyWidget):
     colour = traitlets.Enum(COLOURS, default_value="operator").tag(sync=True)
     selected = traitlets.Unicode("").tag(sync=True)
     selected_family = traitlets.Unicode("").tag(sync=True)
+    query = traitlets.Unicode("").tag(sync=True)
+    queries = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(600).tag(sync=True)
     budget = traitlets.Instance(Budget)
 
@@ -83,6 +88,8 @@ class Explorer(anywidget.AnyWidget):
             layer=layer, colour=colour, height=height, **more,
         )  # fmt: skip
         self._started = start.exceptions
+        self._details = VertexDetails(geta, self._data["vertices"])
+        heed_page(self)  # a click on a vertex is answered while a cell is busy, where the kernel can
         self.on_msg(self._received)
         watch(self)
         self.run_changed(None)
@@ -162,8 +169,12 @@ class Explorer(anywidget.AnyWidget):
         """Do what the page asks; what is wrong is said there, not raised.
 
         Args:
-            content: ``{"kind": "protect" | "bits" | "sparsity" | "reset", "family": index, ...}``.
+            content: ``{"kind": "protect" | "bits" | "sparsity" | "reset", "family": index, ...}``, or ``{"kind": "details", ...}``, which
+                is answered by a message: see ``VertexDetails.answer``.
         """
+        if content.get("kind") == "details":
+            self.send(self._details.answer(content))
+            return
         acts = {
             "protect": lambda family: self.protect(family, bool(content["on"])),
             "bits": lambda family: self.set_bits(family, content["low"], content["high"]),
@@ -243,7 +254,7 @@ class Explorer(anywidget.AnyWidget):
     def page_data(self) -> dict[str, Any]:
         """Return what a page needs to show this explorer without a kernel."""
         values = {name: getattr(self, name) for name in ("live_state", "budget_state", "layer", "colour")}
-        return {"graph": self._data, **values}
+        return {"graph": self._data, **values, "details": self._details.page()}
 
     def __repr__(self) -> str:
         return f"Explorer({qadg_text(self.geta.qadg)})"
