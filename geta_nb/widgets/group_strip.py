@@ -101,7 +101,7 @@ def find_scores(geta: GETA, norms: NDArray[np.float64]) -> Scores:
 def strip(geta: GETA, family: int, scores: Scores, alive: NDArray[np.bool_]) -> dict[str, Any]:
     """Return one family's groups, the first to go first: those that are zero, then by score.
 
-    Keys: ``n``; ``words`` (what orders them); ``low`` and ``high`` (scores); ``levels`` (one byte a cell: score over ``high``, as
+    Keys: ``n``, ``zero`` and ``fade`` (groups: all, those that are zero, those that fade); ``words`` (what orders them); ``low`` and ``high`` (scores); ``levels`` (one byte a cell: score over ``high``, as
     ``weight_histogram.packed``), ``kept`` and ``fading`` (shares of a cell's groups, packed alike); ``order`` (positions within the family,
     where each cell is one group).
     """
@@ -113,11 +113,11 @@ def strip(geta: GETA, family: int, scores: Scores, alive: NDArray[np.bool_]) -> 
     bounds = np.linspace(0, len(order), cells + 1).astype(int)
     high = float(values.max(initial=0.0))
     found: dict[str, Any] = {
-        "n": len(order), "words": str(scores.words[family]), "low": float(f"{values.min(initial=high):.4g}"), "high": float(f"{high:.4g}"),
+        "n": len(order), "zero": int((~kept).sum()), "words": str(scores.words[family]), "low": float(f"{values.min(initial=high):.4g}"), "high": float(f"{high:.4g}"),
         "levels": packed(_means(values, bounds) / (high or 1.0)), "kept": packed(_means(kept, bounds)),
     }  # fmt: skip
     if fading.any():
-        found["fading"] = packed(_means(fading, bounds))
+        found |= {"fading": packed(_means(fading, bounds)), "fade": int(fading.sum())}
     return found | ({"order": order.tolist()} if cells == len(order) else {})
 
 

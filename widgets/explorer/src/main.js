@@ -1,4 +1,5 @@
 // Entry: an anywidget view, and a page of its own. Both give the explorer a host: the data, a few values that change, and a way to ask.
+import { answering, asking, remembering } from "./host.js";
 import { Explorer } from "./view.js";
 
 async function unpack(view) {
@@ -24,6 +25,7 @@ async function render({ model, el }) {
       undo.push(() => model.off(`change:${key}`, act));
     },
     send: (message) => model.send(message),
+    ask: asking(model, undo),
   };
   const explorer = new Explorer(el, host);
   return () => {
@@ -33,8 +35,11 @@ async function render({ model, el }) {
 }
 
 export function openPage(data, parent) {
-  const { graph, ...values } = data;
-  const host = { live: false, graph, get: (key) => values[key], set: () => {}, on: () => {}, send: () => {} };
+  const { graph, details, ...values } = data;
+  const kept = { query: remembering("query", ""), queries: remembering("queries", []) };
+  const host = {
+    live: false, graph, get: (key) => (kept[key] ? kept[key].get() : values[key]), set: (key, value) => kept[key]?.set(value), on: () => {}, send: () => {}, ask: answering(details),
+  };
   return new Explorer(parent, host, { page: true });
 }
 
