@@ -1,13 +1,16 @@
 // The shapes that the edges of the selected vertex carry, written onto them.
 import { neighbours } from "./facts.js";
+import { ancestors } from "./graph.js";
 import { FONT } from "./paint.js";
 
 const FROM = 0.6; // scale from which they are read
 const MOST = 12;
 
-/** Draw them over the picture; `corner` is the place of the selected item. */
-export function edgeLabels(painter, graph, layer, item, corner) {
-  if (!item?.leaf || !item.parent?.layout || painter.camera.scale < FROM) return;
+/** Draw them over the picture of a view, where its selected vertex is in sight. */
+export function edgeLabels(painter, view) {
+  const { graph, layer, selected: item } = view;
+  if (!item?.leaf || painter.camera.scale < FROM || !ancestors(item).every((box) => box.open && box.layout)) return;
+  const corner = view.place(item);
   const [x, y] = [corner[0] - item.parent.layout.places[item.place][0], corner[1] - item.parent.layout.places[item.place][1]];
   const g = painter.context;
   const { theme } = painter;

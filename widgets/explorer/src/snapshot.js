@@ -22,7 +22,7 @@ function drawSheet(view, context, { camera, width, height, ratio }) {
   context.rect(0, 0, width, height);
   context.clip(); // what is drawn beyond the sight, such as the ends of edges, would lie under the legend
   twin.draw({ root: view.root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover: null });
-  edgeLabels(twin, view.graph, view.layer, selected, selected ? view.place(selected) : null);
+  edgeLabels(twin, view);
   context.restore();
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   legend(view, context, width, height, true);

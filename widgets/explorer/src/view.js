@@ -368,7 +368,7 @@ export class Explorer {
     if (this.dead || !this.width || !this.root.layout) return;
     const { root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover } = this;
     this.painter.draw({ root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover });
-    edgeLabels(this.painter, this.graph, this.layer, selected, selected ? this.place(selected) : null);
+    edgeLabels(this.painter, this);
     if (this.mapStale) this.minimap.render(root, this.painter, theme, ratio);
     this.mapStale = false;
     this.minimap.update(camera, width, height, root);
