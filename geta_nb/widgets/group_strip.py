@@ -101,9 +101,9 @@ def find_scores(geta: GETA, norms: NDArray[np.float64]) -> Scores:
 def strip(geta: GETA, family: int, scores: Scores, alive: NDArray[np.bool_]) -> dict[str, Any]:
     """Return one family's groups, the first to go first: those that are zero, then by score.
 
-    Keys: ``n``, ``zero`` and ``fade`` (groups: all, those that are zero, those that fade); ``words`` (what orders them); ``low`` and ``high`` (scores); ``levels`` (one byte a cell: score over ``high``, as
-    ``weight_histogram.packed``), ``kept`` and ``fading`` (shares of a cell's groups, packed alike); ``order`` (positions within the family,
-    where each cell is one group).
+    Keys: ``n``, ``zero`` and ``fade`` (groups: all, those that are zero, those that fade); ``words`` (what orders them); ``low`` and
+    ``high`` (scores); ``levels`` (one byte a cell: score over ``high``, as ``weight_histogram.packed``), ``kept`` and ``fading`` (shares of
+    a cell's groups, packed alike); ``order`` (positions within the family, where each cell is one group).
     """
     members = np.flatnonzero(geta.groups.table.family_of == family)
     values = np.nan_to_num(scores.values[members].astype(np.float64), posinf=0.0, neginf=0.0)
@@ -113,7 +113,8 @@ def strip(geta: GETA, family: int, scores: Scores, alive: NDArray[np.bool_]) -> 
     bounds = np.linspace(0, len(order), cells + 1).astype(int)
     high = float(values.max(initial=0.0))
     found: dict[str, Any] = {
-        "n": len(order), "zero": int((~kept).sum()), "words": str(scores.words[family]), "low": float(f"{values.min(initial=high):.4g}"), "high": float(f"{high:.4g}"),
+        "n": len(order), "zero": int((~kept).sum()), "words": str(scores.words[family]),
+        "low": float(f"{values.min(initial=high):.4g}"), "high": float(f"{high:.4g}"),
         "levels": packed(_means(values, bounds) / (high or 1.0)), "kept": packed(_means(kept, bounds)),
     }  # fmt: skip
     if fading.any():
