@@ -57,6 +57,7 @@ export class Details {
     const { item, family } = this;
     if (!item && family < 0) return [this._overview()];
     const parts = item?.leaf ? this._vertex(item) : item ? this._module(item) : [];
+    if (family >= 0 && this.host.live && parts.length) parts[0] = make("div", { class: "gx-title" }, parts[0], this._protect(family)); // in sight, however low the window
     if (family >= 0) parts.push(...this._familyHead(family));
     if (item?.leaf) parts.push(this._slot("attributes"), this._slot("weight"), this._slot("input"));
     if (family >= 0) parts.push(this._slot("strip"));
@@ -69,7 +70,7 @@ export class Details {
   // -- what Python is asked for -----------------------------------------------------------------------------------------------------
 
   _slot(name) {
-    this.slots[name] = make("section", { class: `gx-slot gx-slot-${name}`, "data-testid": `geta-explorer-${name}` });
+    this.slots[name] = make("section", { class: `gx-slot gx-slot-${name}`, "data-testid": `geta-explorer-${name === "strip" ? "groups" : name}` });
     return this.slots[name];
   }
 
@@ -248,15 +249,16 @@ export class Details {
     const button = (text, id, onclick) => make("button", { type: "button", text, "data-testid": id, onclick });
     const set = (id, message, ...inputs) => button("Set", id, () => (clean(...inputs), send(message())));
     return make("div", { class: "gx-controls" },
-      this._protect(index, send),
+      ...(this.item ? [] : [this._protect(index)]),
       button("As in the budget", "geta-explorer-reset", () => (clean(lowInput, highInput, share), send({ kind: "reset" }))),
       make("label", {}, make("span", { text: "bits" }), lowInput, "to", highInput, set("geta-explorer-set-bits", () => ({ kind: "bits", low: whole(lowInput), high: whole(highInput) }), lowInput, highInput)),
       make("label", {}, make("span", { text: "sparsity ≤" }), share, set("geta-explorer-set-sparsity", () => ({ kind: "sparsity", share: share.value === "" ? null : Number(share.value) }), share)));
   }
 
-  _protect(index, send) {
+  _protect(index) {
+    const send = (message) => this.host.send({ ...message, family: index });
     const isOn = () => Boolean(this.budgetState.protect?.[index]);
-    const button = make("button", { type: "button", "data-testid": "geta-explorer-protect", onclick: () => send({ kind: "protect", on: !isOn() }) });
+    const button = make("button", { type: "button", "data-testid": "geta-explorer-protect", title: `keep every group of family ${this.graph.data.families[index].name}`, onclick: () => send({ kind: "protect", on: !isOn() }) });
     const write = () => {
       button.textContent = isOn() ? "Unprotect" : "Protect";
       button.setAttribute("aria-pressed", String(isOn()));

@@ -8,8 +8,7 @@ export class Presentation {
   constructor(view) {
     this.view = view;
     this.on = false;
-    view.element.addEventListener("keydown", (event) => this._key(event));
-    view.element.addEventListener("toggle", (event) => event.target === view.element && event.newState === "closed" && this.on && this.leave());
+    view.element.addEventListener("keydown", (event) => this._key(event), true); // before the canvas, to which Escape means something else
   }
 
   /** How much larger type is drawn than elsewhere. */
@@ -69,7 +68,8 @@ export class Presentation {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "p" && !/INPUT|SELECT|TEXTAREA/.test(event.target.tagName)) return this._take(event, () => this.toggle());
     if (!this.on) return;
-    if (event.key === "Escape" && !this.view.toolbar.find.isOpen) this._take(event, () => this.leave());
+    const menu = this.view.toolbar.find.isOpen || event.target.closest('[role="menu"]');
+    if (event.key === "Escape" && !menu) this._take(event, () => this.leave());
     if (event.key === "Tab") this._stay(event);
   }
 

@@ -220,7 +220,7 @@ export class Search {
     const path = record.module[0] || graph.name(row.id);
     const bits = [["W", record.bits], ["A", record.inputbits]].filter(([, value]) => value != null).map(([mark, value]) => `${mark} ${round(value)}`).join("  ");
     const cells = [
-      swatch(scheme.colour(row.id)), ...cutInTheMiddle(path), make("span", { class: "gx-type", text: graph.operator(row.id) }),
+      swatch(scheme.colour(row.id)), cutInTheMiddle(path, graph.name(row.id)), make("span", { class: "gx-type", text: graph.operator(row.id) }),
       make("span", { class: "gx-bits", text: bits }), make("span", { class: "gx-kept", text: record.kept == null ? "" : `${percent(record.kept)} kept` }),
     ];
     const element = make("li", { ...options, title: `${path}\n${graph.name(row.id)}` }, ...cells);
@@ -318,9 +318,10 @@ export class Search {
 }
 
 /** What differs between the paths of repeated blocks stands at their end: the end is never cut off. */
-function cutInTheMiddle(path) {
+function cutInTheMiddle(path, name) {
   const cut = Math.max(0, path.length - 26);
-  return [make("span", { class: "gx-path" }, make("span", { class: "gx-head", text: path.slice(0, cut) }), make("span", { class: "gx-tail", text: path.slice(cut) }))];
+  const own = name === path ? null : make("span", { class: "gx-own", text: name });
+  return make("span", { class: "gx-path" }, make("span", { class: "gx-head", text: path.slice(0, cut) }), make("span", { class: "gx-tail", text: path.slice(cut) }), own);
 }
 
 /** The earlier searches with one more, the last first. */
