@@ -1,104 +1,36 @@
-"""Search, details, pictures and presentation of the explorer in a real browser, on its standalone page, which asks nobody."""
+"""The explorer's search and details in a real browser, on its standalone page."""
 
 from __future__ import annotations
 
 import re
-import struct
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
-import geta_nb as gt
-from geta_nb.display.wording import clean
-from geta_nb.widgets import exports
-from tests.browser.lab import browser_page, need_browser, save_picture
-from tests.browser.test_explorer_page import PAGE, contrast, data_of, until, with_names
-from tests.display.dummies import HOSTILE
-from tests.small_nets import IMAGES, cnn
+from tests.browser.explorer_pages import (  # noqa: F401 - fixtures
+    FOCUSED,
+    PAGE,
+    PLACE,
+    RESULTS,
+    SEARCH,
+    chosen,
+    found,
+    page_box,
+    pages_,
+    seek,
+    show_,
+    tab_,
+    until,
+)
+from tests.browser.lab import save_picture
+from tests.browser.test_explorer_page import contrast
 
 pytestmark = pytest.mark.slow
-SEARCH, RESULTS = "geta-explorer-search", "geta-explorer-results"
-TEXT = "{http://www.w3.org/2000/svg}text"
-PLACE = f"""(dx, dy) => {{
-  const e = {PAGE}, [x, y] = e.place(e.selected), c = e.camera;
-  return [(x + dx - c.x) * c.scale, (y + dy - c.y) * c.scale, e.width, e.height, e.selected.w, e.selected.h];
-}}"""
-LEAVES = f"""() => {{
-  let many = 0;
-  const walk = (box) => box.children.forEach((child) => (!child.leaf && child.open ? walk(child) : (many += 1)));
-  walk({PAGE}.root);
-  return many;
-}}"""
 MOST_READ = f"""() => {{
   const {{ edges }} = {PAGE}.graph.data.layers.raw, readers = new Map();
   for (let i = 0; i < edges.length; i += 2) readers.set(edges[i], (readers.get(edges[i]) ?? new Set()).add(edges[i + 1]));
   return [...readers].map(([node, all]) => [node, all.size]).sort((a, b) => b[1] - a[1])[0];
 }}"""
-FOCUSED = "document.activeElement.dataset.testid ?? document.activeElement.tagName"
-
-
-def encoder(layers: int) -> nn.Module:
-    """Transformer blocks, one after the other."""
-    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
-    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: Any) -> dict[str, str]:
-    """Addresses of standalone pages."""
-    folder: Path = tmp_path_factory.mktemp("pages")
-    geta = gt.GETA(cnn(), IMAGES, quantize=gt.QuantConfig(activations=True, initial_bits=4))
-    geta.calibrate([IMAGES])
-    geta.mask([group.index for group in list(geta.families[1].groups)[:4]])
-    hostile = {**data_of(geta), "graph": with_names(data_of(geta)["graph"], [clean(name) for name in HOSTILE])}
-    blocks = gt.GETA(encoder(6), torch.randn(2, 5, 16))
-    return {
-        "net": gt.Explorer(geta).to_html(folder / "net.html").as_uri(),
-        "blocks": gt.Explorer(blocks).to_html(folder / "blocks.html").as_uri(),
-        "hostile": exports.write_page(folder / "hostile.html", "hostile", hostile).as_uri(),
-        "bare": exports.write_page(folder / "bare.html", "bare", data_of(geta)).as_uri(),
-    }
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Any]:
-    need_browser()
-    with browser_page(width=1300, height=800) as page:
-        yield page
-
-
-@pytest.fixture
-def show(tab: Any, pages: dict[str, str]) -> Iterator[Any]:
-    """Open a page; afterwards it has had no error, and asked for nothing but itself."""
-    tab.problems.clear()
-    tab.outside.clear()
-    tab.set_viewport_size({"width": 1300, "height": 800})
-
-    def opened(name: str) -> Any:
-        tab.goto("about:blank")
-        tab.goto(pages[name])
-        until(tab, f"{PAGE}?.firstPainted && document.querySelector('[role=treeitem]')")
-        return tab
-
-    yield opened
-    tab.evaluate("() => sessionStorage.clear()")
-    assert tab.problems == []
-    assert [address for address in tab.outside if not address.startswith("file:")] == []
-
-
-def found(page: Any) -> list[str]:
-    return list(page.eval_on_selector_all("[role=option]", "all => all.map((x) => x.dataset.vertex)"))
-
-
-def seek(page: Any, text: str) -> Any:
-    search = page.get_by_test_id(SEARCH)
-    search.fill(text)
-    return search
 
 
 # -- search --------------------------------------------------------------------------------------------------------------------------
@@ -217,13 +149,6 @@ def test_thousands_of_results_come_as_they_are_reached(show: Any) -> None:
 # -- details -------------------------------------------------------------------------------------------------------------------------
 
 
-def chosen(page: Any, name: str) -> Any:
-    seek(page, f"name:/^{name}$/").press("Enter")
-    details = page.get_by_test_id("geta-explorer-details")
-    assert details.locator("h3").inner_text() == name
-    return details
-
-
 def test_a_weight_shows_its_values_with_every_level_of_its_quantizer(show: Any) -> None:
     details = chosen(show("net"), "conv2d_1")
     picture = details.get_by_test_id("geta-explorer-histogram")
@@ -236,12 +161,6 @@ def test_a_weight_shows_its_values_with_every_level_of_its_quantizer(show: Any) 
     bars = page_box(picture.locator(".gx-bars"))
     frame = page_box(picture)
     assert bars["x"] >= frame["x"] - 1 and bars["x"] + bars["width"] <= frame["x"] + frame["width"] + 1
-
-
-def page_box(locator: Any) -> dict[str, float]:
-    box = locator.bounding_box()
-    assert box is not None
-    return dict(box)
 
 
 def test_the_input_tells_its_range_and_the_operator_what_it_was_told(show: Any) -> None:
@@ -338,108 +257,3 @@ def test_nothing_is_cut_off_at_any_width_and_texts_are_legible(show: Any, tab: A
     save_picture(page, f"explorer-results-{width}-{scheme}")
     page.keyboard.press("Escape")
     tab.emulate_media(color_scheme="light")
-
-
-# -- pictures and presentation -------------------------------------------------------------------------------------------------------
-
-
-def saved(page: Any, kind: str, path: Path) -> tuple[str, bytes]:
-    page.get_by_test_id("geta-explorer-save").click()
-    with page.expect_download() as download:
-        page.locator(f"[data-picture={kind}]").click()
-    download.value.save_as(path)
-    return download.value.suggested_filename, path.read_bytes()
-
-
-def test_the_view_is_saved_as_pixels_twice_as_fine_with_its_legend(show: Any, tmp_path: Path) -> None:
-    page = show("net")
-    page.get_by_test_id("geta-explorer-colour").select_option("bits")
-    name, data = saved(page, "png", tmp_path / "view.png")
-    assert name == "Sequential-QADG.png"
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", data[16:24])
-    seen = page.evaluate(f"[{PAGE}.width, {PAGE}.height]")
-    assert width == 2 * seen[0]
-    assert height > 2 * seen[1], "the legend stands under it"
-
-
-def test_the_view_is_saved_as_vectors_at_the_same_places(show: Any, tmp_path: Path) -> None:
-    page = show("net")
-    chosen(page, "conv2d_1")
-    name, data = saved(page, "svg", tmp_path / "view.svg")
-    root = ElementTree.fromstring(data)
-    texts = {element.text: element for element in root.iter(TEXT)}
-    assert name == "Sequential-QADG.svg"
-    assert root.find(".//{http://www.w3.org/2000/svg}image") is None, "no bitmap"
-    assert {"conv2d", "batch_norm", "W 4", "linear", "2×8×6×6", "Sequential · QADG · operator"} <= set(texts)
-    x, y = page.evaluate(f"({PLACE})(13, 16)")[:2]
-    placed = [(float(e.get("x", 0)), float(e.get("y", 0))) for e in root.iter(TEXT) if e.text == "conv2d"]
-    assert any((px, py) == pytest.approx((x, y), abs=0.02) for px, py in placed)
-    page.goto((tmp_path / "view.svg").as_uri())
-    assert page.locator("text", has_text="batch_norm").count() >= 1, "a browser reads it"
-
-
-def test_all_that_is_open_is_saved_whole(show: Any, tmp_path: Path) -> None:
-    page = show("blocks")
-    page.get_by_role("button", name="open one level").click()
-    page.evaluate(f"{PAGE}.select(null), {PAGE}.zoom(3)")
-    _, view = saved(page, "svg", tmp_path / "view.svg")
-    name, whole = saved(page, "svg-all", tmp_path / "all.svg")
-    assert name.endswith("-all.svg")
-    leaves = page.evaluate(LEAVES)
-    texts = list(ElementTree.fromstring(whole).iter(TEXT))
-    assert len(texts) >= 2 * leaves
-    assert len(texts) > len(list(ElementTree.fromstring(view).iter(TEXT)))
-
-
-def test_hostile_names_are_text_in_lists_and_pictures_too(show: Any, tmp_path: Path) -> None:
-    page = show("hostile")
-    seek(page, "/./")
-    assert page.get_by_test_id(RESULTS).get_by_role("option").count() > 5
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    for kind in ("svg", "svg-all"):
-        root = ElementTree.fromstring(saved(page, kind, tmp_path / "hostile.svg")[1])
-        assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {"svg", "title", "defs", "clipPath", "path", "g", "text"}
-    assert page.locator("img, iframe, [onerror]").count() == 0
-    assert page.evaluate("document.scripts.length") == 2
-
-
-def test_the_menu_of_pictures_is_reached_by_the_keyboard(show: Any) -> None:
-    page = show("net")
-    button = page.get_by_test_id("geta-explorer-save")
-    button.focus()
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.dataset.picture") == "png"
-    page.keyboard.press("ArrowUp")
-    assert page.evaluate("document.activeElement.dataset.picture") == "svg-all"
-    page.keyboard.press("Escape")
-    assert page.evaluate(FOCUSED) == "geta-explorer-save"
-    assert button.get_attribute("aria-expanded") == "false"
-
-
-def test_a_presentation_is_large_fills_the_window_and_escape_leaves(show: Any) -> None:
-    page = show("net")
-    before = page.evaluate(f"({{ ...{PAGE}.camera }})")
-    text = "document.querySelector('.gx-details h3').getBoundingClientRect().height"
-    small = page.evaluate(text)
-    page.get_by_test_id("geta-explorer-present").click()
-    box = page.get_by_test_id("geta-explorer").bounding_box()
-    assert box == {"x": 0, "y": 0, "width": 1300, "height": 800}
-    assert page.evaluate(text) > 1.3 * small
-    assert page.evaluate(f"{PAGE}.camera.scale") > before["scale"]
-    save_picture(page, "explorer-presentation")
-    seek(page, "conv")
-    page.keyboard.press("Escape")
-    assert page.evaluate(f"{PAGE}.presentation.on"), "the first Escape leaves the list"
-    page.keyboard.press("Escape")
-    assert not page.evaluate(f"{PAGE}.presentation.on")
-    assert page.evaluate(f"({{ ...{PAGE}.camera }})") == before
-    page.evaluate(f"{PAGE}.canvas.focus()")
-    page.keyboard.press("p")
-    assert page.evaluate(f"{PAGE}.presentation.on")
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        assert page.evaluate("Boolean(document.activeElement.closest('.gx'))"), "the focus stays in what is seen"
-    page.get_by_test_id("geta-explorer-present").click()
-    assert page.get_by_test_id("geta-explorer").get_attribute("popover") is None
