@@ -20,8 +20,8 @@ from geta_nb.quantizers import ActivationQuantizer, Quantizer
 BINS = 64
 CHUNK = 1 << 24
 """Elements that are worked on at once: a copy of a whole embedding may not fit beside the training."""
-MOST = 1 << 28
-"""Elements that are counted; of more, a sample."""
+MOST, MOST_ON_CPU = 1 << 28, 1 << 22
+"""Elements that are counted; of more, a sample: a click is to be answered at once."""
 
 
 def packed(values: NDArray[Any]) -> str:
@@ -45,32 +45,51 @@ def histogram(tensor: Tensor, clip: Tensor | None = None) -> dict[str, Any] | No
     """
     if tensor.is_meta or not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.numel() == 0:
         return None
-    every = -(-tensor.numel() // MOST)
-    flat = tensor.detach().reshape(-1)[::every]
-    parts = flat.split(CHUNK)
-    ranges = torch.stack([_range(part) for part in parts])
+    every = _stride(tensor)
+    whole = tensor.detach().reshape(-1)
+    flat = whole[::every]
+    ranges = torch.stack([_range(part) for part in whole.split(CHUNK)])
     low, high = ranges[:, 0].amin(), ranges[:, 1].amax()
-    counts = torch.stack([_counts(part, low, high) for part in parts]).sum(0)
-    beyond = counts.new_zeros(1) if clip is None or every > 1 else _beyond(tensor.detach(), clip).to(counts).reshape(1)
+    counts = torch.stack([_counts(part, low, high) for part in flat.split(CHUNK)]).sum(0)
+    counted = tensor.detach() if every == 1 else flat
+    known = clip is not None and (every == 1 or clip.numel() == 1)  # a sample has no channels
+    beyond = _beyond(counted, clip).to(counts).reshape(1) if clip is not None and known else counts.new_zeros(1)
     figures = torch.cat([counts, beyond, torch.stack([low, high]).to(counts)]).cpu().numpy()  # the only wait
-    return _figures(figures, flat.numel(), every)
+    return {"n": tensor.numel(), **_figures(figures, flat.numel(), every)}
+
+
+def _stride(tensor: Tensor) -> int:
+    """How many elements lie between two that are counted; no row is so long that always the same columns would be."""
+    every = -(-tensor.numel() // (MOST_ON_CPU if tensor.device.type == "cpu" else MOST))
+    while every > 1 and math.gcd(every, tensor.shape[-1]) > 1:
+        every += 1
+    return every
 
 
 def _range(part: Tensor) -> Tensor:
     """Smallest and largest finite value, [2]; infinities of the wrong sign where there is none."""
-    wide = part.to(torch.promote_types(part.dtype, torch.float32))
+    ends = torch.stack(torch.aminmax(part)).to(_wide(part))
+    if part.device.type == "cpu" and bool(ends.isfinite().all()):  # a look costs nothing there, and is the rule
+        return ends
+    wide = part.to(_wide(part))
     fine = wide.isfinite()
     return torch.stack([torch.where(fine, wide, math.inf).amin(), torch.where(fine, wide, -math.inf).amax()])
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def _counts(part: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Counts of each bin, of zeros, and of what is not finite, [BINS + 2], float64 where the device has it."""
     wide = part.to(low.dtype)
-    zero, fine = wide == 0, wide.isfinite()
+    zeros = wide.numel() - wide.count_nonzero()
+    fine = wide.isfinite()
     span = (high / 2 - low / 2).clamp(min=torch.finfo(low.dtype).tiny) * 2  # halves: the span of large values may overflow
-    places = torch.where(fine & ~zero, (wide - low) / span, 2.0)  # 2 lies outside, and is not counted
+    # what lies outside of 0 .. 1 is not counted
+    places = ((wide - low) / span).masked_fill_(~fine | (wide == 0), 2.0)
     bins = torch.histc(places.float(), BINS, 0.0, 1.0)
-    return torch.cat([bins, zero.sum().reshape(1).to(bins), (~fine).sum().reshape(1).to(bins)]).to(_widest(part))
+    return torch.cat([bins, zeros.reshape(1).to(bins), (fine.numel() - fine.count_nonzero()).reshape(1).to(bins)]).to(_widest(part))
 
 
 def _widest(tensor: Tensor) -> torch.dtype:
@@ -88,7 +107,7 @@ def _figures(figures: NDArray[Any], n: int, every: int) -> dict[str, Any]:
     counts, (zero, bad, beyond, low, high) = figures[:BINS], figures[BINS:].tolist()
     fine = math.isfinite(low) and math.isfinite(high)
     found = {
-        "n": n * every, "zero": _short(zero / n), "beyond": _short(beyond / n), "peak": int(counts.max()),
+        "zero": _short(zero / n), "beyond": _short(beyond / n), "peak": int(counts.max()),
         "low": _short(low) if fine else 0.0, "high": _short(high) if fine else 0.0, "bins": packed(counts / max(counts.max(), 1)),
     }  # fmt: skip
     return found | ({"bad": int(bad)} if bad else {}) | ({"every": every} if every > 1 else {})

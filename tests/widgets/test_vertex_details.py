@@ -73,11 +73,15 @@ def test_parts_and_samples_give_the_whole(monkeypatch: pytest.MonkeyPatch) -> No
     whole = histogram(values, torch.full((37, 1), 0.5))
     monkeypatch.setattr("geta_nb.widgets.weight_histogram.CHUNK", 16)
     assert histogram(values, torch.full((37, 1), 0.5)) == whole
-    monkeypatch.setattr("geta_nb.widgets.weight_histogram.MOST", 100)
-    sample = histogram(values)
+    monkeypatch.setattr("geta_nb.widgets.weight_histogram.MOST_ON_CPU", 40)
+    sample = histogram(values, torch.tensor(0.5))
     assert sample is not None
-    assert sample["every"] == 5
-    assert sample["peak"] < whole["peak"]  # type: ignore[index]
+    assert whole is not None
+    assert sample["every"] == 12, "11 would count one column alone"
+    assert (sample["low"], sample["high"]) == (whole["low"], whole["high"])
+    assert sample["n"] == whole["n"] == 37 * 11
+    assert sample["beyond"] == pytest.approx(float((values.flatten()[::12].abs() > 0.5).float().mean()), rel=1e-5)
+    assert sample["peak"] < whole["peak"]
 
 
 @settings(deadline=None)
