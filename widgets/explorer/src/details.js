@@ -22,7 +22,7 @@ export class Details {
     this.note = make("div", { class: "gx-note", role: "status", "aria-live": "polite" });
     const copy = make("button", { type: "button", text: "Copy", title: "copy the budget as a line of Python", onclick: () => this._copy() });
     this.budget = make("section", { class: "gx-budget" }, make("h4", { text: "Budget" }, copy), this.line, this.note);
-    this.element = make("aside", { class: "gx-details", "data-testid": "geta-explorer-details", "aria-label": "details" }, this.body, this.budget);
+    this.element = make("aside", { class: "gx-details", "data-testid": "geta-explorer-details", "aria-label": "details" }, make("h2", { class: "gx-heard", text: "Details" }), this.body, this.budget);
   }
 
   _copy() {
@@ -38,14 +38,15 @@ export class Details {
     Object.assign(this, shown);
     this.line.textContent = this.budgetState.line ?? "";
     this.budget.hidden = !this.budgetState.line;
-    const { item, family, layer } = shown;
-    const same = this.built && this.built.item === item && this.built.family === family && this.built.layer === layer && this.built.graph === shown.graph;
-    if (same) {
+    const { item, family, layer, graph, state } = shown;
+    const built = { item, family, layer, graph, peek: item?.peek };
+    const same = this.built && Object.keys(built).every((key) => this.built[key] === built[key]);
+    if (same && (!item?.group || this.body.contains(document.activeElement))) {
       this.lives.forEach((write) => write());
-      if (this.host.live) this.element.classList.add("gx-stale");
+      this.element.classList.toggle("gx-stale", Boolean(this.host.live && this.asked && state !== this.asked));
       return;
     }
-    this.built = { item, family, layer, graph: shown.graph };
+    this.built = built;
     this.lives = [];
     this.slots = {};
     this.body.replaceChildren(...this._parts());
@@ -80,6 +81,7 @@ export class Details {
     const asked = { vertex: item?.leaf ? item.id : null, family: family < 0 ? null : family };
     const key = `${asked.vertex} ${asked.family}`;
     this.element.classList.remove("gx-stale");
+    this.asked = this.state;
     if (this.answers.has(key)) this._fill(this.answers.get(key));
     const first = Object.values(slots).find((slot) => !slot.childElementCount) ?? Object.values(slots)[0];
     const waiting = setTimeout(() => this.built === built && !this.answers.has(key) && first.replaceChildren(make("p", { class: "gx-dim", text: "The kernel is busy: more comes when it is free." })), PATIENCE);
@@ -229,7 +231,7 @@ export class Details {
     ];
     const slices = family.slices.map(([name, axis, many, producing, which]) =>
       make("tr", {}, make("td", {}, make("code", { text: name })), make("td", { text: axis }), make("td", { text: many === 1 ? which : `${many}: ${which}` }), make("td", { text: producing ? "made" : "read" })));
-    const head = make("tr", {}, ...["slice of one group", "axis", "first", ""].map((text) => make("th", { scope: "col", text })));
+    const head = make("tr", {}, ...["slice of one group", "axis", "first", "role"].map((text) => make("th", { scope: "col", text })));
     return [
       make("h4", { text: "The family" }), table(rows),
       make("div", { class: "gx-scroll", tabindex: "0", role: "group", "aria-label": "slices of one group" }, make("table", { class: "gx-slices" }, make("thead", {}, head), make("tbody", {}, ...slices))),

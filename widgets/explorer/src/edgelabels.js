@@ -38,6 +38,7 @@ export function labelsOf(graph, layer, item) {
   const found = [];
   for (const { from, to, points } of item.parent.layout.routes) {
     if (found.length >= MOST) break;
+    if (points.length < 2) continue;
     if (to === item.place) {
       const child = from < 0 ? null : item.parent.children[from];
       const words = child?.leaf ? graph.shape(child.id) : shapesIn.size === 1 ? [...shapesIn][0] : "";

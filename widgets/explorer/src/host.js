@@ -1,5 +1,19 @@
 // What the parts ask of their surroundings, in a notebook with a kernel and in a page that stands alone.
 
+/** A host that asks Python: `host.ask(question)` becomes the answer. */
+export const withKernel = (host, model, undo) => Object.assign(host, { ask: asking(model, undo) });
+
+/** A host that answers from what its page brought along, and remembers the search as long as the window is open. */
+export function withPage(host, details) {
+  const kept = { query: remembering("query", ""), queries: remembering("queries", []) };
+  const { get, set } = host;
+  return Object.assign(host, {
+    ask: answering(details),
+    get: (key) => (kept[key] ? kept[key].get() : get(key)),
+    set: (key, value) => (kept[key] ? kept[key].set(value) : set(key, value)),
+  });
+}
+
 /** Ask Python, and wait for the answer that bears the same key. */
 export function asking(model, undo) {
   const waiting = new Map();

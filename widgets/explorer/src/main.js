@@ -1,5 +1,5 @@
 // Entry: an anywidget view, and a page of its own. Both give the explorer a host: the data, a few values that change, and a way to ask.
-import { answering, asking, remembering } from "./host.js";
+import { withKernel, withPage } from "./host.js";
 import { Explorer } from "./view.js";
 
 async function unpack(view) {
@@ -25,9 +25,8 @@ async function render({ model, el }) {
       undo.push(() => model.off(`change:${key}`, act));
     },
     send: (message) => model.send(message),
-    ask: asking(model, undo),
   };
-  const explorer = new Explorer(el, host);
+  const explorer = new Explorer(el, withKernel(host, model, undo));
   return () => {
     undo.forEach((act) => act());
     explorer.destroy();
@@ -36,11 +35,8 @@ async function render({ model, el }) {
 
 export function openPage(data, parent) {
   const { graph, details, ...values } = data;
-  const kept = { query: remembering("query", ""), queries: remembering("queries", []) };
-  const host = {
-    live: false, graph, get: (key) => (kept[key] ? kept[key].get() : values[key]), set: (key, value) => kept[key]?.set(value), on: () => {}, send: () => {}, ask: answering(details),
-  };
-  return new Explorer(parent, host, { page: true });
+  const host = { live: false, graph, get: (key) => values[key], set: () => {}, on: () => {}, send: () => {} };
+  return new Explorer(parent, withPage(host, details), { page: true });
 }
 
 export default { render };
