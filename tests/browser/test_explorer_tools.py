@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,15 @@ def test_the_keyboard_walks_through_the_results_and_leaves(show: Any) -> None:
     assert (search.input_value(), page.evaluate(f"{PAGE}.found.size")) == ("", 0)
 
 
+def test_what_is_found_follows_what_training_changes(show: Any) -> None:
+    page = show("net")
+    seek(page, "type:conv bits<4").press("Enter")
+    assert page.locator(".gx-count").inner_text() == "0 found"
+    page.evaluate(f"(() => {{ const e = {PAGE}; e.state = {{ ...e.state, weight: [2, 4, 4] }}; e._findAnew() }})()")
+    assert page.evaluate(f"[...{PAGE}.found].map((id) => {PAGE}.graph.name(id))") == ["conv2d"]
+    assert page.locator(".gx-count").inner_text() == "1 found"
+
+
 def test_a_bad_expression_says_so_in_words_and_breaks_nothing(show: Any) -> None:
     page = show("net")
     bad = {
@@ -144,6 +154,32 @@ def test_thousands_of_results_come_as_they_are_reached(show: Any) -> None:
     search.press("ArrowUp")
     last = page.locator(f"#{search.get_attribute('aria-activedescendant')}")
     assert int(str(last.get_attribute("data-at"))) == total - 1
+
+
+OURS = """async () => {
+  const found = await axe.run(document.querySelector('.gx'), { resultTypes: ['violations'] });
+  const page = new Set(['landmark-one-main', 'page-has-heading-one', 'region']); // of the page around, see test_legible
+  return found.violations.filter((v) => !page.has(v.id)).map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 120)).join(' | ')}`);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_in_lists_help_menu_details_and_presentation(show: Any, tab: Any, scheme: str) -> None:
+    package = pytest.importorskip("axe_playwright_python", reason="axe-core is not installed")
+    tab.emulate_media(color_scheme=scheme)
+    page = show("blocks")
+    page.evaluate(Path(package.__file__).with_name("axe.min.js").read_text())
+    acts = [
+        lambda: (seek(page, "type:linear"), page.keyboard.press("ArrowDown")),
+        lambda: seek(page, "/(/"), lambda: seek(page, "nothing at all"),
+        lambda: seek(page, "layers.3 type:linear").press("Enter"), lambda: (seek(page, ""), page.keyboard.press("ArrowDown")),
+        lambda: page.get_by_test_id("geta-explorer-search-help").click(), lambda: page.get_by_test_id("geta-explorer-save").click(),
+        lambda: (page.keyboard.press("Escape"), page.get_by_test_id("geta-explorer-present").click()),
+    ]  # fmt: skip
+    for act in acts:
+        act()
+        assert page.evaluate(OURS) == []
+    tab.emulate_media(color_scheme="light")
 
 
 # -- details -------------------------------------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 // What is known of the selected vertex, module and family, and the buttons that change the budget. What is heavy is asked for when
 // something is selected; what changes while it is selected is written into place, so that nothing typed or focused is lost.
-import { amount, percent, round } from "./colours.js";
-import { make, swatch } from "./dom.js";
 import { allBops, neighbours } from "./facts.js";
-import { leavesOf } from "./graph.js";
 import { aboutGrid, codesOf, histogram, valueOf } from "./histogram.js";
 import { groupStrip } from "./strip.js";
 import { short } from "./svg.js";
+import { amount, percent, round } from "./colours.js";
+import { leavesOf } from "./graph.js";
+import { make, swatch } from "./dom.js";
 
 const PATIENCE = 1500; // milliseconds until it is said that the kernel is busy
 const [SOME, ALL] = [6, 200]; // neighbours that are listed
@@ -153,7 +153,7 @@ export class Details {
     if (branch >= 0) rows.push([`${graph.data.branches[branch][1]} branch`, graph.data.branches[branch][0]]);
     if (w >= 0) rows.push(["weight bits", this._live(() => bitsOf(this.state.weight[w], graph.data.quantizers.weight[w], graph.modulePath(id)))]);
     if (a >= 0) rows.push(["input bits", this._live(() => bitsOf(this.state.input[a], graph.data.quantizers.input[a], graph.modulePath(id)))]);
-    if (k) rows.push(["MACs", amount(k[0])], ["share of BOPs", percent(k[1] / (allBops(graph) || 1))], ["parameters", amount(k[3])], ["bytes (fp32)", amount(k[2])]);
+    if (k) rows.push(["MACs", amount(k[0])], ["share of BOPs", percent(k[1] / (this._allBops() || 1))], ["parameters", amount(k[3])], ["bytes (fp32)", amount(k[2])]);
     return [make("h3", { text: graph.name(id) }), table(rows)];
   }
 
@@ -176,11 +176,15 @@ export class Details {
     const costs = [...vertices].map((vertex) => graph.data.vertices[vertex]?.k).filter(Boolean);
     const sum = (i) => costs.reduce((total, row) => total + row[i], 0);
     const rows = [["module", box.path || "(root)"], ["class", box.type === "branch" ? `${box.branch} branch` : box.type || "–"], ["nodes", amount(leaves.length)]];
-    if (costs.length) rows.push(["MACs", amount(sum(0))], ["share of BOPs", percent(sum(1) / (allBops(graph) || 1))], ["parameters", amount(sum(3))]);
+    if (costs.length) rows.push(["MACs", amount(sum(0))], ["share of BOPs", percent(sum(1) / (this._allBops() || 1))], ["parameters", amount(sum(3))]);
     const families = [...new Set(leaves.flatMap(({ id }) => graph.facts(id).p ?? []))];
     const chips = families.slice(0, 24).map((family) => this._chip(family));
     const list = families.length ? [make("h4", { text: `Families made here (${families.length})` }), make("div", { class: "gx-chips" }, ...chips)] : [];
     return [make("h3", { text: box.label }), table(rows), ...list];
+  }
+
+  _allBops() {
+    return allBops(this.graph);
   }
 
   // -- who feeds it, who reads it ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // The shapes that the edges of the selected vertex carry, written onto them.
 import { neighbours } from "./facts.js";
-import { ancestors } from "./graph.js";
+import { ancestors, leavesOf } from "./graph.js";
 import { FONT } from "./paint.js";
 
 const FROM = 0.6; // scale from which they are read
@@ -16,7 +16,9 @@ export function edgeLabels(painter, view) {
   const { theme } = painter;
   g.font = `600 10px ${FONT}`;
   g.textAlign = "center";
-  for (const { words, at } of labelsOf(graph, layer, item)) {
+  const { layout } = item.parent;
+  if (item.labels?.layout !== layout) item.labels = { layout, found: labelsOf(graph, layer, item) };
+  for (const { words, at } of item.labels.found) {
     const [left, top] = [x + at[0], y + at[1]];
     const wide = g.measureText(words).width + 8;
     g.globalAlpha = 0.92;
@@ -34,18 +36,31 @@ export function edgeLabels(painter, view) {
 /** What is written where, in the box that holds the item: near the item's end of each edge that meets it. */
 export function labelsOf(graph, layer, item) {
   const { sources, readers } = neighbours(graph, layer, item);
-  const shapesIn = new Set(sources.map(({ shape }) => shape).filter(Boolean));
   const found = [];
   for (const { from, to, points } of item.parent.layout.routes) {
     if (found.length >= MOST) break;
     if (points.length < 2) continue;
     if (to === item.place) {
-      const child = from < 0 ? null : item.parent.children[from];
-      const words = child?.leaf ? graph.shape(child.id) : shapesIn.size === 1 ? [...shapesIn][0] : "";
-      if (words) found.push({ words: short(words), at: near(points.at(-1), points.at(-2)) });
+      const words = one(from < 0 ? outside(sources, item.parent) : inside(sources, item.parent.children[from]));
+      if (words) found.push({ words, at: near(points.at(-1), points.at(-2)) });
     } else if (from === item.place && readers.length && graph.shape(item.id)) found.push({ words: short(graph.shape(item.id)), at: near(points[0], points[1]) });
   }
   return apart(found);
+}
+
+const idsOf = (item) => new Set([...leavesOf(item)].map(({ id }) => id));
+
+function inside(ends, item, wanted = true) {
+  const ids = idsOf(item);
+  return ends.filter(({ node }) => ids.has(node) === wanted);
+}
+
+const outside = (ends, box) => inside(ends, box, false);
+
+/** The shape that all ends share, if they do. */
+function one(ends) {
+  const shapes = [...new Set(ends.map(({ shape }) => shape))];
+  return shapes.length === 1 ? short(shapes[0]) : "";
 }
 
 const short = (shape) => shape.replaceAll(" × ", "×");

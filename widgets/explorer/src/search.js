@@ -130,9 +130,11 @@ export class Search {
     });
     this.count = make("span", { class: "gx-count", role: "status" });
     this.helpButton = make("button", { type: "button", class: "gx-help-button", text: "?", title: "what can be searched for", "aria-label": "what can be searched for", "aria-expanded": "false", "data-testid": "geta-explorer-search-help", onclick: () => this._help(this.help.hidden) });
-    this.list = make("ul", { role: "listbox", id, class: "gx-results", "aria-label": "found vertices", "data-testid": "geta-explorer-results", hidden: true });
+    this.list = make("ul", { role: "listbox", id, "aria-label": "found vertices" });
+    this.message = make("div", {});
+    this.box = make("div", { class: "gx-results", "data-testid": "geta-explorer-results", hidden: true }, this.message, this.list);
     this.help = make("div", { class: "gx-help", role: "group", "aria-label": "what can be searched for", hidden: true });
-    this.element = make("span", { class: "gx-find" }, this.input, this.helpButton, this.count, this.list, this.help);
+    this.element = make("span", { class: "gx-find" }, this.input, this.helpButton, this.count, this.box, this.help);
     this._listen();
   }
 
@@ -152,7 +154,7 @@ export class Search {
       this._help(false);
       this.helpButton.focus();
     });
-    this.list.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field
+    this.box.addEventListener("mousedown", (event) => event.preventDefault()); // the focus stays in the field
     this.list.addEventListener("click", (event) => {
       const row = event.target.closest('[role="option"]');
       if (row) this._take(Number(row.dataset.at));
@@ -173,7 +175,7 @@ export class Search {
     this.count.textContent = problem ? "not understood" : asked ? `${hits.length.toLocaleString("en-US")} found` : "";
     if (problem) this.input.setAttribute("aria-invalid", "true");
     else this.input.removeAttribute("aria-invalid");
-    if (!this.list.hidden) this._fill();
+    if (!this.box.hidden) (this._fill(), this._show(this.active));
   }
 
   at(index) {
@@ -182,15 +184,14 @@ export class Search {
   }
 
   get isOpen() {
-    return !this.list.hidden || !this.help.hidden;
+    return !this.box.hidden || !this.help.hidden;
   }
 
   _open(on) {
     const open = on && (this.input.value.trim() !== "" || this.actions.earlier().length > 0);
-    if (open && this.list.hidden) this.list.scrollTop = 0;
-    this.list.hidden = !open;
+    this.box.hidden = !open;
     this.input.setAttribute("aria-expanded", String(open));
-    if (open) this._fill();
+    if (open) (this._fill(), (this.list.scrollTop = 0), this._show(this.active));
     else this.input.removeAttribute("aria-activedescendant");
   }
 
@@ -200,9 +201,10 @@ export class Search {
     this.rows = asked ? this.hits : this.actions.earlier();
     this.made = 0;
     const head = this.problem && asked ? this.problem : !asked ? "Earlier searches" : this.hits.length ? "" : "Nothing found in this layer.";
-    this.list.replaceChildren(...(head ? [make("li", { role: "presentation", class: this.problem && asked ? "gx-problem" : "gx-dim", text: head })] : []));
+    Object.assign(this.message, { textContent: head, hidden: !head, className: this.problem && asked ? "gx-problem" : "gx-dim" });
+    this.list.replaceChildren();
+    this.list.hidden = !this.rows.length;
     this._more();
-    this._show(this.active);
   }
 
   _more() {
@@ -270,16 +272,16 @@ export class Search {
 
   _move(step) {
     this._help(false);
-    if (this.list.hidden) {
+    if (this.box.hidden) {
       this._open(true);
-      if (this.list.hidden || this.active >= 0) return;
+      if (this.box.hidden || this.active >= 0) return;
     }
     const many = this.rows.length;
     if (many) this._show(this.active < 0 ? (step > 0 ? 0 : many - 1) : Math.min(Math.max(this.active + step, 0), many - 1));
   }
 
   _enter(step) {
-    if (!this.list.hidden && this.active >= 0) return this._take(this.active);
+    if (!this.box.hidden && this.active >= 0) return this._take(this.active);
     this._keep();
     if (this.input.value.trim()) this._open(false);
     return this.actions.next(step);
@@ -288,7 +290,7 @@ export class Search {
   /** First the list goes, and the picture has the keys; asked again, the search is empty. */
   _escape() {
     if (!this.help.hidden) return this._help(false);
-    if (!this.list.hidden) {
+    if (!this.box.hidden) {
       this._keep();
       this._open(false);
       return this.actions.leave();

@@ -2,11 +2,11 @@
 import { Scheme } from "./colours.js";
 import { Details } from "./details.js";
 import { make, readTheme } from "./dom.js";
-import { edgeLabels } from "./edgelabels.js";
 import { Graph, ancestors, openNew, openToFit } from "./graph.js";
 import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
 import { Painter, hit } from "./paint.js";
+import { edgeLabels } from "./edgelabels.js";
 import { Presentation } from "./present.js";
 import { findHits, remembered } from "./search.js";
 import { savePicture } from "./snapshot.js";
@@ -81,8 +81,8 @@ export class Explorer {
     this.scheme_.addEventListener("change", theme);
     this._theme = theme;
     const changed = (key, act) => this.host.on(key, act);
-    changed("live_state", () => ((this.state = this.host.get("live_state")), this._recolour(), this._details()));
-    changed("budget_state", () => ((this.budget = this.host.get("budget_state")), this._recolour(), this._details()));
+    changed("live_state", () => ((this.state = this.host.get("live_state")), this._recolour(), this._details(), this._findAnew()));
+    changed("budget_state", () => ((this.budget = this.host.get("budget_state")), this._recolour(), this._details(), this._findAnew()));
     changed("message", () => this.details.say(this.host.get("message")));
     changed("layer", () => this.host.get("layer") !== this.layer && this.setLayer(this.host.get("layer")));
     changed("colour", () => this.host.get("colour") !== this.schemeName && this.setScheme(this.host.get("colour")));
@@ -323,6 +323,16 @@ export class Explorer {
     if (!text && !this.term) return;
     this.toolbar.find.set(text ?? "");
     this.search(text ?? "");
+  }
+
+  /** Bits and kept shares have changed: a filter may find others now. */
+  _findAnew() {
+    if (!this.term?.trim()) return;
+    const now = this.hits[this.at];
+    const { hits } = findHits(this, this.term);
+    if (hits.length === this.hits.length && hits.every((leaf, i) => leaf === this.hits[i])) return;
+    this.search(this.term);
+    this.at = hits.indexOf(now);
   }
 
   next(step) {
