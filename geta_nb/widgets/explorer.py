@@ -37,6 +37,7 @@ from geta_nb.widgets.overlays import COLOURS, Overlaid
 from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.run_checks import facade
 from geta_nb.widgets.selecting import Selecting
+from geta_nb.widgets.vertex_details import VertexDetails
 
 _WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
 
@@ -59,6 +60,7 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
         selection: the same as the page says it: "vertex:NAME" or "module:PATH", "modules:" and a path a line; "" for none.
         selected_family: name of the selected family, "" for none.
         colour: what colours mean; also the name of an overlay, see :meth:`overlay`. May be set, and so may ``before_after``.
+        query: what is searched for, such as ``"type:linear bits<8"``; may be set. ``queries``: earlier ones, the last first.
 
     Raises:
         ConfigError: no such layer or colour.
@@ -75,6 +77,8 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
     message = traitlets.Unicode("").tag(sync=True)
     layer = traitlets.Enum(LAYERS, default_value="QADG").tag(sync=True)
     selected_family = traitlets.Unicode("").tag(sync=True)
+    query = traitlets.Unicode("").tag(sync=True)
+    queries = traitlets.List(traitlets.Unicode()).tag(sync=True)
     height = traitlets.Int(600).tag(sync=True)
     budget = traitlets.Instance(Budget)
 
@@ -93,6 +97,7 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
             live_state=live_state(geta), budget_state=budget_state(geta, start), budget=start,
             layer=layer, colour=colour, height=height, **more,
         )  # fmt: skip
+        self._details = VertexDetails(geta, self._data["vertices"])
         self.decisions.join(self, budget)
         self._started = self.decisions.started.exceptions
         self._set_subnet(subnet)
@@ -185,8 +190,12 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
         """Do what the page asks; what is wrong is said there, not raised.
 
         Args:
-            content: ``{"kind": "protect" | "bits" | "sparsity" | "reset", "family": index, ...}``.
+            content: ``{"kind": "protect" | "bits" | "sparsity" | "reset", "family": index, ...}``, or ``{"kind": "details", ...}``, which
+                is answered by a message: see ``VertexDetails.answer``.
         """
+        if content.get("kind") == "details":
+            self.send(self._details.answer(content))
+            return
         acts = {
             "protect": lambda family: self.protect(family, bool(content["on"])),
             "bits": lambda family: self.set_bits(family, content["low"], content["high"]),
@@ -282,7 +291,8 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
         """Return what a page needs to show this explorer without a kernel."""
         names = ("live_state", "budget_state", "layer", "colour", "overlays", "before_after", "subnet_state", "selection")
         counted = self.compare_state if self.shows_widths else self.counted()  # the page may be asked for it
-        return {"graph": self._data, **{name: getattr(self, name) for name in names}, "compare_state": counted}
+        values = {name: getattr(self, name) for name in names}
+        return {"graph": self._data, **values, "compare_state": counted, "details": self._details.page()}
 
     def __repr__(self) -> str:
         return f"Explorer({qadg_text(self.geta.qadg)})"

@@ -1,5 +1,6 @@
 // Entry: an anywidget view, and a page of its own. Both give the explorer a host: the data, a few values that change, and a way to ask.
 import { followAddress } from "./address.js";
+import { withKernel, withPage } from "./host.js";
 import { hasSubnet, modelHost, pageHost, subnetHost } from "./hosts.js";
 import { Pair } from "./pair.js";
 import { Explorer } from "./view.js";
@@ -15,11 +16,12 @@ async function render({ model, el }) {
   const undo = [];
   let shown;
   const ids = model.get("pair");
+  const hostOf = async (one) => withKernel(await modelHost(one, undo), one, undo);
   if (ids) {
     const models = await Promise.all(ids.map((id) => model.widget_manager.get_model(id.replace("IPY_MODEL_", ""))));
-    const hosts = await Promise.all(models.map((one) => modelHost(one, undo)));
+    const hosts = await Promise.all(models.map(hostOf));
     shown = new Pair(el, hosts, { words: model.get("words"), sides: ["other", "other"], height: model.get("height") });
-  } else shown = show(el, await modelHost(model, undo));
+  } else shown = show(el, await hostOf(model));
   return () => {
     undo.forEach((act) => act());
     shown.destroy();
@@ -27,13 +29,14 @@ async function render({ model, el }) {
 }
 
 export function openPage(data, parent) {
+  const hostOf = ({ details, ...values }) => withPage(pageHost(values), details);
   if (data.pair) {
-    const hosts = data.pair.map(pageHost);
+    const hosts = data.pair.map(hostOf);
     const pair = new Pair(parent, hosts, { words: data.words, sides: ["other", "other"], page: true });
     followAddress(hosts[0], pair.views[0]);
     return pair;
   }
-  const host = pageHost(data);
+  const host = hostOf(data);
   const shown = show(parent, host, { page: true });
   followAddress(host, shown.views?.[0] ?? shown);
   return shown;

@@ -55,6 +55,9 @@ export class More {
     const refused = (host.get("compare_state") ?? {}).refused;
     if (refused && showsChannels(view)) parts.push(make("p", { class: "gx-dim", text: `budget: ${refused}` }));
     const address = selected && this.page ? addressOf(selectionOf(selected, graph), graph) : "";
+    const key = JSON.stringify([rows, said, refused, address, view.schemeName]);
+    if (this.shown === key && view.details.body.contains(this.table)) return; // what has the focus keeps it
+    this.shown = key;
     if (address) parts.push(this._link(address));
     this.table.replaceChildren(...parts);
     const facts = view.details.body.querySelector("table");

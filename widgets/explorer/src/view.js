@@ -9,7 +9,11 @@ import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
 import { More } from "./more.js";
 import { Painter, hit } from "./paint.js";
+import { edgeLabels } from "./edgelabels.js";
+import { Presentation } from "./present.js";
+import { findHits, remembered } from "./search.js";
 import { itemOf, selectionOf } from "./select.js";
+import { savePicture } from "./snapshot.js";
 import { Toolbar } from "./toolbar.js";
 import { Outline } from "./tree.js";
 import { Pointer } from "./pointer.js";
@@ -38,6 +42,7 @@ export class Explorer {
     this.theme = readTheme(this.element);
     this._resize();
     this.setLayer(this.layer);
+    this._searchAgain(host.get("query"));
     this._watch();
     this._draw();
     this._later(() => {
@@ -55,9 +60,13 @@ export class Explorer {
       search: (text) => this.search(text), next: (step) => this.next(step), layer: (name) => this.setLayer(name), scheme: (name) => this.setScheme(name),
       fit: () => this.fit(true), zoom: (factor) => this.zoom(factor), deeper: (step) => this.deeper(step),
       outline: () => this.drawer.toggle(), selectFamily: (family) => this.selectFamily(family),
+      go: (at) => this._go(at), leave: () => this.canvas.focus({ preventScroll: true }), earlier: () => this.host.get("queries") ?? [],
+      remember: (text) => (this.host.set("query", text), this.host.set("queries", remembered(this.host.get("queries") ?? [], text))),
+      save: (picture) => savePicture(this, picture), present: () => this.presentation.toggle(),
     });
     this.details = new Details(this.host, {
-      selectFamily: (family) => this.selectFamily(family), show: (item) => this.select(item, { reveal: true }), spread: (stack) => this.spread(stack),
+      selectFamily: (family) => this.selectFamily(family), selectNode: (id) => this.selectNode(id),
+      show: (item) => this.select(item, { reveal: true }), spread: (stack) => this.spread(stack),
     });
     this.canvas = make("canvas", { class: "gx-canvas", tabindex: "0", role: "img", "aria-label": "graph; the tree beside it has the same vertices", "data-testid": "geta-explorer-canvas" });
     this.painter = new Painter(this.canvas.getContext("2d", { alpha: false }));
@@ -71,6 +80,7 @@ export class Explorer {
     this.drawer = new Drawer(this.element, this.outline.list.parentElement, this.toolbar.bar.querySelector("button"), () => this._resize());
     this.pointer = new Pointer(this);
     this.more = new More(this, page || Boolean(parent.closest?.(".gx-page")));
+    this.presentation = new Presentation(this);
   }
 
   _watch() {
@@ -86,16 +96,18 @@ export class Explorer {
     this.scheme_.addEventListener("change", theme);
     this._theme = theme;
     const changed = (key, act) => this.host.on(key, act);
-    changed("live_state", () => ((this.state = this.host.get("live_state")), this._recolour(), this._details()));
-    changed("budget_state", () => ((this.budget = this.host.get("budget_state")), this._recolour(), this._details()));
+    changed("live_state", () => ((this.state = this.host.get("live_state")), this._recolour(), this._details(), this._findAnew()));
+    changed("budget_state", () => ((this.budget = this.host.get("budget_state")), this._recolour(), this._details(), this._findAnew()));
     changed("message", () => this.details.say(this.host.get("message")));
     changed("layer", () => this.host.get("layer") !== this.layer && this.setLayer(this.host.get("layer")));
     changed("colour", () => this.host.get("colour") !== this.schemeName && this.setScheme(this.host.get("colour")));
     changed("selection", () => this.selectGiven(this.host.get("selection")));
     for (const key of ["overlays", "before_after", "compare_state"]) changed(key, () => this.annotate());
+    changed("query", () => this.host.get("query") !== this.term && this._searchAgain(this.host.get("query")));
   }
 
   destroy() {
+    this.presentation.leave();
     this.sizes.disconnect();
     this.themes.disconnect();
     this.scheme_.removeEventListener("change", this._theme);
@@ -208,9 +220,10 @@ export class Explorer {
   fit(again = false) {
     if (!this.width || !this.root) return;
     const { w, h } = this.root;
-    const whole = Math.min(this.width / (w + 24), this.height / (h + 24), 1.15);
-    const wide = Math.min(Math.max(this.width / (w + 24), LEGIBLE - 0.05), 0.9);
-    const readable = whole >= LEGIBLE || (again && this.fitted === "width");
+    const large = this.presentation.large;
+    const whole = Math.min(this.width / (w + 24), this.height / (h + 24), 1.15 * large);
+    const wide = Math.min(Math.max(this.width / (w + 24), (LEGIBLE - 0.05) * large), 0.9 * large);
+    const readable = whole >= LEGIBLE * large || (again && this.fitted === "width");
     const scale = readable ? whole : Math.max(whole, wide);
     this.fitted = scale > whole ? "width" : "whole";
     const [sightW, sightH] = [this.width / scale, this.height / scale];
@@ -360,32 +373,58 @@ export class Explorer {
 
   search(text) {
     this.term = text;
-    const wanted = text.trim().toLowerCase();
-    this.hits = [];
-    if (wanted) {
-      const { graph } = this;
-      const matches = (...texts) => texts.some((one) => one.toLowerCase().includes(wanted));
-      for (const leaf of this.picture.leaves.values()) {
-        const { t = [] } = graph.facts(leaf.id);
-        const tensors = graph.data.nodes.vertex[leaf.id] === leaf.id ? t.map((i) => graph.data.tensors[i][0]) : [];
-        if (matches(graph.name(leaf.id), graph.operator(leaf.id), graph.modulePath(leaf.id), ...tensors)) this.hits.push(leaf);
-      }
-    }
+    const { hits, problem } = findHits(this, text);
+    this.hits = hits;
     this.at = -1;
-    this.found = new Set(this.hits.map(({ id }) => id));
-    this.toolbar.found(wanted ? `${this.hits.length} found` : "");
+    this.found = new Set(hits.map(({ id }) => id));
+    if (!text.trim()) this.host.set("query", "");
+    this.toolbar.find.results({ hits, problem, view: this });
     this._draw();
   }
 
+  /** A search that was made before, or comes from Python. */
+  _searchAgain(text) {
+    if (!text && !this.term) return;
+    this.toolbar.find.set(text ?? "");
+    this.search(text ?? "");
+  }
+
+  /** Bits and kept shares have changed: a filter may find others now. */
+  _findAnew() {
+    if (!this.term?.trim()) return;
+    const now = this.hits[this.at];
+    const { hits } = findHits(this, this.term);
+    if (hits.length === this.hits.length && hits.every((leaf, i) => leaf === this.hits[i])) return;
+    this.search(this.term);
+    this.at = hits.indexOf(now);
+  }
+
   next(step) {
-    if (!this.hits?.length) return;
-    this.at = (this.at + step + this.hits.length) % this.hits.length;
-    this.select(this.hits[this.at], { reveal: true });
-    this.toolbar.found(`${this.at + 1} of ${this.hits.length}`);
+    if (this.hits?.length) this._go((this.at + (this.at < 0 && step < 0 ? 0 : step) + this.hits.length) % this.hits.length);
+  }
+
+  /** Select a hit and bring it to the middle. */
+  _go(at) {
+    this.at = at;
+    this.select(this.hits[at], { reveal: true });
+    this._middle(this.hits[at]);
+    this.toolbar.find.at(at);
+  }
+
+  selectNode(id) {
+    const leaf = this.picture.leaves.get(id);
+    if (!leaf) return;
+    this.select(leaf, { reveal: true });
+    this._middle(leaf);
+  }
+
+  _middle(item) {
+    const [x, y] = this.place(item);
+    this.centre(x + item.w / 2, y + item.h / 2);
   }
 
   _details() {
-    this.details.show({ graph: this.graph, item: this.selected, family: this.family, state: this.state, budgetState: this.budget });
+    this.details.show({ graph: this.graph, layer: this.layer, item: this.selected, family: this.family, state: this.state, budgetState: this.budget });
     this.more.show();
   }
 
@@ -404,6 +443,7 @@ export class Explorer {
     if (this.dead || !this.width || !this.root.layout) return;
     const { root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover } = this;
     this.painter.draw({ root, camera, width, height, ratio, theme, scheme, marked, found, selected, hover });
+    edgeLabels(this.painter, this);
     if (this.mapStale) this.minimap.render(root, this.painter, theme, ratio);
     this.mapStale = false;
     this.minimap.update(camera, width, height, root);
