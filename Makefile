@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -29,6 +29,9 @@ notebooks: $(STAMP)  ## every notebook in smoke mode, with progress (minutes), i
 	@failed=; for notebook in $$($(BIN)/geta-nb list | cut -d' ' -f1); do echo "== $$notebook"; \
 	  $(BIN)/geta-nb run $$notebook --smoke -o runs/smoke/$$notebook || failed="$$failed $$notebook"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+keep: $(STAMP)  ## write the outputs that the notebooks keep (NAMES="01_compress_digits ..."; all: an hour)
+	$(BIN)/python -m tests.pipelines.keep $(NAMES)
 
 docs: $(STAMP)  ## the documentation site, into runs/site (opens without network)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -104,6 +107,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geta-nb needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@$(BIN)/python -m pip uninstall -qqq --yes torchao  # it was in the environment once; see the extra in pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps --upgrade --target $(VENV)/beside torchao
 	@touch $@
 
 clean:          ## remove the environment and all results

@@ -41,6 +41,11 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
     return with_formulas(MATHJAX.sub("", MODULE.sub("", REMOTE.sub("", html))))
 
 
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Name the dialog that the theme leaves without a name."""
+    return output.replace('data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"')
+
+
 def on_post_build(config: Any) -> None:
     """Write the search index as a script too: a page opened from a folder may not fetch."""
     folder = Path(config["site_dir"], "search")

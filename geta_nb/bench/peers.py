@@ -11,7 +11,9 @@ import ast
 import copy
 import importlib
 import inspect
+import logging
 import os
+import sys
 import textwrap
 import time
 import warnings
@@ -101,6 +103,10 @@ class Row:
         return asdict(self)
 
 
+BESIDE = Path(sys.prefix, "beside")
+"""Where ``make`` puts torchao: transformers imports one that it finds, and every notebook would show what torchao complains of then."""
+
+
 def optional(module: str) -> Any:
     """Return an optional package's module, quietly, and so that it sends nothing.
 
@@ -108,12 +114,21 @@ def optional(module: str) -> Any:
         InputError: it is not installed.
     """
     os.environ.setdefault("NNCF_CI", "1")  # nncf's switch for "no telemetry", read when it is imported
+    extras = "bench,export"
+    if module.partition(".")[0] == "torchao":
+        extras = "torchao"
+        if BESIDE.is_dir() and str(BESIDE) not in sys.path:
+            sys.path.append(str(BESIDE))
+    heard = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(module)
     except ImportError:
-        raise InputError(f"peers: {module} is not installed.", hint="pip install 'geta-nb[bench,export]'") from None
+        raise InputError(f"peers: {module} is not installed.", hint=f"pip install 'geta-nb[{extras}]'") from None
+    finally:
+        logging.disable(heard)
 
 
 def user_lines(function: Callable[..., Any]) -> int:

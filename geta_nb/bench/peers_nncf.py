@@ -12,6 +12,7 @@ from geta_nb.bench.peers_openvino import in_openvino, operand_bits
 
 def prepare() -> None:
     """Use nncf's quantizers in plain torch: the same numbers, more slowly, and nothing is compiled on the user's machine."""
+    optional("torchao")  # nncf's own quantization imports it, and no requirement of nncf's says so
     optional("nncf").set_log_level(40)
     extensions = optional("nncf.torch.quantization.extensions")
     extensions.QuantizedFunctionsCPU._loaded_namespace = extensions.ReferenceQuantizedFunctions

@@ -67,7 +67,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, label: str = "
     body = list(rows)
     numeric = [all(isinstance(row[i], Number) for row in body) and bool(body) for i in range(len(head))]
     titles = "".join(
-        f'<th scope="col"{" class=gv-num" if right else ""}>{escape(text)}</th>' for text, right in zip(head, numeric, strict=True)
+        f'<th scope="col"{" class=gv-num" if right else ""}>{escape(text)}</th>' if text else "<td></td>"
+        for text, right in zip(head, numeric, strict=True)
     )
     lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in body[:limit])
     rest = note(f"… and {count(len(body) - limit)} more") if len(body) > limit else ""
@@ -100,8 +101,8 @@ def cards(numbers: Iterable[tuple[str, str, str]]) -> str:
 
 
 def scroll(content: str, *, label: str) -> str:
-    """Return ``content`` in a box that scrolls and that the keyboard can reach."""
-    return f'<div class="gv-scroll" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
+    """Return ``content`` in a box that scrolls and that the keyboard can reach; no landmark, for a notebook has many of the same name."""
+    return f'<div class="gv-scroll" tabindex="0" role="group" aria-label="{escape(label)}">{content}</div>'
 
 
 def details(summary: str, content: str, *, opened: bool = False) -> str:

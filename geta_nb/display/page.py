@@ -10,8 +10,7 @@ from geta_nb.display.theme import HTML_STYLE, SVG_STYLE, THEME
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _BODY = (
     "body{margin:0 auto;padding:24px 16px 48px;max-width:1100px}"
-    "html:has(>body.geta-view){background:#fff}@media (prefers-color-scheme:dark){html:has(>body.geta-view){background:#161616}}"
-    "body.geta-view{background:var(--gv-bg)}h1{font-size:20px;line-height:1.3;overflow-wrap:anywhere}section{margin:0 0 28px}"
+    "h1{font-size:20px;line-height:1.3;overflow-wrap:anywhere}section{margin:0 0 28px}"
     "@media print{.geta-view .gv-scroll{max-height:none;overflow:visible}}"
 )
 
@@ -29,5 +28,5 @@ def standalone_page(title: str, fragments: Iterable[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         f"<title>{escape(title)}</title><style>{THEME}{SVG_STYLE}{HTML_STYLE}{_BODY}</style></head>"
-        f'<body class="geta-view"><h1>{escape(title)}</h1>{sections}</body></html>\n'
+        f'<body class="geta-view"><main><h1>{escape(title)}</h1>{sections}</main></body></html>\n'
     )

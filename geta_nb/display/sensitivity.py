@@ -12,7 +12,7 @@ from typing import Any
 
 from geta_nb.display.drawing import CHARACTER, fmt, group, legend, line, path, picture, rect, text, text_width
 from geta_nb.display.markup import Cell, Number, cards, details, figure, fragment, note, table
-from geta_nb.display.theme import BLUE, HUES, VERMILION
+from geta_nb.display.theme import BLUE, HUES, SHADED, VERMILION
 from geta_nb.display.wording import bits, clean, count, number, percent, plural, shorten_all, size
 
 _CELL, _ROW, _GAP, _TOP, _LABEL = 48.0, 18.0, 26.0, 52.0, 216.0
@@ -133,7 +133,7 @@ def _block(blocks: Sequence[tuple[str, Known, Any]], top: float, heat: _Heat) ->
 
 def _cell(x: float, y: float, rise: float, heat: _Heat, where: str) -> str:
     shade = heat.shade(rise)
-    box = rect(x + 0.5, y + 0.5, _CELL - 1, _ROW - 1, kind=VERMILION, opacity=0.04 + 0.71 * shade)
+    box = rect(x + 0.5, y + 0.5, _CELL - 1, _ROW - 1, kind=SHADED, opacity=0.04 + 0.71 * shade)
     return group([box, text(x + _CELL / 2, y + 13, _short(rise), kind="gv-small", anchor="middle")], title=f"{where}: {number(rise)}")
 
 

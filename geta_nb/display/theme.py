@@ -1,39 +1,59 @@
 """Colours and styles of every view, scoped by the class ``geta-view``; the only place that names a colour.
 
-Hues are Okabe and Ito's (2008), told apart with every common colour blindness. Text and ground follow JupyterLab's variables where
-they exist, else the reader's light or dark preference. Nothing here refers to anything outside the page.
+Hues are Okabe and Ito's (2008), told apart with every common colour blindness. Text and ground are painted together, so that a view can
+be read on any page. They follow the variables of VS Code, Colab or JupyterLab where they exist; else they are light or dark as the page
+says that it is (CSS ``color-scheme``), which an unaware page never is, however dark the desktop. Nothing here refers to anything outside
+the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE, YELLOW, GREY = (f"gv-c{i}" for i in range(8))
 HUES = (BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE, YELLOW)
 
-_GROUNDS = "--gv-fg:%s;--gv-dim:%s;--gv-bg:%s;--gv-soft:%s;--gv-line:%s;"
-_JUPYTER = ("--jp-content-font-color1", "--jp-content-font-color2", "--jp-layout-color1", "--jp-layout-color2", "--jp-border-color2")
 _HUES_LIGHT = ("#0072b2", "#d98a00", "#009e73", "#4aa3d8", "#d55e00", "#b8578f", "#b3a100", "#8a8a8a")
 _HUES_DARK = ("#4c9fd6", "#e69f00", "#1db88c", "#7cc7f0", "#f07f2e", "#d88bb5", "#e3d64f", "#9a9a9a")
+_HEAT = ("#e0762a", "#a84800")
+SHADED = "gv-heat"
+"""Ground of a number in a table of shades: text stays legible on it, which the hues do not promise."""
 HUE_OF_KIND = {f"gv-c{i}": hue for i, hue in enumerate(_HUES_LIGHT)}
 """Theme class -> its hue on a light ground, for pictures that other programs draw."""
 
+_PLAIN = {"fg": ("#1b1b1b", "#e8e8e8"), "bg": ("#ffffff", "#161616")}
+# Text and ground are taken from the same page, always both. VS Code and Colab come first: a page of theirs that has shown a widget has
+# JupyterLab's variables too, and those are light whatever the page is.
+_HOSTS = {
+    "fg": ("--vscode-editor-foreground", "--colab-primary-text-color", "--jp-content-font-color1"),
+    "bg": ("--vscode-editor-background", "--colab-primary-surface-color", "--jp-layout-color0"),
+}
+_MIXED = {"dim": 80, "soft": 6, "line": 26}  # per cent of the text in the ground: legible wherever text and ground are
 
-def _variables(plain: Sequence[str], hues: Sequence[str]) -> str:
-    grounds = _GROUNDS % tuple(f"var({name},{colour})" for name, colour in zip(_JUPYTER, plain, strict=True))
-    return grounds + "".join(f"--gv-c{i}:{hue};" for i, hue in enumerate(hues))
+
+def _either(light: str, dark: str) -> str:
+    return f"light-dark({light},{dark})"
 
 
-_PLAIN_LIGHT = ("#1b1b1b", "#595959", "#ffffff", "#f3f3f3", "#c4c4c4")
-_PLAIN_DARK = ("#e8e8e8", "#b0b0b0", "#161616", "#262626", "#4d4d4d")
-_DARK_HUES_ONLY = "".join(f"--gv-c{i}:{hue};" for i, hue in enumerate(_HUES_DARK))
+def _from_page(name: str) -> str:
+    found = _either(*_PLAIN[name])
+    for variable in reversed(_HOSTS[name]):
+        found = f"var({variable},{found})"
+    return f"--gv-{name}:{found};"
 
-# The page of JupyterLab may be light on a dark desktop: its own mark on <body> wins over the desktop's preference.
+
+_MIXTURES = "".join(f"--gv-{name}:color-mix(in srgb,var(--gv-fg) {share}%,var(--gv-bg));" for name, share in _MIXED.items())
+_PAIRS = {**{f"c{i}": pair for i, pair in enumerate(zip(_HUES_LIGHT, _HUES_DARK, strict=True))}, "heat": _HEAT}
+_HUES = "".join(f"--gv-{name}:{_either(*pair)};" for name, pair in _PAIRS.items())
+_WITHOUT_SIDES = "".join(f"--gv-{name}:{light};" for name, (light, _) in (_PLAIN | _PAIRS).items())
+
+# The side is the page's own: where it says nothing it is light, as its ground is then. A mark that names the side wins, for these pages
+# set their ground without saying so to the browser; mkdocs-jupyter marks every notebook as light, so the site's own mark comes last.
 THEME = (
-    f".geta-view{{{_variables(_PLAIN_LIGHT, _HUES_LIGHT)}}}"
-    f"@media (prefers-color-scheme:dark){{.geta-view{{{_variables(_PLAIN_DARK, _HUES_DARK)}}}"
-    f"[data-jp-theme-light=true] .geta-view{{{''.join(f'--gv-c{i}:{hue};' for i, hue in enumerate(_HUES_LIGHT))}}}}}"
-    f"[data-jp-theme-light=false] .geta-view{{{_DARK_HUES_ONLY}}}"
+    f".geta-view{{{_from_page('fg')}{_from_page('bg')}{_MIXTURES}{_HUES}}}"
+    ".geta-view:root{color-scheme:light dark}"
+    "[data-jp-theme-light=true] .geta-view,[data-vscode-theme-kind$=light] .geta-view,[theme=light] .geta-view{color-scheme:light}"
+    "[data-jp-theme-light=false] .geta-view,[data-vscode-theme-kind$=dark] .geta-view,[data-vscode-theme-kind$=contrast] .geta-view,"
+    "[theme=dark] .geta-view,[data-md-color-scheme=slate] .geta-view{color-scheme:dark}"
+    f"@supports not (color:light-dark(#000,#fff)){{.geta-view{{{_WITHOUT_SIDES}}}}}"
 )
 
 _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',monospace"
@@ -45,10 +65,11 @@ SVG_STYLE = (
     ".geta-view text.gv-dim{fill:var(--gv-dim)}.geta-view text.gv-strong{font-weight:600}.geta-view text.gv-small{font-size:9px}"
     ".geta-view text.gv-on{fill:#000;font-weight:600}"
     ".geta-view .gv-ground{fill:var(--gv-bg)}.geta-view .gv-soft{fill:var(--gv-soft)}"
-    ".geta-view .gv-track{fill:var(--gv-line);fill-opacity:.45}"
+    ".geta-view .gv-track{fill:var(--gv-line);fill-opacity:.45}.geta-view .gv-heat{fill:var(--gv-heat)}"
     ".geta-view .gv-box{fill:var(--gv-bg);stroke:var(--gv-line)}"
     ".geta-view .gv-edge{fill:none;stroke:var(--gv-dim);stroke-opacity:.75}.geta-view .gv-head{fill:var(--gv-dim)}"
     ".geta-view .gv-rule{stroke:var(--gv-line)}.geta-view .gv-tick{stroke:var(--gv-bg)}"
+    ".geta-view polyline.gv-under{stroke-width:1;stroke-opacity:.55;stroke-dasharray:3 2}"
     + "".join(
         f".geta-view .gv-c{i}{{fill:var(--gv-c{i})}}.geta-view .gv-l{i}{{fill:none;stroke:var(--gv-c{i});stroke-width:1.6}}"
         for i in range(8)
@@ -58,7 +79,9 @@ SVG_STYLE = (
 PICTURE_STYLE = f"<style>{THEME}{SVG_STYLE}</style>"
 
 HTML_STYLE = (
-    f".geta-view{{color:var(--gv-fg);font:13px/1.45 {_SANS};max-width:100%}}"
+    f".geta-view{{color:var(--gv-fg);background:var(--gv-bg);font:13px/1.45 {_SANS};max-width:100%}}"
+    "div.geta-view{padding:6px 8px;border-radius:4px;box-sizing:border-box}"
+    ".geta-view summary,.geta-view b,.geta-view th,.geta-view td{color:inherit}"
     f".geta-view code{{font:12px {_MONO};color:inherit;background:none;padding:0}}"
     ".geta-view .gv-title,.geta-view .gv-note,.geta-view summary{overflow-wrap:anywhere}"
     ".geta-view .gv-title{font-weight:600;margin:2px 0 6px}.geta-view .gv-note{color:var(--gv-dim);margin:4px 0}"

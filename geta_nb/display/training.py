@@ -16,7 +16,7 @@ from geta_nb.display.charts import heat_row
 from geta_nb.display.config import STAGE_KINDS
 from geta_nb.display.drawing import legend, line, picture, rect, text, text_width
 from geta_nb.display.theme import BLUE, GREEN, ORANGE, VERMILION
-from geta_nb.display.wording import bits, count, number, percent
+from geta_nb.display.wording import bits, clean, count, number, percent
 from geta_nb.qasso import Schedule
 
 BINS, MAX_ROWS = 120, 32
@@ -56,7 +56,8 @@ def _axis(history: Sequence[Snapshot], schedule: Schedule, total_steps: int | No
 
 
 def training_picture(
-    history: Sequence[Snapshot], schedule: Schedule, *, total_steps: int | None = None, metric: str = "accuracy"
+    history: Sequence[Snapshot], schedule: Schedule, *, total_steps: int | None = None, metric: str = "accuracy",
+    earlier: Mapping[str, Sequence[Snapshot]] | None = None, remark: str = "",
 ) -> str:
     """Return the picture of a run.
 
@@ -66,11 +67,14 @@ def training_picture(
         schedule: the run's stages.
         total_steps: length of the run, in steps, when it is known.
         metric: name of the snapshots' entry that is drawn beside the loss.
+        earlier: name -> history of runs that are laid under the curves, thin, on the same scales.
+        remark: what the picture says of itself below everything, such as that its data stand in.
     """
     axis = _axis(history, schedule, total_steps)
     parts, y = [_stages(axis, schedule)], _TOP
-    parts.append(_curves(axis, y, metric))
-    y += _CURVES + 30
+    under = {name: _axis(run, schedule, round(axis.last)) for name, run in (earlier or {}).items()}
+    parts.append(_curves(axis, y, metric, under))
+    y += _CURVES + 30 + 16 * len(under)
     latest = history[-1] if history else {}
     for strip in _STRIPS:
         names = list(strip.values(latest))
@@ -78,7 +82,10 @@ def training_picture(
             drawn, y = _draw_strip(axis, y, strip, names)
             parts.append(drawn)
     parts.append(_steps(axis, y))
-    return picture(_LEFT + _ROOM + _RIGHT, y + 18, parts, label=_spoken(latest))
+    if remark:
+        parts.append(text(_LEFT + _ROOM / 2, y + 30, clean(remark), kind="gv-strong", anchor="middle"))
+    said = f"{_spoken(latest)} ({clean(remark)})" if remark else _spoken(latest)
+    return picture(_LEFT + _ROOM + _RIGHT, y + (38 if remark else 18), parts, label=said)
 
 
 def _spoken(latest: Snapshot) -> str:
@@ -96,24 +103,34 @@ def _stages(axis: _Axis, schedule: Schedule) -> str:
     return "".join(parts)
 
 
-def _curves(axis: _Axis, top: float, metric: str) -> str:
+def _curves(axis: _Axis, top: float, metric: str, under: Mapping[str, _Axis]) -> str:
+    """Loss and metric of the run, and beneath them those of the runs that are laid under."""
     parts = [line([(_LEFT, y), (_LEFT + _ROOM, y)], kind="gv-rule") for y in (top, top + _CURVES)]
-    entries = []
+    entries, ends = [], dict.fromkeys(under, "")
     for key, kind, left in (("loss", "gv-c4", True), (metric, "gv-c0", False)):
+        rows = {name: run.means(lambda snapshot, key=key: snapshot.get(key)) for name, run in under.items()}  # type: ignore[misc]
         values = axis.means(lambda snapshot, key=key: snapshot.get(key))  # type: ignore[misc]
-        present = [value for value in values if value is not None]
-        if not present:
+        every = [value for row in (values, *rows.values()) for value in row if value is not None]
+        if not every:
             continue
-        low, high = (0.0, max(present)) if left else (min(present), max(present))
-        span = (high - low) or 1.0
-        points = [(_bin_x(axis, i), top + _CURVES * (1 - (v - low) / span)) for i, v in enumerate(values) if v is not None]
-        parts.append(line(points, kind=kind.replace("-c", "-l")))
+        low, high = (0.0, max(every)) if left else (min(every), max(every))
+        stroke, words = kind.replace("-c", "-l"), number if left else percent_or_number
+        for name, row in rows.items():
+            parts.append(_curve(axis, top, row, low, high, f"{stroke} gv-under"))
+            ends[name] += "".join(f"  {key} {words(value)}" for value in row[-1:] if value is not None)
+        parts.append(_curve(axis, top, values, low, high, stroke))
         x, anchor = (_LEFT - 8, "end") if left else (_LEFT + _ROOM + 8, "start")
-        words = number if left else percent_or_number
         parts += [text(x, top + 10, words(high), anchor=anchor), text(x, top + _CURVES, words(low), anchor=anchor)]
-        entries.append((kind, f"{key} {words(present[-1])} ({'left' if left else 'right'})"))
+        entries += [(kind, f"{key} {words(value)} ({'left' if left else 'right'})") for value in values[-1:] if value is not None]
     drawn, _ = legend(_LEFT, top + _CURVES + 16, entries)
+    for i, (name, found) in enumerate(ends.items()):
+        drawn += text(_LEFT, top + _CURVES + 36 + 16 * i, f"thin: {clean(name)}{found}", kind="gv-dim", room=_ROOM)
     return "".join(parts) + drawn
+
+
+def _curve(axis: _Axis, top: float, values: Sequence[float | None], low: float, high: float, kind: str) -> str:
+    span = (high - low) or 1.0
+    return line([(_bin_x(axis, i), top + _CURVES * (1 - (v - low) / span)) for i, v in enumerate(values) if v is not None], kind=kind)
 
 
 def percent_or_number(value: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ArtifactError, ConfigError
 from geta_nb.graph import are_close, max_difference, outputs_of
-from geta_nb.quantizers import ActivationQuantizer, Asked, attach_quantizers, canonical_name
+from geta_nb.quantizers import ActivationQuantizer, Asked, attach_quantizers, canonical_name, without_parametrizations
 from geta_nb.subnet import PARAMETER, SCRATCH, Entry, GraphNet, list_entries, probe_inputs
 
 Widths = Mapping[str, Mapping[str, Any]]
@@ -75,9 +75,11 @@ def make_narrow(
     whole: Mapping[str, tuple[int, ...]],
     quantizers: Mapping[str, ActivationQuantizer],
     graph: GraphNet,
+    coded: Iterable[str] = (),
 ) -> None:
     """Give ``model`` the tensors, integers and input quantizers of a file, in place.
 
+    ``coded`` are the names of weights with codes: where parametrizations of the model compute one, they go, and it is a plain parameter.
     What it computes then is compared with the graph, on inputs of the example's sizes: a configuration that differs in what no shape shows
     (a base of positions, an activation) is another network.
 
@@ -87,6 +89,22 @@ def make_narrow(
     """
     if not isinstance(model, nn.Module):
         raise ConfigError("load: model is no module.", expected="a torch.nn.Module", got=type(model).__name__, hint=_HINT)
+    parametrize_again = without_parametrizations(model, coded)
+    try:
+        _fill_narrow(model, entries, widths, whole, quantizers, graph)
+    except BaseException:
+        parametrize_again()
+        raise
+
+
+def _fill_narrow(
+    model: nn.Module,
+    entries: list[Entry],
+    widths: Widths,
+    whole: Mapping[str, tuple[int, ...]],
+    quantizers: Mapping[str, ActivationQuantizer],
+    graph: GraphNet,
+) -> None:
     saved = {entry.name: entry for entry in entries if entry.name.rpartition(".")[0] not in quantizers}
     _check_names(model, saved, whole)
     changes = [(_submodule(model, path), name, value) for path, found in sorted(widths.items()) for name, value in sorted(found.items())]

@@ -175,7 +175,7 @@ def _narrowed(
         hint = "gt.load(path), which needs no class; or gt.save(subnet, path) of a subnet whose geta_info.kind is native"
         got = "a graph, or a file from before widths were written"
         raise ArtifactError("load: the file has no widths of modules.", expected="a native subnet", got=got, hint=hint)
-    make_narrow(model, entries, info.widths, info.whole, quantizers, net)
+    make_narrow(model, entries, info.widths, info.whole, quantizers, net, info.formats)
     setattr(model, "geta_info", replace(info, sizes=None))  # noqa: B010
     return model
 

@@ -45,6 +45,9 @@ VIEWS[Picture] = View(lambda picture: f"[picture: {picture.label}]", _html)
 
 def _saved(run: Run, name: str, figure: Any, label: str) -> Picture:
     buffer = io.BytesIO()
+    if run.remark:  # inside the picture: it may be seen without its page
+        figure.text(0.5, -0.02, run.remark, ha="center", va="top", fontsize=8, style="italic", color="#a03000")
+        label = f"{label} ({run.remark})"
     # no date and no version in the file: equal runs give equal bytes
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     (run.folder / f"{name}.png").write_bytes(buffer.getvalue())

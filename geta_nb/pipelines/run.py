@@ -80,6 +80,13 @@ class Run:
         return self.data_dir is None
 
     @property
+    def remark(self) -> str:
+        """What a picture of this run says of itself: that its data stand in, that it was too short to mean anything; "" for neither."""
+        if self.smoke:
+            return f"{'stand-in data, ' if self.stand_in else ''}a smoke run of seconds: the figures mean nothing"
+        return "stand-in data" if self.stand_in else ""
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints of exactly these settings."""
         call = json.dumps([self.settings, str(self.data_dir), torch.__version__], sort_keys=True, default=str)

@@ -7,6 +7,7 @@ In: trace, groups and quantizers. Out: a :class:`QADG` (raw nodes, branches and 
 from geta_nb.qadg import analysis, kept
 from geta_nb.qadg.analysis import Analysis, Graphed, analyse, graph_at_any_size
 from geta_nb.qadg.branches import Branch
+from geta_nb.qadg.computed import labels_of_computed, parts_of
 from geta_nb.qadg.folded import QADG, Vertex
 from geta_nb.qadg.retrace import trace_quantized
 
@@ -20,5 +21,7 @@ __all__ = [
     "analysis",
     "graph_at_any_size",
     "kept",
+    "labels_of_computed",
+    "parts_of",
     "trace_quantized",
 ]

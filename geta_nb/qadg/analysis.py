@@ -19,13 +19,14 @@ from geta_nb.graph import Sizes, Trace, is_mark, marked_value, outputs_of_check
 from geta_nb.groups import GroupTable, Propagation, ProtectedList, find_groups, propagate
 from geta_nb.qadg.agreement import check_agreement
 from geta_nb.qadg.branches import Branch, find_branches
+from geta_nb.qadg.computed import computed_by_others
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.insertion import join_branches, match_codes, put_branches
 from geta_nb.qadg.kept import Kept, traced
 from geta_nb.qadg.pricing import price
-from geta_nb.qadg.sites import computed_by_others, find_sites
+from geta_nb.qadg.sites import find_sites
 from geta_nb.qadg.training_only import find_training_only
-from geta_nb.quantizers import Asked, OwnTensors, Quantizers, attach_quantizers, marked, own_tensors
+from geta_nb.quantizers import Asked, OwnTensors, Quantizers, attach_quantizers, computed_weights, marked, own_tensors
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def analyse(
         found.table, found.protected = find_groups(found.state, protect=options.protect)
     found.protected = alone.shown_in(found.protected, protect)
     with torch.device("cpu"):  # rules measure what operators do to zeros, which wants values whatever device is the default
-        quantizers = attach_quantizers(model, config, _sites(found))
-        quantizers.excluded.update(computed_by_others(model) if config.weights else {})
+        quantizers = attach_quantizers(model, config, _sites(model, found))
+        quantizers.excluded = {**(computed_by_others(model) if config.weights else {}), **quantizers.excluded}
         try:
             qadg = _quantized(found, quantizers)
             cost = price(found.tensors, qadg, found.state, found.table, quantizers, dense)
@@ -166,11 +167,11 @@ def _plain(
     return _Plain(tensors, trace, names, foreign, state, table, protected, kept)
 
 
-def _sites(found: _Plain) -> Asked:
+def _sites(model: nn.Module, found: _Plain) -> Asked:
     """Return what the graph asks for; operands of which that takes the mark away are what was marked."""
     graph = found.trace.module.graph
     values = {node: marked_value(node) for node in graph.nodes if is_mark(node)}
-    asked = find_sites(found.trace.module, found.names)
+    asked = find_sites(found.trace.module, found.names, computed_weights(model))
     left = set(graph.nodes)
 
     def operand(node: fx.Node | None) -> fx.Node | None:

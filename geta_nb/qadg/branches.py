@@ -34,6 +34,7 @@ _LAYOUT = frozenset(
 )  # fmt: skip
 _ARITHMETIC = frozenset(("mul", "div", "add", "sub", "rsub", "true_divide", "clamp", "clamp_min", "clamp_max", "minimum", "maximum", "pow"))
 _CASTS = frozenset(("detach", "alias", "clone", "contiguous", "_to_copy", "to", "lift_fresh_copy"))
+_AGAIN = " @"
 _LARGEST = 48
 """Nodes of the largest branch that is looked for; a quantizer has 3 to 15."""
 
@@ -102,7 +103,7 @@ class _Finder:
     def sources(self, node: fx.Node) -> set[fx.Node]:
         """Return the parameters and buffers behind the numbers that a node reads."""
         numbers = [item for item in node.all_input_nodes if self._serves_as_number(item, node)]
-        return {source for item in numbers for source in _ancestors(item) if source.op == "get_attr"}
+        return {source for item in numbers for source in ancestors(item) if source.op == "get_attr"}
 
     def reads_number(self, node: fx.Node) -> bool:
         """Whether a number takes part: a parameter's, or one written into the code."""
@@ -269,7 +270,7 @@ def _describe(module: fx.GraphModule, finder: _Finder, region: _Region) -> Branc
     operator = next((user for user in users if operator_name(user) in COMPUTE), users[0] if users else region.exit)
     attached = region.entry in finder.static
     return Branch(
-        name=_parameter_of(region.entry, finder) if attached else f"{module_path(operator) or operator.name}: input",
+        name=_parameter_of(region.entry, finder) if attached else name_of_input(operator),
         kind="attached" if attached else "inserted",
         nodes=tuple(node.name for node in members),
         entry=region.entry.name,
@@ -282,11 +283,12 @@ def _describe(module: fx.GraphModule, finder: _Finder, region: _Region) -> Branc
 
 def _parameter_of(node: fx.Node, finder: _Finder) -> str:
     """Name of the largest parameter that a static value is made of."""
-    found = [item for item in _ancestors(node) if item.op == "get_attr"]
+    found = [item for item in ancestors(node) if item.op == "get_attr"]
     return str(max(found, key=lambda item: size_of(item) or 0).target) if found else node.name
 
 
-def _ancestors(node: fx.Node) -> set[fx.Node]:
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return all nodes that a value is made of, itself among them."""
     seen, pending = set(), [node]
     while pending:
         item = pending.pop()
@@ -296,12 +298,20 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
     return seen
 
 
+def name_of_input(operator: fx.Node) -> str:
+    """Return the name of what quantizes an input: by the module of its reader, in the network's own forward by the reader's operator.
+
+    Not by the reader's name: in a trace that quantizers are part of, the second sum of a network may be ``add_7``.
+    """
+    return f"{module_path(operator) or operator_name(operator)}: input"
+
+
 def with_unique_names(branches: list[Branch]) -> tuple[Branch, ...]:
-    """Return branches in the same order; later ones of one name are numbered: a module that is called twice quantizes its input twice."""
+    """Return branches in the same order, numbered anew where several have one name: a module called twice quantizes its input twice."""
     seen: dict[str, int] = {}
     result = []
     for branch in branches:
-        seen[branch.name] = seen.get(branch.name, 0) + 1
-        count = seen[branch.name]
-        result.append(branch if count == 1 else replace(branch, name=f"{branch.name} @{count}"))
+        name = branch.name.partition(_AGAIN)[0]
+        count = seen[name] = seen.get(name, 0) + 1
+        result.append(replace(branch, name=name if count == 1 else f"{name}{_AGAIN}{count}"))
     return tuple(result)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, module_path, operator_name
+from geta_nb.graph import call_of, drop_mark, is_mark, mark_label, marked_value, operator_name
 from geta_nb.groups import Propagation
-from geta_nb.qadg.branches import COMPUTE, Branch, readers, with_unique_names
+from geta_nb.qadg.branches import COMPUTE, Branch, name_of_input, readers, with_unique_names
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.names import place_tensor
 from geta_nb.quantizers import NUMBERS, WEIGHT, WRITTEN_AT, Quantizer, Quantizers, branch_program, mark_of
@@ -61,7 +61,7 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
         quantizers: what was attached, whose numbers the graph reads from now on.
         state: labels of the plain trace; the new nodes get theirs, and operands are the quantized ones.
     """
-    found = Inserted()
+    found, computed = Inserted(), {layer: name for name, layer in reversed(list(quantizers.computed.items()))}
     top, like, known = next(iter(module.graph.nodes)), _Likes(), _readers(module)
     for place in _places(module.graph, names, quantizers):
         quantizer = (quantizers.weights if place.kind == WEIGHT else quantizers.activations)[place.layer]
@@ -69,7 +69,8 @@ def put_branches(module: fx.GraphModule, names: Mapping[str, str], quantizers: Q
         nodes = _write(module, place, quantizer, quantizers.paths[quantizer], known, top, like)
         found.ends[place.replaced] = nodes[0], nodes[-1]
         found.layers[nodes[-1].name] = place.layer
-        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer]))
+        own = computed.get(place.layer) if place.kind == WEIGHT else None
+        found.branches.append(_describe(place, source, nodes, names, quantizers.paths[quantizer], own))
         state.values.update(dict.fromkeys(nodes, state.values[source]))
     moved = {old: last for old, (_, last) in found.ends.items()}
     for node in [node for node in module.graph.nodes if is_mark(node)]:
@@ -224,12 +225,14 @@ def _number(
     return made
 
 
-def _describe(place: _Place, source: fx.Node, nodes: list[fx.Node], names: Mapping[str, str], path: str) -> Branch:
+def _describe(
+    place: _Place, source: fx.Node, nodes: list[fx.Node], names: Mapping[str, str], path: str, computed: str | None
+) -> Branch:
     users = readers(nodes[-1])
     operator = next((user for user in users if operator_name(user) in COMPUTE), users[0] if users else nodes[-1])
-    own: Any = names.get(str(source.target), place.layer)
+    own: Any = computed or names.get(str(source.target), place.layer)
     return Branch(
-        name=own if place.kind == WEIGHT else f"{module_path(operator) or operator.name}: input",
+        name=own if place.kind == WEIGHT else name_of_input(operator),
         kind="attached" if place.kind == WEIGHT else "inserted",
         nodes=tuple(node.name for node in nodes),
         entry=source.name,

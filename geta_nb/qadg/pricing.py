@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from geta_nb.cost import CostModel, OperatorCost, ParameterCost, Totals
 from geta_nb.graph import Trace, module_path, operator_name, shape_of
 from geta_nb.groups import Extent, GroupTable, Labels, MacCount, Propagation
-from geta_nb.qadg.branches import Branch
+from geta_nb.qadg.branches import Branch, ancestors
+from geta_nb.qadg.computed import labels_of_computed, parts_of
 from geta_nb.qadg.folded import QADG
 from geta_nb.quantizers import OwnTensors, Quantizers
 
@@ -39,19 +40,28 @@ def price(
     repeats = _repeats(qadg.trace)
     counted = [replace(macs, const=macs.const // repeats) if _is_dynamic(macs.node) else macs for macs in state.findings.macs]
     static = _of_parameters(qadg.trace.module.graph, exits)
-    operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted]
+    others = labels_of_computed(qadg, state, quantizers)  # such a weight is stored, and not what it is computed from
+    unseen = {node for one in others.values() for node in ancestors(one.entry)}
+    operators = [_operator_cost(macs, qadg, exits, static, state, table, taken) for macs in counted if macs.node not in unseen]
     layer_of = quantizers.parameter_layer
-    parameters, seen = [], set()
+    parameters, seen = [], parts_of(others, tensors.parameters)
+    for name, one in others.items():
+        parameters.append(_parameter_cost(name, one.entry.meta["val"], one.labels, quantizers.computed[name], quantizers, table))
     for name, tensor in tensors.parameters.items():
         if id(tensor) in seen:
             continue
         seen.add(id(tensor))
         labels = state.tensors.get(name) or Labels(tuple(tensor.shape))
-        layer, bits = layer_of.get(name), tensor.element_size() * 8
-        steps = tensor if layer is None else quantizers.weights[layer].step_size
-        channels = None if layer is None else _channels_of(steps, labels, table)
-        parameters.append(ParameterCost(name, _extent(labels, table), layer, bits, channels, steps.element_size() * 8))
+        parameters.append(_parameter_cost(name, tensor, labels, layer_of.get(name), quantizers, table))
     return CostModel(operators, parameters, table.n_groups, dense=dense)
+
+
+def _parameter_cost(
+    name: str, tensor: Tensor, labels: Labels, layer: str | None, quantizers: Quantizers, table: GroupTable
+) -> ParameterCost:
+    bits, steps = tensor.element_size() * 8, tensor if layer is None else quantizers.weights[layer].step_size
+    channels = None if layer is None else _channels_of(steps, labels, table)
+    return ParameterCost(name, _extent(labels, table), layer, bits, channels, steps.element_size() * 8)
 
 
 def _repeats(trace: Trace) -> int:

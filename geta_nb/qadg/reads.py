@@ -30,7 +30,7 @@ def reads_through(
     quantizer of an input must run as often as the graph has its branch; and the outputs must be those of the plain model, which they are
     not where a forward asks of what class a layer or a weight is.
     """
-    if qadg.trace.bound_marks:
+    if qadg.trace.bound_marks or quantizers.computed:  # what is computed anew has no memory to watch
         return False
     own = parameter_tensors(model)
     try:

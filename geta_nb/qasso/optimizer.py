@@ -96,13 +96,13 @@ class QASSO(Shown, torch.optim.Optimizer):
         layer_of = quantizers.parameter_layer if quantizers else {}
         budget.check_names([*parameters, *weights, *activations])
         ranges = [budget.weight_bits(layer) for layer in weights] + [budget.activation_bits(layer) for layer in activations]
-        named = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if layer in weights}
+        named = quantizers.quantized_tensors(parameters) if quantizers else {}
         self.bank = QuantizerBank(weights, activations, ranges, tensors=named if self.rules.refit else None)
         index = {layer: i for i, layer in enumerate(weights)}
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
         self._table, self.family_names = table, list(table.family_names)
-        self._parameters, self._layer_of = dict(parameters), dict(layer_of)
+        self._parameters, self._layer_of = dict(parameters), {**layer_of, **(quantizers.computed if quantizers else {})}
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():

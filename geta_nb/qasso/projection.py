@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -61,8 +61,8 @@ class QuantizerBank:
     Args:
         weights, activations: layer -> quantizer.
         ranges: (b_l, b_u) of each, in that order.
-        tensors: layer -> what its weight quantizer quantizes; given, ranges are fitted anew when a width falls, those of inputs to
-            what :meth:`watch` let be counted.
+        tensors: layer -> what its weight quantizer quantizes, or what gives it; given, ranges are fitted anew when a width falls, those
+            of inputs to what :meth:`watch` let be counted.
 
     Attributes:
         keys: ("weight" | "activation", layer) of each quantizer.
@@ -80,7 +80,7 @@ class QuantizerBank:
         activations: Mapping[str, Quantizer],
         ranges: Sequence[tuple[int, int]],
         *,
-        tensors: Mapping[str, Tensor] | None = None,
+        tensors: Mapping[str, Tensor | Callable[[], Tensor]] | None = None,
     ) -> None:
         quantizers = [*weights.values(), *activations.values()]
         self.keys = [("weight", layer) for layer in weights] + [("activation", layer) for layer in activations]
@@ -119,7 +119,8 @@ class QuantizerBank:
     def weight(self, index: int) -> Tensor:
         """Return what a weight quantizer quantizes; only where ranges are fitted anew."""
         assert self._tensors is not None
-        return self._tensors[index]
+        found = self._tensors[index]
+        return found if isinstance(found, Tensor) else found()
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """All d, q_m and t that train."""
@@ -360,7 +361,7 @@ class QuantizerBank:
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()
             most = largest_code(bits[i], signed=quantizer.signed)
             if i < first:
-                clip.copy_(fitted_clip(self._tensors[i], most, clip, exponent, narrow_range=quantizer.narrow_range))
+                clip.copy_(fitted_clip(self.weight(i), most, clip, exponent, narrow_range=quantizer.narrow_range))
             elif bool((seen := self.histograms[i - first]).counts.any()):
                 clip.fill_(seen.fitted_clip(most, float(exponent)))
             clip.clamp_(min=CLIP_FLOOR)

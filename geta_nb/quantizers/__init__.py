@@ -7,11 +7,13 @@ can be calibrated, listed and taken off again.
 from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate, eval_mode
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
+from geta_nb.quantizers.foreign import ComputedWeight, is_last, materialise, without_parametrizations
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer
 from geta_nb.quantizers.parametrized import (
     OwnTensors,
     canonical_name,
     computed,
+    is_foreign,
     own_parameters,
     own_tensors,
     parameter_tensors,
@@ -21,7 +23,7 @@ from geta_nb.quantizers.parametrized import (
 )
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.refit import Histogram, fitted_clip, largest_code
-from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, mark_of, marked, standing_in
+from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, computed_weights, mark_of, marked, standing_in
 
 __all__ = [
     "CANDIDATE",
@@ -31,6 +33,7 @@ __all__ = [
     "WRITTEN_AT",
     "ActivationQuantizer",
     "Asked",
+    "ComputedWeight",
     "Histogram",
     "OwnTensors",
     "Quantizer",
@@ -43,12 +46,16 @@ __all__ = [
     "canonical_name",
     "codes",
     "computed",
+    "computed_weights",
     "eval_mode",
     "fake_quantize",
     "fitted_clip",
+    "is_foreign",
+    "is_last",
     "largest_code",
     "mark_of",
     "marked",
+    "materialise",
     "own_parameters",
     "own_tensors",
     "parameter_tensors",
@@ -57,4 +64,5 @@ __all__ = [
     "step_size",
     "tensors_of_groups",
     "unregister",
+    "without_parametrizations",
 ]

@@ -1,6 +1,7 @@
 """Find the matrices of a network: what could carry a weight quantizer, where, under which layer name, and what speaks against it.
 
-In: a module, quantized already or not. Out: the places of every Parameter with two axes or more. First step of ``prepare``.
+In: a module, quantized already or not. Out: the places of every Parameter with two axes or more, and of every such weight that others
+compute. First step of ``prepare``.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from geta_nb.errors import ConfigError
-from geta_nb.quantizers.modules import WeightQuantizer
-from geta_nb.quantizers.parametrized import computed, original_modules, own_parameters
+from geta_nb.quantizers.foreign import computed_matrices, weight_value
+from geta_nb.quantizers.parametrized import copies_itself, is_foreign, original_modules, own_parameters
 
 ITERATED = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """Containers whose children are called or listed in turn: a quantizer among them would be taken for a layer."""
 
 
 class Site(NamedTuple):
-    """One place where a parameter stands; ``new``: this call put the quantizer there."""
+    """One place where a weight stands; ``new``: this call put the quantizer there."""
 
     path: str
     module: nn.Module
     name: str
     new: bool = False
+
+    @property
+    def computed(self) -> bool:
+        """Whether others compute it."""
+        return is_foreign(self.module, self.name)
 
     @property
     def parameter(self) -> str:
@@ -41,19 +47,28 @@ def _is_matrix(parameter: nn.Parameter) -> bool:
 
 
 def find_matrices(model: nn.Module) -> list[list[Site]]:
-    """Return the places of each Parameter with at least two axes: tied names lie in one list, the first name first."""
-    found: dict[int, list[Site]] = {}
+    """Return the places of each Parameter with at least two axes: tied names lie in one list, the first name first.
+
+    So do those of each matrix that others compute: one module under several paths.
+    """
+    found: dict[tuple[int, str], list[Site]] = {}
     for path, module in original_modules(model):
-        for name, parameter in own_parameters(module).items():
+        for name, parameter in _plain(module).items():
             if _is_matrix(parameter):
-                found.setdefault(id(parameter), []).append(Site(path, module, name))
+                found.setdefault((id(parameter), ""), []).append(Site(path, module, name))
+        for name in computed_matrices(module):
+            found.setdefault((id(module), name), []).append(Site(path, module, name))
     return list(found.values())
+
+
+def _plain(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in own_parameters(module).items() if not is_foreign(module, name)}
 
 
 def layer_name(site: Site) -> str:
     """Return the module's path when ``weight`` is its only matrix, else (and for a root that is a layer) the parameter's."""
-    alone = [name for name, parameter in own_parameters(site.module).items() if _is_matrix(parameter)] == ["weight"]
-    return site.path if site.path and alone else site.parameter
+    own = [name for name, parameter in _plain(site.module).items() if _is_matrix(parameter)]
+    return site.path if site.path and [*own, *computed_matrices(site.module)] == ["weight"] else site.parameter
 
 
 def channel_axis(sites: list[Site], axes: Mapping[str, int | None] | None = None) -> int | None:
@@ -73,7 +88,7 @@ def channel_axis(sites: list[Site], axes: Mapping[str, int | None] | None = None
         return None
     # where two operators differ, the first axis serves one of them
     axis = min((at for at in known if at is not None), default=_axis_by_class(sites[0].module))
-    shape = own_parameters(sites[0].module)[sites[0].name].shape
+    shape = weight_value(sites[0].module, sites[0].name).shape
     return None if axis is None or shape[axis] in (1, shape.numel()) else axis
 
 
@@ -97,13 +112,12 @@ def held_aside(model: nn.Module) -> set[int]:
 
 def unfit(site: Site, held: set[int]) -> str | None:
     """Return why a parametrization of this parameter would break the module or have no effect, or None."""
-    tensors = computed(site.module).get(site.name)
-    if tensors is not None and not any(isinstance(q, WeightQuantizer) for q in tensors):
-        return f"computed by {type(tensors[0]).__name__}, a parametrization of the model's own"
     if isinstance(site.module, ITERATED):
         return f"owned by a {type(site.module).__name__}, which runs or lists its children"
     if isinstance(site.module, torch.jit.ScriptModule):
         return "owned by a compiled ScriptModule"
+    if site.computed:
+        return "computed, in a module that copies itself in a way of its own" if copies_itself(site.module) else None
     if id(own_parameters(site.module)[site.name]) in held:
         return "also kept in a plain attribute, from where the module reads it"
     return None

@@ -28,6 +28,12 @@ def computed(module: nn.Module) -> dict[str, ParametrizationList]:
     return {name: tensors for name, tensors in found if isinstance(tensors, ParametrizationList)}
 
 
+def is_foreign(module: nn.Module, name: str) -> bool:
+    """Whether parametrizations of the model's own compute ``module.name``; a quantizer of ours may stand behind them."""
+    tensors = computed(module).get(name)
+    return tensors is not None and not isinstance(next(iter(tensors), None), WeightQuantizer)
+
+
 def weight_quantizer(module: nn.Module, name: str) -> WeightQuantizer | None:
     """Return the quantizer on ``module.name``, or None."""
     return next((q for q in computed(module).get(name, ()) if isinstance(q, WeightQuantizer)), None)
@@ -81,6 +87,11 @@ def _restore_order(module: nn.Module, order: tuple[str, ...]) -> None:
     module._parameters.update(kept)
 
 
+def copies_itself(module: nn.Module) -> bool:
+    """Whether the class that a parametrized module had before has its own ``__deepcopy__``."""
+    return hasattr(type(module).__bases__[0], "__deepcopy__")
+
+
 def _own_class(module: nn.Module, without: str | None = None) -> None:
     """Give a parametrized module a class of its own: a deep copy shares the class, with the properties that torch hangs on it."""
     cls = type(module)
@@ -113,9 +124,15 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def register(module: nn.Module, name: str, quantizer: WeightQuantizer) -> None:
     """Let ``module.name`` read as ``quantizer`` of the Parameter that stands there now, which becomes ``.original``.
 
+    What parametrizations of the model's own compute stays computed: the quantizer comes behind the last of them.
+
     Raises:
         Exception: whatever the module raises against it; the module is then as before.
     """
+    if is_foreign(module, name):
+        computed(module)[name].append(quantizer.train(module.training))
+        watch_loading(module)
+        return
     cls, parameters, modules, order = type(module), dict(module._parameters), dict(module._modules), _parameter_names(module)
     first = not parametrize.is_parametrized(module)
     try:
@@ -148,6 +165,11 @@ def unregister(module: nn.Module, name: str) -> None:
         del tensors[next(i for i, q in enumerate(tensors) if isinstance(q, WeightQuantizer))]
         stop_watching(module)
         return
+    replace_computed(module, name, cast(nn.Parameter, tensors.original))
+
+
+def replace_computed(module: nn.Module, name: str, value: nn.Parameter) -> None:
+    """Let ``module.name`` be a plain parameter in the place of what computes it: ours or others', which are dropped."""
     order, table = _parameter_names(module), cast(nn.ModuleDict, module.parametrizations)
     del table[name]
     stop_watching(module)
@@ -156,7 +178,7 @@ def unregister(module: nn.Module, name: str) -> None:
         module.__class__ = type(module).__bases__[0]
     else:
         _own_class(module, without=name)
-    module._parameters[name] = cast(nn.Parameter, tensors.original)
+    module._parameters[name] = value
     _restore_order(module, order)
 
 

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
+from geta_nb.quantizers.foreign import ComputedWeight, weight_value
 from geta_nb.quantizers.matrices import Site, channel_axis, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
-from geta_nb.quantizers.parametrized import own_parameters, register, unregister, weight_quantizer
+from geta_nb.quantizers.parametrized import register, unregister, weight_quantizer
 from geta_nb.quantizers.plain_state import stop_watching, watch_loading
 from geta_nb.quantizers.sites import Asked, Candidate, find_candidates
 from geta_nb.views import Shown
@@ -34,6 +35,7 @@ class Quantizers(Shown):
         weights: {layer: quantizer}; tied parameters share one, under the first name.
         activations: {layer: quantizer}, each the submodule ``input_quantizer`` of its layer.
         parameter_layer: {original parameter name: layer of ``weights``}, tied names too.
+        computed: {name of a weight that parametrizations of the model's own compute: layer of ``weights``}; none of ``parameter_layer``.
         taken_over: layers whose quantizer was there before this call.
         excluded: {parameter name: why it stays unquantized}.
         paths: {quantizer: dotted path of its module}, its first.
@@ -44,6 +46,7 @@ class Quantizers(Shown):
         self.weights: dict[str, WeightQuantizer] = {}
         self.activations: dict[str, ActivationQuantizer] = {}
         self.parameter_layer: dict[str, str] = {}
+        self.computed: dict[str, str] = {}
         self.taken_over: tuple[str, ...] = ()
         self.excluded: dict[str, str] = {}
         self.paths: dict[Quantizer, str] = {}
@@ -54,6 +57,12 @@ class Quantizers(Shown):
     def is_fresh(self, layer: str) -> bool:
         """Whether the weight quantizer of a layer is this call's own, whatever stood on its input before."""
         return layer in self.weights and all(site.new for site in self._sites[layer])
+
+    def quantized_tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor | ComputedWeight]:
+        """Return what each weight quantizer is given: layer -> the parameter, or what computes the weight when it is called."""
+        named = {layer: parameters[name] for name, layer in reversed(list(self.parameter_layer.items())) if layer in self.weights}
+        sites = {layer: self._sites[layer][0] for layer in self.computed.values()}
+        return {**named, **{layer: ComputedWeight(site.module, site.name) for layer, site in sites.items()}}
 
     def detach_weight(self, layer: str) -> None:
         """Take the quantizer off this layer's parameter, under all its names.
@@ -100,7 +109,8 @@ class Quantizers(Shown):
     def _release(self, layer: str, site: Site) -> None:
         if weight_quantizer(site.module, site.name) is not None:
             unregister(site.module, site.name)
-        del self.parameter_layer[site.parameter]
+        for table in (self.parameter_layer, self.computed):
+            table.pop(site.parameter, None)
         self._sites[layer] = [other for other in self._sites[layer] if other is not site]
         self._forget_if_empty(layer)
 
@@ -114,8 +124,9 @@ class Quantizers(Shown):
         there = [weight_quantizer(site.module, site.name) for site in sites]
         quantizer = next((q for q in there if q is not None), None)
         if quantizer is None:
-            weight = own_parameters(sites[0].module)[sites[0].name]
-            axis = channel_axis(sites, asked.axes if asked is not None else None) if config.granularity == "channel" else None
+            weight, axis = weight_value(sites[0].module, sites[0].name), None
+            if config.granularity == "channel":
+                axis = channel_axis(sites, asked.axes if asked is not None else None)
             quantizer = WeightQuantizer.for_weight(
                 weight, initial_bits=config.initial_bits, learn_exponent=config.learn_exponent, layer=layer, axis=axis,
                 narrow_range=config.narrow_range,
@@ -128,7 +139,7 @@ class Quantizers(Shown):
             if weight_quantizer(site.module, site.name) is None:  # a module under two names is registered once
                 register(site.module, site.name, quantizer)
             self._sites[layer].append(site._replace(new=present is None))
-            self.parameter_layer[site.parameter] = layer
+            (self.computed if site.computed else self.parameter_layer)[site.parameter] = layer
 
     def _add_activation(self, layer: str, site: Site, config: QuantConfig, asked: Asked | None) -> None:
         module = site.module
@@ -142,7 +153,7 @@ class Quantizers(Shown):
             self.excluded[f"{layer}.input_quantizer"] = IDLE
             return
         if present is None:
-            like = own_parameters(module)[site.name]
+            like = weight_value(module, site.name)
             never_negative = config.signed == "auto" and asked is not None and layer in asked.never_negative
             quantizer = ActivationQuantizer(
                 like,
@@ -199,13 +210,23 @@ def attach_quantizers(model: nn.Module, config: QuantConfig, asked: Asked | None
     return quantizers
 
 
+def _not_asked(candidate: Candidate, asked: Asked | None) -> str | None:
+    """Return why a graph has no use for a quantizer, or None."""
+    if asked is None:
+        return None
+    if candidate.computed:
+        names = [site.parameter for site in candidate.sites]
+        return None if asked.computed.intersection(names) else next((asked.apart[name] for name in names if name in asked.apart), IDLE)
+    return IDLE if candidate.names.isdisjoint(asked.weights) else None
+
+
 def _attach_weight(quantizers: Quantizers, candidate: Candidate, config: QuantConfig, asked: Asked | None) -> str | None:
     """Attach or take over; return what the module has against it, after which it is as it was."""
     if candidate.quantizer is None:
         if candidate.skipped or not config.weights:
             return None
-        if asked is not None and candidate.names.isdisjoint(asked.weights):
-            quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), IDLE))
+        if (why := _not_asked(candidate, asked)) is not None:
+            quantizers.excluded.update(dict.fromkeys((site.parameter for site in candidate.sites), why))
             return None
     try:
         quantizers._add_weight(candidate.sites, config, asked)

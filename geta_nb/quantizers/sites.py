@@ -7,7 +7,7 @@ made, the plain model, with a mark before each input that could be quantized and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.graph import mark
+from geta_nb.quantizers.foreign import marked_behind
 from geta_nb.quantizers.matrices import Site, check_skip, find_matrices, held_aside, layer_name, paths_around, unfit
 from geta_nb.quantizers.modules import ActivationQuantizer, Inputs, Quantizer, WeightQuantizer, with_first_tensor
 from geta_nb.quantizers.parametrized import original_modules, weight_quantizer
@@ -35,12 +36,16 @@ class Asked:
         never_negative: those of them whose input is never below zero.
         axes: own name of a parameter -> axis of the output channels of the operators that read it, None where they read it by rows;
             not known where it is not among them.
+        computed: names of weights that others compute and a matrix operator reads; ``axes`` says the same of them.
+        apart: name of such a weight -> why it cannot be had without what computes it.
     """
 
     weights: frozenset[str]
     inputs: frozenset[str]
     never_negative: frozenset[str] = frozenset()
     axes: Mapping[str, int | None] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+    apart: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ class Candidate:
     def names(self) -> frozenset[str]:
         """All names of the parameter."""
         return frozenset(site.parameter for site in self.sites)
+
+    @property
+    def computed(self) -> bool:
+        """Whether others compute the weight."""
+        return self.sites[0].computed
 
     @property
     def quantizer(self) -> WeightQuantizer | None:
@@ -104,6 +114,11 @@ def find_candidates(model: nn.Module, config: QuantConfig) -> list[Candidate]:
     ]
 
 
+def computed_weights(model: nn.Module) -> dict[str, str]:
+    """Return layer -> name of every matrix that parametrizations of the model's own compute; of a module under several paths the first."""
+    return {layer_name(sites[0]): sites[0].parameter for sites in find_matrices(model) if sites[0].computed}
+
+
 @contextmanager
 def standing_in(quantizers: dict[Quantizer, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """Let functions stand in for quantizers for a while."""
@@ -124,22 +139,22 @@ def marked(model: nn.Module, config: QuantConfig) -> Iterator[None]:
     """
     marks: dict[Quantizer, Callable[[Tensor], Tensor]] = {}
     hooks: dict[nn.Module, str] = {}
-    for candidate in find_candidates(model, config):
-        if (quantizer := candidate.quantizer) is not None:
-            marks[quantizer] = partial(mark, label=f"{WEIGHT}:{candidate.layer}")
-        for layer, site in candidate.inputs(config) if candidate.reason is None else ():
-            if (present := input_quantizer(site)) is not None:
-                marks.setdefault(present, partial(mark, label=f"{INPUT}:{layer}"))
-            elif not hasattr(site.module, "input_quantizer"):
-                hooks.setdefault(site.module, f"{CANDIDATE}:{layer}")
-    handles = []
-    try:
-        handles += [module.register_forward_pre_hook(_marking(label), with_kwargs=True) for module, label in hooks.items()]
-        with standing_in(marks):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack:
+        for candidate in find_candidates(model, config):
+            if (quantizer := candidate.quantizer) is not None:
+                marks[quantizer] = partial(mark, label=f"{WEIGHT}:{candidate.layer}")
+            elif candidate.computed and candidate.reason is None and config.weights and not candidate.skipped:
+                site = candidate.sites[0]
+                stack.enter_context(marked_behind(site.module, site.name, f"{WEIGHT}:{candidate.layer}"))
+            for layer, site in candidate.inputs(config) if candidate.reason is None else ():
+                if (present := input_quantizer(site)) is not None:
+                    marks.setdefault(present, partial(mark, label=f"{INPUT}:{layer}"))
+                elif not hasattr(site.module, "input_quantizer"):
+                    hooks.setdefault(site.module, f"{CANDIDATE}:{layer}")
+        for module, label in hooks.items():
+            stack.callback(module.register_forward_pre_hook(_marking(label), with_kwargs=True).remove)
+        stack.enter_context(standing_in(marks))
+        yield
 
 
 def _marking(label: str) -> Callable[[nn.Module, Any, Any], Inputs | None]:

@@ -24,8 +24,8 @@ from tqdm.auto import tqdm
 
 from geta_nb.errors import InputError
 from geta_nb.groups import GroupTable
-from geta_nb.qasso import FAMILY, INPUT, WEIGHT, Members
-from geta_nb.quantizers import ActivationQuantizer, fake_quantize
+from geta_nb.qasso import FAMILY, INPUT, Members
+from geta_nb.quantizers import Quantizer, fake_quantize
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import Probe, Prober
 
@@ -127,48 +127,48 @@ def estimated(prober: Prober, losses: Losses, probes: Sequence[Probe], products:
 
 
 class _Dots:
-    """<Q_b(x) - Q(x), g> of each probe of bits, for the batch that was just run: weights afterwards, inputs while gradients pass."""
+    """<Q_b(x) - Q(x), g> of each probe of bits, for the batch that was just run: parameters afterwards, the rest while gradients pass."""
 
     def __init__(self, prober: Prober, numbers: Mapping[Probe, tuple[Tensor, Tensor, Tensor]]) -> None:
         self._prober, self._numbers = prober, numbers
-        self._of_inputs: dict[Probe, Tensor] = {}
+        self._heard: dict[Probe, Tensor] = {}
+        self._passing: dict[Quantizer, list[Probe]] = {}
+        for probe in numbers:
+            if probe.kind == INPUT or prober.is_computed(probe):
+                self._passing.setdefault(prober.quantizer(probe), []).append(probe)
         self.leaves: list[Tensor] = []  # inputs that nothing trained made: no gradient would pass them
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Look at the gradients of quantized inputs while inside."""
-        layers = dict.fromkeys(probe.name for probe in self._numbers if probe.kind == INPUT)
-        quantizers = [self._prober.quantizer(Probe(INPUT, layer, 0.0)) for layer in layers]
+        """Look at the gradients of quantized inputs, and of weights that others compute, while inside."""
         try:
-            for layer, quantizer in zip(layers, quantizers, strict=True):
-                assert isinstance(quantizer, ActivationQuantizer)
-                quantizer.stand_in = partial(self._pass, layer, quantizer)
+            for quantizer in self._passing:
+                quantizer.stand_in = partial(self._pass, quantizer)
             yield
         finally:
-            for quantizer in quantizers:
+            for quantizer in self._passing:
                 quantizer.stand_in = None
 
-    def _pass(self, layer: str, quantizer: ActivationQuantizer, x: Tensor) -> Tensor:
+    def _pass(self, quantizer: Quantizer, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and not x.requires_grad:
             x = x.detach().requires_grad_()
             self.leaves.append(x)
         now = fake_quantize(x, quantizer.step_size, quantizer.clip_max, quantizer.exponent, **quantizer.kind._asdict())
         if x.requires_grad:
-            x.register_hook(partial(self._hear, layer, quantizer, x.detach(), now.detach()))
+            x.register_hook(partial(self._hear, quantizer, x.detach(), now.detach()))
         return now
 
-    def _hear(self, layer: str, quantizer: ActivationQuantizer, x: Tensor, now: Tensor, gradient: Tensor) -> None:
-        for probe, numbers in self._numbers.items():
-            if probe.kind == INPUT and probe.name == layer:
-                dot = _dot(x, now, gradient, numbers, quantizer.kind._asdict())
-                self._of_inputs[probe] = self._of_inputs.get(probe, dot.new_zeros(())) + dot
+    def _hear(self, quantizer: Quantizer, x: Tensor, now: Tensor, gradient: Tensor) -> None:
+        for probe in self._passing[quantizer]:
+            dot = _dot(x, now, gradient, self._numbers[probe], quantizer.kind._asdict())
+            self._heard[probe] = self._heard.get(probe, dot.new_zeros(())) + dot
 
     @torch.no_grad()
     def take(self) -> list[float]:
         """Return the products, one for each probe, and forget them."""
-        found, self._of_inputs = self._of_inputs, {}
-        zero = torch.zeros(())
-        parts = [self._of_weight(probe) if probe.kind == WEIGHT else found.get(probe, zero) for probe in self._numbers]
+        found, self._heard = self._heard, {}
+        zero, heard = torch.zeros(()), {probe for probes in self._passing.values() for probe in probes}
+        parts = [found.get(probe, zero) if probe in heard else self._of_weight(probe) for probe in self._numbers]
         return [float(value) for value in torch.stack([part.double().cpu() for part in parts])]
 
     def _of_weight(self, probe: Probe) -> Tensor:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from geta_nb.groups import GroupTable
 from geta_nb.qasso import FAMILY, INPUT, WEIGHT
-from geta_nb.quantizers import Histogram, Quantizer, Quantizers, fitted_clip, largest_code
+from geta_nb.quantizers import ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
 
 
 class Probe(NamedTuple):
@@ -84,17 +85,23 @@ class Prober:
         return (self.quantizers.weights if probe.kind == WEIGHT else self.quantizers.activations)[probe.name]
 
     def weight(self, layer: str) -> Tensor:
-        """Return the parameter that a weight quantizer stands on, detached."""
-        return self._parameter(layer).detach()
+        """Return what a weight quantizer quantizes, detached: a parameter, or what others compute."""
+        found = self._quantized[layer]
+        return found.detach() if isinstance(found, Tensor) else found()
+
+    def is_computed(self, probe: Probe) -> bool:
+        """Whether a probe is about a weight that others compute: its gradient is there only while gradients pass."""
+        return probe.kind == WEIGHT and not isinstance(self._quantized[probe.name], Tensor)
 
     def gradient(self, layer: str) -> Tensor | None:
-        """Return its gradient, dense."""
-        gradient = self._parameter(layer).grad
+        """Return the gradient of the parameter, dense."""
+        found = self._quantized[layer]
+        gradient = found.grad if isinstance(found, Tensor) else None
         return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
-    def _parameter(self, layer: str) -> Tensor:
-        assert self.quantizers is not None
-        return self.parameters[next(name for name, found in self.quantizers.parameter_layer.items() if found == layer)]
+    @cached_property
+    def _quantized(self) -> Mapping[str, Tensor | ComputedWeight]:
+        return self.quantizers.quantized_tensors(self.parameters) if self.quantizers is not None else {}
 
     def removed(self, probe: Probe) -> Sequence[int]:
         """Return the groups that a family's probe takes away, the least salient first."""

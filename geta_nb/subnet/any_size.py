@@ -9,11 +9,9 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -21,7 +19,7 @@ from geta_nb.errors import GetaError
 from geta_nb.graph import InputSizes, agree_in_float64, are_close, names_in, outputs_of, value_of
 from geta_nb.groups import GroupTable
 from geta_nb.qadg import graph_at_any_size
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, own_tensors, standing_in
+from geta_nb.quantizers import own_tensors
 from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.graph_net import GraphNet
 from geta_nb.subnet.rewrite import cut_graph
@@ -62,31 +60,6 @@ def take_sizes(graph: GraphNet, sizes: InputSizes | None, args: tuple[Any, ...],
         if broken and all(map(_holds_from_two, broken)) and _agrees(sizes, small, (args, kwargs), same):
             sizes = sizes.without(broken)
     graph._input_sizes = sizes
-
-
-def closer_look(
-    graph: GraphNet, sizes: InputSizes | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], list[Tensor]]:
-    """Return inputs that hide less than the example does, and what a graph makes of them by :func:`unrounded`.
-
-    They have one index more along each axis that is free: where a module has ``view(-1, 2, ...)`` in its code and one of two heads is
-    cut, the batch of the example may take the head's place unseen, half as many images of twice the size.
-    """
-    if sizes is not None and sizes.free:
-        example = sizes.without(sizes.conditions).read(pytree.tree_leaves((args, kwargs)))
-        other = {name: size + 1 for name, size in example.items()}
-        with suppress(Exception):  # of a network that does not take this size, whatever it raises
-            if all(value_of(text, other) for text in sizes.conditions):
-                inputs = sizes.resized((args, kwargs), other)
-                return inputs, unrounded(graph, *inputs)
-    return (args, kwargs), unrounded(graph, args, kwargs)
-
-
-def unrounded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """Return the outputs of a module whose input quantizers pass everything: their steps hide what differs by less."""
-    quantizers: list[Quantizer] = [item for item in module.modules() if isinstance(item, ActivationQuantizer)]
-    with standing_in(dict.fromkeys(quantizers, torch.Tensor.detach)):
-        return outputs_of(module, args, kwargs)
 
 
 def _agrees(sizes: InputSizes, at: Mapping[str, int], inputs: tuple[Any, Any], same: Same) -> bool:

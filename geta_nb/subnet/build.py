@@ -25,15 +25,13 @@ from geta_nb.qadg import Analysis, Graphed, graph_at_any_size
 from geta_nb.quantizers import (
     Quantizer,
     Quantizers,
-    WeightQuantizer,
     canonical_name,
-    computed,
     fake_quantize,
     own_parameters,
     parameter_tensors,
-    unregister,
 )
-from geta_nb.subnet.any_size import closer_look, same_space, suited, take_sizes, unrounded
+from geta_nb.subnet.any_size import same_space, suited, take_sizes
+from geta_nb.subnet.candidates import Candidates
 from geta_nb.subnet.cut import Cut, Pair
 from geta_nb.subnet.finite import check_finite
 from geta_nb.subnet.folding import fold_constants
@@ -41,6 +39,7 @@ from geta_nb.subnet.formats import WeightFormat, nearly_whole, set_format, weigh
 from geta_nb.subnet.graph_net import GraphNet, follow_model, input_sizes
 from geta_nb.subnet.modes import what_differs
 from geta_nb.subnet.native import changed_numbers, cut_native
+from geta_nb.subnet.plain_weights import dense_twin, with_plain_weights
 from geta_nb.subnet.rescaling import in_float64, rescale_norms
 from geta_nb.subnet.rewrite import cut_graph
 from geta_nb.subnet.values import Values
@@ -170,9 +169,10 @@ def build_subnet(
     check_finite(parameters, {**weights, **{f"{layer} (input)": quantizer for layer, quantizer in inputs.items()}})
     buffers = dict(model.named_buffers(remove_duplicate=False))
 
-    def cut_with(found: Graphed) -> tuple[Cut, Values, GraphNet]:
-        cut = Cut(found.state, found.table, alive).filled()
-        values = Values(parameters, buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
+    def cut_with(found: Graphed, alive: BoolArray = alive) -> tuple[Cut, Values, GraphNet]:
+        plain = with_plain_weights(model, found, parameters, buffers)
+        cut = Cut(plain.state, found.table, alive, computed=plain.computed).filled()
+        values = Values(plain.parameters, plain.buffers, partial(_quantized, quantizers), partial(_quantized, quantizers, cut=cut))
         fold_constants(cut, found.trace.module, found.names, values, {**parameters, **buffers}, (args, kwargs))
         rescale_norms(cut, found.names, values)
         twins = {layer: copy.deepcopy(quantizer) for layer, quantizer in inputs.items()}
@@ -192,13 +192,17 @@ def build_subnet(
         )
     outputs, sizes = [found], analysis.trace.sizes
 
-    def same(candidate: nn.Module) -> bool:
-        outputs.append(outputs_of(candidate, args, kwargs))
-        return are_close(outputs[-1], found) and are_close(unrounded(candidate, *probe), wanted)
+    def uncut() -> tuple[nn.Module, nn.Module]:
+        return dense_twin(model), cut_with(analysis, np.ones_like(alive))[-1]
 
     native = None
     if not isinstance(model, GraphNet):
-        probe, wanted = closer_look(graph, sizes, args, kwargs)
+        candidates = Candidates(graph, sizes, args, kwargs, uncut)
+
+        def same(candidate: nn.Module) -> bool:
+            outputs.append(outputs_of(candidate, args, kwargs))
+            return are_close(outputs[-1], found) and candidates.admit(candidate)
+
         native = native_subnet(model, graph, cut.sizes, same)
     if native is None:
 
@@ -221,12 +225,13 @@ def build_subnet(
         if isinstance(module, Quantizer):  # its numbers are in the formats: a subnet that is tuned on must not move them
             module.requires_grad_(False)
     removed = tuple(int(i) for i in np.flatnonzero(~cut.alive))
-    layer_of = quantizers.parameter_layer if quantizers is not None else {}
-    first = {id(tensor): name for name, tensor in reversed(parameters.items())}  # of tied names the first one has the labels
+    layer_of = {**quantizers.parameter_layer, **quantizers.computed} if quantizers is not None else {}
+    whole = {**parameters, **buffers, **values.sources}
+    first = {id(tensor): name for name, tensor in reversed(whole.items())}  # of tied names the first one has the labels
     result.geta_info = SubnetInfo(  # type: ignore[assignment]
         kind="graph" if native is None else "native",
         formats={
-            name: weight_format(weights[layer], partial(cut.slice, first[id(parameters[name])]))
+            name: weight_format(weights[layer], partial(cut.slice, first[id(whole[name])]))
             for name, layer in layer_of.items()
             if not values.changed(name)
         },
@@ -237,7 +242,7 @@ def build_subnet(
         example=None if native is None else (args, kwargs),
         sizes=input_sizes(graph) if native is None else None,
         widths=_widths(model, native) if native is not None else None,
-        whole=_whole_shapes(model, {**parameters, **buffers}, native) if native is not None else {},
+        whole=_whole_shapes(model, whole, native) if native is not None else {},
         dynamic=dynamic,
     )
     return result
@@ -289,7 +294,7 @@ def _widened(
 
 def _quantized(quantizers: Quantizers | None, name: str, value: Tensor, *, cut: Cut | None = None) -> Tensor:
     """Return x^Q of a parameter, or of the part of it that a cut leaves; what has no quantizer as it is."""
-    layer = quantizers.parameter_layer.get(name) if quantizers is not None else None
+    layer = quantizers.parameter_layer.get(name, quantizers.computed.get(name)) if quantizers is not None else None
     if quantizers is None or layer is None:
         return value
     quantizer = quantizers.weights[layer]
@@ -322,17 +327,6 @@ def _agree_exactly(
         for name, parameter in twin.named_parameters():
             parameter.copy_(_quantized(quantizers, name, parameter.detach()))
     return agree_in_float64(wide, twin, args, kwargs)
-
-
-def dense_twin(model: nn.Module) -> nn.Module:
-    """Return a copy of the model with plain parameters where it had quantized ones. Its tensors are those of the model, not copies."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, dict(shared))
-    for module in list(twin.modules()):
-        for name, tensors in computed(module).items():
-            if any(isinstance(item, WeightQuantizer) for item in tensors):
-                unregister(module, name)
-    return twin
 
 
 def native_subnet(

@@ -28,6 +28,7 @@ class Cut:
         numbers: node of the whole graph -> position of a number among its arguments -> what it becomes.
         factors: node of the whole graph -> what its value is multiplied by in the cut one.
         scales: own name of a parameter -> (factor, offset): it became (value + offset) * factor - offset, rounded to its type.
+        computed: layer of a quantized weight that others compute -> its name, under which the cut graph has it.
     """
 
     state: Propagation
@@ -38,6 +39,7 @@ class Cut:
     numbers: dict[fx.Node, dict[int, float]] = field(default_factory=dict)
     factors: dict[fx.Node, float] = field(default_factory=dict)
     scales: dict[str, tuple[float, float]] = field(default_factory=dict)
+    computed: dict[str, str] = field(default_factory=dict)
 
     def kept(self, labels: Labels, axis: int) -> NDArray[np.bool_]:
         """Return which indices of an axis stay, [size]."""
@@ -51,7 +53,7 @@ class Cut:
     def filled(self) -> Cut:
         """Return a cut in which every tensor keeps an index along each axis: where none is left, one more group stays."""
         alive = self.alive.copy()
-        cut = Cut(self.state, self.table, alive)
+        cut = Cut(self.state, self.table, alive, computed=self.computed)
         found = [item for value in self.state.values.values() for item in (value if isinstance(value, tuple) else (value,))]
         tensors = [labels for labels in (*self.state.tensors.values(), *found) if isinstance(labels, Labels)]
         for labels in tensors:  # one pass does: a group that comes back takes no index away

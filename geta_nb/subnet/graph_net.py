@@ -42,6 +42,7 @@ class GraphNet(fx.GraphModule):
     _input_sizes: InputSizes | None = None
     _differs: str = ""
     _seen_shapes: frozenset[object] = frozenset()
+    _written_for: Mapping[str, torch.dtype] = {}
 
     @classmethod
     def build(
@@ -60,7 +61,9 @@ class GraphNet(fx.GraphModule):
         """
         net = cls(nn.Module(), fx.Graph())
         placed: set[str] = set()
-        for entry in entries:
+        rows = list(entries)
+        net._written_for = {entry.name: entry.tensor.dtype for entry in rows}
+        for entry in rows:
             owner = entry.name.rpartition(".")[0]
             if owner not in quantizers:
                 _place(net, entry.name, entry.tensor, entry.kind)
@@ -104,6 +107,14 @@ class GraphNet(fx.GraphModule):
             if first.tensor.shape != entry.tensor.shape:
                 shapes = tuple(first.tensor.shape), tuple(entry.tensor.shape)
                 raise ArtifactError("network and graph disagree on a shape.", at=entry.name, expected=shapes[1], got=shapes[0])
+        written: Mapping[str, torch.dtype] = getattr(module, "_written_for", {})
+        changed = _casts({name: (written.get(name, entry.tensor.dtype), entry.tensor.dtype) for name, entry in table.items()})
+        if changed:  # ``values`` were cast since: the graph's own casts follow, and tensors that it has alone
+            follow_dtypes(graph, changed)
+            given = {canonical_name(values, entry.name) for entry in list_entries(values)} if values is not None else set()
+            for name, entry in table.items():
+                new = changed.get(entry.tensor.dtype)
+                table[name] = entry._replace(tensor=entry.tensor.to(new)) if new is not None and name not in given else entry
         net = cls.build(graph, table.values(), quantizers, getattr(module, "_input_sizes", None))
         net._differs = getattr(module, "_differs", "")
         return net
@@ -181,11 +192,10 @@ class GraphNet(fx.GraphModule):
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
         """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
-        tensors = [*self.parameters(), *self.buffers()]
-        before = [tensor.dtype for tensor in tensors]
+        before = {entry.name: entry.tensor.dtype for entry in list_entries(self)}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        after = [tensor.dtype for tensor in (*self.parameters(), *self.buffers())]
-        changed = {old: new for old, new in zip(before, after, strict=True) if old != new and old.is_floating_point}
+        self._written_for = {entry.name: entry.tensor.dtype for entry in list_entries(self)}
+        changed = _casts({name: (dtype, self._written_for[name]) for name, dtype in before.items()})
         if changed:
             follow_dtypes(self.graph, changed)
             self.recompile()
@@ -200,6 +210,11 @@ class GraphNet(fx.GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (encode_program(self.graph),), _contents(self), None, None, _restore
+
+
+def _casts(pairs: Mapping[str, tuple[torch.dtype, torch.dtype]]) -> dict[torch.dtype, torch.dtype]:
+    """Return old -> new dtype of the real tensors that were cast, of name -> (old, new)."""
+    return {old: new for old, new in pairs.values() if old != new and old.is_floating_point}
 
 
 def input_sizes(net: GraphNet) -> InputSizes | None:

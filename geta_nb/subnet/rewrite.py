@@ -20,6 +20,7 @@ from geta_nb.graph import attribute_tensor, module_path, operator_name
 from geta_nb.groups import NUMBERS, Labels, SizeArgument, written_numbers
 from geta_nb.qadg import QADG
 from geta_nb.quantizers import ActivationQuantizer
+from geta_nb.subnet.branches import fold_branches, quantizer_paths
 from geta_nb.subnet.cut import Cut
 from geta_nb.subnet.graph_net import BUFFER, PARAMETER, SCRATCH, Entry, GraphNet, copy_graph
 
@@ -61,27 +62,18 @@ def cut_graph(
     for size in cut.state.findings.sizes:
         _rewrite_size(cut, size, twins[size.node.name])
     _rewrite_numbers(cut, graph, twins)
-    paths = _quantizer_paths(qadg, quantizers)
-    _fold(graph, qadg, twins, paths)
+    paths = quantizer_paths(qadg, quantizers)
+    fold_branches(cut, graph, qadg, twins, paths)
     for node in reversed(list(graph.nodes)):  # fx's own elimination wants a module around the graph
         if not node.users and node.op not in {"placeholder", "output"}:
             graph.erase_node(node)
+    alone = set(cut.computed.values())  # what such a weight starts from may have had its name, or be tied
     for node in graph.nodes:
-        if node.op == "get_attr":
+        if node.op == "get_attr" and node.target not in alone:
             node.target = names.get(str(node.target), str(node.target))
     graph.lint()
     modules = {paths[layer]: quantizer for layer, quantizer in quantizers.items()}
     return GraphNet.build(graph, _entries(cut, module, graph, tensors, modules, finish, copied), modules)
-
-
-def _quantizer_paths(qadg: QADG, layers: Iterable[str]) -> dict[str, str]:
-    """Return where the input quantizer of each layer stands: in the module of its weight, whose name is not the layer's at a root."""
-    paths = {layer: f"{layer}.input_quantizer" for layer in layers}
-    for branch in qadg.branches:
-        layer = qadg.layers.get(branch.exit)
-        if layer is not None and branch.kind == "inserted":
-            paths[layer] = branch.parameters[0].rpartition(".")[0]
-    return paths
 
 
 def _entries(
@@ -112,23 +104,6 @@ def _entries(
     loose = {str(node.target) for node in graph.nodes if node.op == "get_attr"} - set(tensors) - set(cut.constants)
     for target in sorted(loose):
         yield Entry(target, SCRATCH, attribute_tensor(module, target).detach().clone())
-
-
-def _fold(graph: fx.Graph, qadg: QADG, twins: dict[str, fx.Node], paths: Mapping[str, str]) -> None:
-    """Replace our weight branches by the materialised weight and our input branches by a call of their quantizer; others stay raw."""
-    for branch in qadg.branches:
-        layer = qadg.layers.get(branch.exit)
-        if layer is None:
-            continue
-        entry, last = twins[branch.entry], twins[branch.exit]
-        if branch.kind == "attached":
-            last.replace_all_uses_with(entry)
-        else:
-            inside = [twins[name] for name in branch.nodes]
-            with graph.inserting_before(inside[0]):
-                call = graph.call_module(paths[layer], (entry,))
-            call.meta = dict(last.meta)
-            last.replace_all_uses_with(call)
 
 
 def _rewrite(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node) -> None:

@@ -12,7 +12,6 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets
 
 from geta_nb.budget import Budget, paths_of
@@ -23,7 +22,7 @@ from geta_nb.views import find_view
 from geta_nb.widgets.attempt import run_over, watch
 from geta_nb.widgets.budget_code import budget_code, budget_of, form_of
 from geta_nb.widgets.budget_lock import check_budget_is_free, lock_words
-from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 from geta_nb.widgets.panel_front import front_facts, rises_of_layers
 from geta_nb.widgets.run_checks import facade
@@ -37,7 +36,7 @@ TOTALS = (*FIGURES, "macs_full", "bops_full", "relative_bops", "relative_bops_fu
 DIGITS = 6
 
 
-class BudgetPanel(anywidget.AnyWidget):
+class BudgetPanel(PageWidget):
     """Chooses a budget with the eyes on what it costs.
 
     Args:
@@ -60,8 +59,6 @@ class BudgetPanel(anywidget.AnyWidget):
     What the form says wrongly is shown beside its field; ``budget`` and ``preview`` then keep their last good values.
     """
 
-    _esm = traitlets.Unicode(joined_module("budget.js")).tag(sync=True)
-    _css = traitlets.Unicode(panel_style()).tag(sync=True)
     facts = traitlets.Dict().tag(sync=True)
     form = traitlets.Dict().tag(sync=True)
     result = traitlets.Dict().tag(sync=True)
@@ -84,11 +81,15 @@ class BudgetPanel(anywidget.AnyWidget):
             budget=start, facts=_facts(geta, self.preview) | {"front": front_facts(geta, sensitivity)}, form=form_of(start),
             result=self._answer(start, 0),
         )
-        heed_page(self)
         self.observe(self._read_form, "form")
         self._opened = True
         watch(self)
         self.run_changed(run_over(geta))
+
+    @classmethod
+    def assets(cls) -> tuple[str, str]:
+        """Return the script and the style of the page."""
+        return joined_module("budget.js"), panel_style()
 
     @property
     def code(self) -> str:

@@ -16,7 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from geta_nb.budget import Budget, LayerBudget
@@ -30,13 +29,14 @@ from geta_nb.widgets.budget_lock import HOW, check_budget_is_free, lock_words
 from geta_nb.widgets.first_view import MOST
 from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 from geta_nb.widgets.graph_layers import LAYERS
+from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.run_checks import facade
 
 _WITHOUT_KERNEL = "Run the cell to explore: open and close modules, colour, select, steer the budget."
 COLOURS = ("operator", "family", "bits", "kept", "cost", "protected")
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(PageWidget):
     """Interactive graph of a network.
 
     Args:
@@ -55,9 +55,6 @@ class Explorer(anywidget.AnyWidget):
         ConfigError: no such layer or colour.
         RunStateError: a budget set while a run trains this network, which would not heed it.
     """
-
-    _esm = exports.STATIC / "explorer.js"
-    _css = exports.STATIC / "explorer.css"
 
     graph = traitlets.Bytes().tag(sync=True)
     live_state = traitlets.Dict().tag(sync=True)
@@ -84,9 +81,13 @@ class Explorer(anywidget.AnyWidget):
             layer=layer, colour=colour, height=height, **more,
         )  # fmt: skip
         self._started = start.exceptions
-        self.on_msg(self._received)
         watch(self)
         self.run_changed(None)
+
+    @classmethod
+    def assets(cls) -> tuple[str, str]:
+        """Return the script and the style of the page."""
+        return exports.asset("explorer.js"), exports.asset("explorer.css")
 
     # -- what changes ---------------------------------------------------------------------------------------------------------------
 
@@ -182,10 +183,6 @@ class Explorer(anywidget.AnyWidget):
             self.send_state("message")
         except KeyError as error:
             self.message = f"a request without {error}"
-
-    def _received(self, _: Any, content: Any, __: Any) -> None:
-        if isinstance(content, dict):
-            self.handle(content)
 
     def _set(self, budget: Budget, words: str) -> Budget:
         self.budget, self.message = budget, words

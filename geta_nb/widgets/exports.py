@@ -56,7 +56,7 @@ def page(title: str, data: Mapping[str, Any]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" content="light dark">'
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{style}</style></head>'
-        '<body><div id="geta-explorer-page"></div>'
+        f'<body><main><h1 class="gx-heard">{escape(title)}</h1><div id="geta-explorer-page"></div></main>'
         f'<script type="application/json" id="geta-explorer-data">{text}</script>'
         f'<script type="module">{script}</script></body></html>\n'
     )
@@ -106,7 +106,10 @@ def _boxes(geta: GETA, max_boxes: int) -> tuple[list[Box], list[tuple[int, int]]
 
 
 _GRAPH = {"rankdir": "TB", "nodesep": "0.25", "ranksep": "0.35", "bgcolor": "white"}
-_NODE = {"shape": "box", "style": "rounded,filled", "fontname": "Helvetica", "fontsize": "11", "margin": "0.12,0.06", "penwidth": "1.2"}
+_NODE = {
+    "shape": "box", "style": "rounded,filled", "fontname": "Helvetica", "fontsize": "11", "fontcolor": "#1b1b1b", "margin": "0.12,0.06",
+    "penwidth": "1.2",
+}  # fmt: skip
 _EDGE = {"color": "#7a7f87", "arrowsize": "0.6"}
 _LOOKS = (("graph", _GRAPH), ("node", _NODE), ("edge", _EDGE))
 

@@ -37,6 +37,7 @@ class LiveRun(Runner):
         every: steps between two evaluations.
         checkpoint: a file that ``geta.save_checkpoint`` writes, whole or not at all, when the run stops or finishes.
         first_step: where to begin: after ``GETA.resume``, the number of steps done before.
+        compare: earlier runs to lay under the curves: their histories, or ``{"name": history}``; at most four.
 
     Attributes:
         history: a :class:`~geta_nb.widgets.history.History`.

@@ -45,7 +45,8 @@ def run_svg(run: Any) -> str:
     schedule = run_schedule(run) or Schedule(0, 0, 0, 1, 1)
     metric = next(iter(run.history.metrics), "accuracy")
     records = [{**record, **record["metrics"]} for record in run.history]
-    return training_picture(records, schedule, total_steps=run.total_steps, metric=metric)
+    earlier = {name: [{**record, **record["metrics"]} for record in history] for name, history in run.compare.items()}
+    return training_picture(records, schedule, total_steps=run.total_steps, metric=metric, earlier=earlier)
 
 
 def run_html(run: Any) -> str:

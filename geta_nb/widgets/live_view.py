@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 
 from geta_nb.display.allocation import comes_to, what
 from geta_nb.display.training import rows_by_module
+from geta_nb.widgets.earlier import earlier_curves
 from geta_nb.widgets.history import TABLES
 from geta_nb.widgets.live_static import last_metrics, run_schedule
-from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 
 INTERVAL = 0.1
@@ -32,7 +33,7 @@ def _present_log(_value: Any, widget: LiveView) -> dict[str, Any]:
     return widget.whole_log()
 
 
-class LiveView(anywidget.AnyWidget):
+class LiveView(PageWidget):
     """Draws a run and passes its buttons on.
 
     Args:
@@ -42,8 +43,6 @@ class LiveView(anywidget.AnyWidget):
         watched: whether a page has said that it shows this view.
     """
 
-    _esm = traitlets.Unicode(joined_module("live.js")).tag(sync=True)
-    _css = traitlets.Unicode(panel_style()).tag(sync=True)
     setup = traitlets.Dict().tag(sync=True)
     log = traitlets.Dict().tag(sync=True, to_json=_present_log)
     tick = traitlets.Dict().tag(sync=True)
@@ -53,12 +52,17 @@ class LiveView(anywidget.AnyWidget):
         self.run, self.watched = run, False
         self._lock, self._sent_step, self._sent_at, self._saliency_at = threading.RLock(), -1, 0.0, 0.0
         self._plan: Any = None
+        self._known: Any = None
+        self._curves: list[dict[str, Any]] = []
         self._words: list[list[str]] = []
         self._rows: list[list[np.ndarray[Any, Any]]] = []
         self._beginnings = run.beginnings
         super().__init__(setup=self._describe())
-        heed_page(self)
-        self.on_msg(self._receive)
+
+    @classmethod
+    def assets(cls) -> tuple[str, str]:
+        """Return the script and the style of the page."""
+        return joined_module("live.js"), panel_style()
 
     def widget_bundle(self) -> dict[str, Any]:
         """Return the entry of a mime bundle by which a page finds this view."""
@@ -92,8 +96,9 @@ class LiveView(anywidget.AnyWidget):
             rows = self._row_indices()
             return {"records": [self._record(record, rows) for record in self.run.history], "status": self._status()}
 
-    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        action = content.get("action") if isinstance(content, dict) else None
+    def handle(self, content: Mapping[str, Any]) -> None:
+        """Greet a page, tell it everything again, or pass a button on."""
+        action = content.get("action")
         if action in {"hello", "resend"}:
             self.watched = True
             with self._lock:
@@ -109,7 +114,14 @@ class LiveView(anywidget.AnyWidget):
         spans = [[stage, first, end] for stage, (first, end) in schedule.spans().items()] if schedule else []
         names = self.run.history.names
         rows = {key: list(rows_by_module(found, MAX_ROWS)) for key, found in zip(TABLES, names, strict=True)}
-        return {"total": self.run.total_steps, "spans": spans, "rows": rows, "plan": self._plan_words()}
+        return {"total": self.run.total_steps, "spans": spans, "rows": rows, "plan": self._plan_words(), "earlier": self._earlier()}
+
+    def _earlier(self) -> list[dict[str, Any]]:
+        """Return the curves of the runs that are laid under; worked out once, and anew when one of them has gone on."""
+        known = tuple((name, len(run), run.steps[-1:]) for name, run in self.run.compare.items())
+        if known != self._known:
+            self._known, self._curves = known, earlier_curves(self.run.compare)
+        return self._curves
 
     def _plan_words(self) -> list[list[str]]:
         """Return the plan, the dearest part first: whose, what it comes to, why; worked out once for each plan."""

@@ -37,7 +37,8 @@ class OfflineNetwork(Network):  # type: ignore[misc]
         inside = _ASKS.sub("", str(super().generate_html()))
         policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         title = f"<p style='font:14px sans-serif'>{html.escape(self.caption)}</p>"
-        return inside.replace("<head>", f"<head>{policy}<link rel=\"icon\" href=\"data:,\">", 1).replace("<body>", f"<body>{title}", 1)
+        head = f'<head>{policy}<link rel="icon" href="data:,"><style>body{{background:#fff;color:#1b1b1b}}</style>'
+        return inside.replace("<head>", head, 1).replace("<body>", f"<body>{title}", 1)
 
     def write_html(self, name: str | PathLike[str], *_: Any, **__: Any) -> None:
         """Write the page to a file, and nothing beside it."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from geta_nb.errors import RunStateError
 from geta_nb.widgets.attempt import Attempt, run_over, tell_watchers
 from geta_nb.widgets.budget_code import budget_code
+from geta_nb.widgets.earlier import earlier_runs
 from geta_nb.widgets.history import History
 from geta_nb.widgets.meter import Clock, Meter, numbers
 from geta_nb.widgets.run_checks import check_arguments, is_factory
@@ -60,8 +61,10 @@ class Runner:
         every: int = 100,
         checkpoint: str | PathLike[str] | None = None,
         first_step: int = 0,
+        compare: object = (),
     ) -> None:
         check_arguments(step, optimizer, total_steps, evaluate, every, first_step)
+        self.compare = earlier_runs(compare)
         self.geta, self.total_steps, self.every, self.first_step = geta, total_steps, every, first_step
         self.checkpoint = Path(checkpoint) if checkpoint is not None else None
         self.history, self.step_count, self.beginnings = History(), first_step, 0

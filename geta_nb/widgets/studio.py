@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import ipywidgets
 import traitlets
 
@@ -20,8 +19,9 @@ from geta_nb.qasso import QASSO
 from geta_nb.views import find_view
 from geta_nb.widgets.attempt import run_over
 from geta_nb.widgets.budget_panel import BudgetPanel
+from geta_nb.widgets.cells import stands_in_a_cell
 from geta_nb.widgets.live_static import last_metrics, run_html
-from geta_nb.widgets.page_messages import heed_page
+from geta_nb.widgets.page_script import PageWidget
 from geta_nb.widgets.panel_assets import joined_module, panel_style
 from geta_nb.widgets.studio_run import HINT, StudioRun
 
@@ -37,7 +37,7 @@ REFRESH = 2.0
 """Seconds between two looks of the explorer at the network in training."""
 
 
-class Studio(anywidget.AnyWidget):
+class Studio(PageWidget):
     """What :func:`studio` returns.
 
     Attributes:
@@ -47,8 +47,6 @@ class Studio(anywidget.AnyWidget):
         subnet, report: what the button "Cut" made, None before.
     """
 
-    _esm = traitlets.Unicode(joined_module("studio.js")).tag(sync=True)
-    _css = traitlets.Unicode(panel_style()).tag(sync=True)
     children = traitlets.List(traitlets.Instance(ipywidgets.Widget)).tag(sync=True, **ipywidgets.widget_serialization)
     outcome = traitlets.Dict().tag(sync=True)
 
@@ -62,8 +60,18 @@ class Studio(anywidget.AnyWidget):
         if run is not None:
             run.listen(self._follow_run)
             panel.run_changed(run)
-        heed_page(self)
-        self.on_msg(self._receive)
+
+    @classmethod
+    def assets(cls) -> tuple[str, str]:
+        """Return the script and the style of the page."""
+        return joined_module("studio.js"), panel_style()
+
+    def close(self) -> None:
+        """Take the studio and the three in it out of every page."""
+        super().close()
+        for child in self.children:
+            if not stands_in_a_cell(child):
+                child.close()
 
     @property
     def budget(self) -> Budget:
@@ -101,8 +109,9 @@ class Studio(anywidget.AnyWidget):
             self._refreshed = now
             self.explorer.refresh()  # bits and kept shares in the graph
 
-    def _receive(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        if isinstance(content, dict) and content.get("action") == "cut":
+    def handle(self, content: Mapping[str, Any]) -> None:
+        """Cut, when the button asks for it."""
+        if content.get("action") == "cut":
             try:
                 self.cut()
             except GetaError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
+import logging
 import math
 import os
 import subprocess
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from geta_nb.bench import digits, peers, peers_table
-from geta_nb.bench.peers import PEERS, Given, Made, Row, in_torch, latency, price, run_peer, user_lines
+from geta_nb.bench.peers import PEERS, Given, Made, Row, in_torch, latency, optional, price, run_peer, user_lines
 from geta_nb.bench.peers_official import checkout_on_path
 from geta_nb.errors import InputError
 
@@ -121,7 +123,8 @@ def test_peers_that_prune_meet_the_budget_and_leave_a_file(name, tmp_path, data)
 @pytest.mark.parametrize("name", ["torchao", "nncf", "openvino"])
 def test_peers_that_quantize_are_at_eight_bits_by_their_own_graph(name, tmp_path, data):
     """In a process of its own, for they change torch's and their own global state, and warn."""
-    pytest.importorskip({"openvino": "openvino"}.get(name, name))
+    if importlib.util.find_spec(name) is None and not (peers.BESIDE / name).is_dir():
+        pytest.skip(f"{name} is not installed")
     script = (
         "import json, sys, torch; torch.set_num_threads(1); from pathlib import Path; from geta_nb.bench import digits, peers_table;"
         "from geta_nb.bench.peers import Given, run_peer; data = digits.load_digits(); torch.manual_seed(0);"
@@ -135,6 +138,23 @@ def test_peers_that_quantize_are_at_eight_bits_by_their_own_graph(name, tmp_path
     assert row["note"] == "", ran.stderr[-2000:]
     assert row["relative_bops"] == pytest.approx(1 / 16)
     assert row["accuracy"] > 0.3  # three epochs from scratch; chance is 0.1
+
+
+def test_a_peer_is_imported_without_a_word_and_torchao_from_beside_the_environment(tmp_path, monkeypatch, caplog):
+    (tmp_path / "torchao").mkdir()
+    (tmp_path / "torchao" / "__init__.py").write_text("import logging\nlogging.getLogger('torchao').warning('Failed to load')\n")
+    monkeypatch.setattr(peers, "BESIDE", tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not Path(entry, "torchao").is_dir()])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchao"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert optional("torchao").__file__ == str(tmp_path / "torchao" / "__init__.py")
+    assert sys.path[-1] == str(tmp_path)
+    assert caplog.records == []
+    logging.getLogger("torchao").warning("heard again")
+    assert [record.message for record in caplog.records] == ["heard again"]
+    monkeypatch.delitem(sys.modules, "torchao")
+    with pytest.raises(InputError, match=r"pip install 'geta-nb\[torchao\]'"):
+        optional("torchao.not_there")
 
 
 @pytest.mark.slow

@@ -214,7 +214,7 @@ def test_the_three_layers_are_pictures_of_the_same_network(page: Any, tmp_path: 
         assert drawn(page) > 20
     assert {name: len(convolutions["graph"]["layers"][name]["nodes"]) for name in counts} == counts
     layers.get_by_role("radio", name="branches").click()
-    until(page, "[...document.querySelectorAll('[role=treeitem]')].some((x) => /weight quantizer/.test(x.ariaLabel))")
+    until(page, "[...document.querySelectorAll('[role=treeitem]')].some((x) => /weight quantizer/.test(x.textContent))")
 
 
 @pytest.mark.parametrize(("colour", "words"), [

@@ -310,3 +310,57 @@ def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopp
     assert kernel_value(page, "(studio.run.optimizer.budget == gt.Budget(0.25), studio.run.beginnings)") == "(True, 1)"
     wait_beyond(page, 20)
     stop_by_hand(page)
+
+
+def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab):
+    page = lab("again", SET_UP, "gt.BudgetPanel(t.geta)", "gt.studio(t.geta)", "from ipywidgets import widgets as w\nw.widget._instances")
+    page.get_by_test_id("geta-studio").wait_for()
+    open_widgets = "sorted(type(x).__name__ for x in w.widget._instances.values() if getattr(x, 'geta', None) is t.geta)"
+    once = kernel_value(page, open_widgets)
+    assert once == "['BudgetPanel', 'BudgetPanel', 'Explorer', 'Studio']"
+    for _ in range(3):
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.get_by_test_id("geta-studio").wait_for()
+    assert kernel_value(page, open_widgets) == once
+    assert page.evaluate("() => globalThis.__getaNbScripts.size") == 3
+    assert page.evaluate("() => document.querySelectorAll('style[id^=geta-nb-]').length") == 3
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload(wait_until="load")
+    page.get_by_test_id("geta-studio").get_by_test_id("geta-budget").wait_for(timeout=240_000)
+    assert "model not found" not in page.inner_text("body")
+    kernel_value(page, "w.Widget.close_all()")  # what carries the scripts is gone, too
+    assert kernel_value(page, "gt.BudgetPanel(t.geta).script.comm is not None") == "True"
+
+
+def test_curves_are_zoomed_by_hand_and_keyboard_over_the_curves_of_an_earlier_run(lab):
+    before = SET_UP.replace("total_steps=4000", "total_steps=60").replace("Training(4000)", "Training(60)").replace("every=50", "every=20")
+    later = "run.start().wait()\nfirst, u = run, Training(4000)\n"
+    later += f"run = gt.LiveRun(u.step, u.geta, u.optimizer, total_steps=4000, compare={{{HOSTILE!r}: first}})\nrun"
+    page = lab("zoom", before, later)
+    live = page.get_by_test_id("geta-live").last
+    live.wait_for()
+    curves, words = live.locator("canvas").nth(1), live.get_by_test_id("geta-live-range")
+    page.wait_for_function("(e) => e.getAttribute('aria-label')?.includes('loss')", arg=curves.element_handle())
+    label = curves.get_attribute("aria-label")
+    assert f"{HOSTILE}: loss " in label and "accuracy" in label
+    all_button = live.get_by_role("button", name="show all steps (0)")
+    assert all_button.is_disabled() and "drag" in words.inner_text()
+    box = curves.bounding_box()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 60, steps=4)
+    page.mouse.up()
+    page.wait_for_function("(e) => e.textContent.startsWith('steps ')", arg=words.element_handle())
+    first, last = map(int, words.inner_text().split()[1::2])
+    assert 0 < first < last < 4000
+    save_picture(live, f"live_zoomed_{page.theme}")
+    curves.press("ArrowRight")
+    assert int(words.inner_text().split()[1]) > first
+    curves.press("+")
+    closer, end = map(int, words.inner_text().split()[1::2])
+    assert end - closer < last - first
+    live.get_by_role("button", name="show more steps (-)").click()
+    curves.press("Escape")
+    assert "drag" in words.inner_text() and all_button.is_disabled()
+    save_picture(live, f"live_compare_{page.theme}")
+    assert page.evaluate("() => window.broken") is None

@@ -246,7 +246,7 @@ def test_a_page_is_complete_and_forbids_every_request() -> None:
     assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert "script" not in {tag for tag, _ in page.tags}
     assert not {"src", "href", "style", "onload"} & {key for _, attributes in page.tags for key in attributes}
-    assert "prefers-color-scheme:dark" in html
+    assert '<meta name="color-scheme" content="light dark">' in html
     assert [tag for tag, _ in page.tags].count("body") == 1
 
 

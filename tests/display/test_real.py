@@ -24,6 +24,11 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
     """A small net through the whole pipeline, once."""
+    return whole_pipeline()
+
+
+def whole_pipeline() -> dict[str, Any]:
+    """Return an object of every registered class of the core, under "shown", and what they were made of."""
     torch.manual_seed(0)
     inputs = torch.randn(2, 3, 8, 8)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))

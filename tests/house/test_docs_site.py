@@ -15,6 +15,7 @@ import pytest
 
 import geta_nb as gt
 from tests.browser import lab as lab_browser
+from tests.browser import legible
 from tests.house import imports as house
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +116,46 @@ def test_a_tutorial_is_a_page_with_its_pictures_and_formulas(path, site, pages):
 def test_all_notebooks_and_pages_of_the_project_are_in_the_site(site, pages):
     wanted = [path for folder in ("tutorials", "notebooks") for path in (ROOT / folder).glob("*.ipynb")]
     assert [path.name for path in wanted if site / path.parent.name / f"{path.stem}.html" not in pages] == []
+
+
+OF_THE_THEME = {"landmark-unique": False}  # its navigation names one part of itself twice
+PLAIN = ("index", "baselines")
+
+
+@pytest.mark.parametrize(("desktop", "more"), [("light", Path("reference", "configuration")), ("dark", Path("tutorials", "10_in_your_ci"))])
+def test_axe_finds_no_violation_of_our_own(desktop, more, site):
+    """On prose, a wide table, a page of the reference, and a notebook with a traceback."""
+    lab_browser.need_browser()
+    with lab_browser.browser_page(dark=desktop == "dark") as page:
+        for name in (*PLAIN, more):
+            page.goto((site / f"{name}.html").as_uri(), wait_until="load")
+            assert page.evaluate("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[desktop]
+            assert legible.axe_violations(page, rules=OF_THE_THEME) == [], name
+
+
+@pytest.mark.parametrize("desktop", ["light", "dark"])
+def test_every_text_of_the_tutorials_and_the_reference_is_legible(desktop, site):
+    """Code, tracebacks and views, in the site's own light and dark, which mkdocs-jupyter's mark of a light notebook does not change."""
+    lab_browser.need_browser()
+    views = 0
+    with lab_browser.browser_page(dark=desktop == "dark") as page:
+        for path in sorted([*(site / "tutorials").glob("*.html"), site / "any_network.html", site / "reference" / "artefacts.html"]):
+            page.goto(path.as_uri())
+            assert legible.contrasts(page, ".md-content")["low"] == [], path.stem
+            views += page.locator(".geta-view").count()
+    assert views > 30
+
+
+def test_what_scrolls_takes_the_focus_and_only_while_it_scrolls(site):
+    lab_browser.need_browser()
+    boxes = "() => [...document.querySelectorAll('[data-reached]')].map((box) => [box.tabIndex, box.getAttribute('aria-label')])"
+    with lab_browser.browser_page(width=420) as page:
+        page.goto((site / "baselines.html").as_uri(), wait_until="load")
+        narrow = page.evaluate(boxes)
+        assert [0, "table"] in narrow
+        page.set_viewport_size({"width": 2400, "height": 1000})
+        page.wait_for_function("() => [...document.querySelectorAll('[data-reached]')].some((box) => box.tabIndex === -1)")
+        assert len(page.evaluate(boxes)) == len(narrow)
 
 
 def test_search_works_on_pages_opened_from_a_folder(site):

@@ -17,11 +17,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from geta_nb.bench import peers
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "geta_nb"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {name: [Requirement(line) for line in lines] for name, lines in PROJECT["optional-dependencies"].items()}
 DECLARED = [Requirement(line) for line in PROJECT["dependencies"]] + [r for name, lines in EXTRAS.items() if name != "all" for r in lines]
+
+
+BESIDE = {"torchao"}  # make keeps it out of the environment: see pyproject.toml
 
 
 def pins() -> dict[str, Version]:
@@ -53,7 +58,7 @@ def test_every_pin_is_declared_or_needed_by_something_declared():
             environments = [{"extra": extra, "python_version": "3.11", "python_full_version": "3.11.9"} for extra in (extras or {""})]
             if requirement.marker is None or any(requirement.marker.evaluate(e) for e in environments):
                 queue.append((requirement.name, set(requirement.extras)))
-    if not all(_installed(requirement.name) for requirement in DECLARED):
+    if not all(_installed(requirement.name) for requirement in DECLARED if requirement.name not in BESIDE):
         pytest.skip("not every extra is installed here; `make test` installs them all")
     assert set(pins()) - {name for name, _ in needed} == set()
 
@@ -69,9 +74,9 @@ def test_torch_is_pinned_to_the_release_that_everything_was_measured_with():
     assert str(pins()["torch"]) == "2.13.0"
 
 
-def test_all_means_every_extra_but_dev():
-    assert set(EXTRAS) == {"notebook", "export", "bench", "all", "dev"}
-    assert EXTRAS["all"][0].extras == set(EXTRAS) - {"all", "dev"}
+def test_all_means_every_extra_but_dev_and_what_stands_beside_the_environment():
+    assert set(EXTRAS) == {"notebook", "export", "bench", "torchao", "all", "dev"}
+    assert EXTRAS["all"][0].extras == set(EXTRAS) - {"all", "dev", *BESIDE}
 
 
 def test_conda_environment_and_makefile_install_the_same_extras_with_the_same_pins():
@@ -83,6 +88,23 @@ def test_conda_environment_and_makefile_install_the_same_extras_with_the_same_pi
     assert "graphviz" in outer
     assert inner == ["-c constraints.txt", "-e .[all,dev]"]
     assert "pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'" in (ROOT / "Makefile").read_text()
+
+
+def test_make_puts_beside_the_environment_what_no_notebook_should_meet():
+    rules = (ROOT / "Makefile").read_text()
+    for name in BESIDE:
+        assert f"-c constraints.txt --no-deps --upgrade --target $(VENV)/beside {name}\n" in rules
+    assert peers.BESIDE.name == "beside" and peers.BESIDE.parent == Path(sys.prefix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["from transformers import BertModel, LlamaModel", "import transformers, accelerate, lightning"])
+def test_what_a_notebook_imports_says_nothing_of_torchao(wanted, tmp_path):
+    """transformers imports a torchao that it finds, and that named in red what it could not load."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    ran = subprocess.run([sys.executable, "-c", wanted], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    assert "torchao" not in ran.stderr
+    assert "KernelPreference" not in ran.stderr, "what torchao makes torch complain of"
 
 
 def test_ci_runs_the_test_command_of_the_readme_and_nothing_else():
@@ -130,7 +152,7 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     static = PACKAGE / "widgets" / "static"
     front_end = {path.relative_to(ROOT).as_posix() for path in static.rglob("*") if path.is_file()}
     assert {"geta_nb/widgets/static/explorer.js", "geta_nb/widgets/static/explorer.css"} <= front_end <= names
-    carried = [path for folder in ("app", "panels/src") for path in (ROOT / "widgets" / folder).rglob("*") if path.is_file()]
+    carried = [path for folder in ("app", "panels/src", "page/src") for path in (ROOT / "widgets" / folder).rglob("*") if path.is_file()]
     shipped = [*(ROOT / "notebooks").glob("*.ipynb"), *carried]
     assert {f"geta_nb/{path.relative_to(ROOT).as_posix()}" for path in shipped if "checkpoints" not in str(path)} <= names
     assert not [name for name in names if "node_modules" in name or name.startswith("geta_nb/widgets/panels/tests")]
@@ -140,7 +162,7 @@ def test_the_wheel_carries_every_module_and_imports_from_an_empty_folder(tmp_pat
     where = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert where.stdout.startswith(str(tmp_path / "site"))
     script = "import geta_nb as gt; from geta_nb.widgets import live_view, panel_assets, studio; print(panel_assets.panel_folder()); "
-    script += "print(all('export default' in panel._esm.default_value for panel in (gt.BudgetPanel, live_view.LiveView, studio.Studio)))"
+    script += "print(all('export default' in panel.assets()[0] for panel in (gt.BudgetPanel, live_view.LiveView, studio.Studio)))"
     loaded = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
     assert loaded.splitlines() == [str(tmp_path / "site" / "geta_nb" / "widgets" / "panels" / "src"), "True"]
     command = [sys.executable, "-m", "geta_nb.pipelines.cli", "list"]

@@ -58,8 +58,22 @@ def rerun_under_nbval(run: SmokeRun, folder: Path) -> subprocess.CompletedProces
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source += f'\noutput_dir = {json.dumps(str(folder / "again"))}'
-    again = folder / run.path.name
+    return _under_nbval(notebook, run.path.name, folder, "nbval_sanitize.cfg")
+
+
+def rerun_kept_under_nbval(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a notebook as it was run when its outputs were kept, and compare every output with the kept one; into another folder."""
+    notebook = nbformat.read(path, as_version=4)
+    values = {**notebook.metadata["geta_nb_kept"], "output_dir": str(folder / path.stem)}
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source += "".join(f"\n{name} = {value!r}" for name, value in values.items())
+    return _under_nbval(notebook, path.name, folder, "nbval_kept.cfg")
+
+
+def _under_nbval(notebook: nbformat.NotebookNode, name: str, folder: Path, sanitize: str) -> subprocess.CompletedProcess[str]:
+    again = folder / name
     nbformat.write(notebook, again)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull]
-    command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg"), str(again)]
+    command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / sanitize), str(again)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)

@@ -1,4 +1,4 @@
-"""Every notebook is kept without outputs, has the agreed form, runs from top to bottom in smoke mode, and repeats its own outputs."""
+"""Every notebook keeps the outputs of one run, has the agreed form, runs from top to bottom in smoke mode, and repeats its outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from geta_nb.pipelines import cifar, fashion, hf_nets, image_folder, squad, squa
 from geta_nb.pipelines.catalogue import read_pipeline
 from geta_nb.pipelines.published import STAND_IN
 from geta_nb.pipelines.run import Run
-from tests.pipelines.notebook_runs import NOTEBOOKS, ROOT, rerun_under_nbval, run_smoke, smoke_run
+from tests.pipelines.keep import FULL, KEY, comparable, forms, parameters_of
+from tests.pipelines.keep import code_cells as kept_cells
+from tests.pipelines.notebook_runs import NOTEBOOKS, ROOT, rerun_kept_under_nbval, rerun_under_nbval, run_smoke, smoke_run
 
 SECTIONS = ["Question", "Parameters", "Data", "Compress", "Measure", "Report"]
 REPEATED = ["01_compress_digits", "09_ablation"]
@@ -42,11 +44,37 @@ def smoke_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @every_notebook
-def test_is_valid_and_kept_without_outputs(path):
+def test_is_valid_and_keeps_the_outputs_of_one_run_from_top_to_bottom(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
-    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_cells(path))
+    assert notebook.metadata[KEY] == parameters_of(path), "kept outputs of another run: make keep"
+    assert "widgets" not in notebook.metadata, "the state of widgets carries the whole front end"
+    assert [cell.execution_count for cell in code_cells(path)] == list(range(1, len(code_cells(path)) + 1))
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    shown = [output.get("data", {}) for output in outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [data for data in shown if "application/vnd.jupyter.widget-view+json" in data]
+    assert [data for data in shown if {"image/png", "image/svg+xml"} & set(data) or "<svg" in data.get("text/html", "")]
+    assert path.stat().st_size < 1_500_000
+
+
+@every_notebook
+def test_kept_outputs_name_no_machine_and_ask_no_network(path):
+    for output in (output for cell in code_cells(path) for output in cell.outputs):
+        text = json.dumps({key: value for key, value in output.items() if key != "data"}) + json.dumps(
+            {key: value for key, value in output.get("data", {}).items() if not key.startswith("image/png")})
+        assert not re.search(r"/(home|root|tmp|work|Users)/", text), path.stem
+        assert not PAGES_ASK.search(text), path.stem
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in FULL], ids=lambda path: path.stem)
+def test_kept_pictures_of_a_run_on_a_stand_in_say_so_themselves(path):
+    outputs = [output.get("data", {}) for cell in code_cells(path) for output in cell.outputs]
+    words = "a smoke run of seconds: the figures mean nothing"
+    drawn = [data for data in outputs if "image/png" in data or "training run at step" in data.get("image/svg+xml", "")]
+    assert drawn
+    assert all(words in str(data.get("image/svg+xml", "")) + str(data.get("text/plain", "")) for data in drawn)
 
 
 @every_notebook
@@ -95,6 +123,29 @@ def test_runs_in_smoke_mode_and_leaves_a_report(path, smoke_folder):
     assert "<svg" in page
     assert not PAGES_ASK.search(page), "the page asks the network"
     assert str(run.folder / "report.html") in describe(run.report, run.folder, path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable_in_kernels")
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in FULL], ids=lambda path: path.stem)
+def test_a_smoke_run_says_again_what_the_notebook_keeps(path, smoke_folder):
+    ran = comparable(kept_cells(smoke_run(path, smoke_folder).executed))
+    assert ran == comparable(code_cells(path)), "the kept outputs are of other code: make keep"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable_in_kernels")
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem in FULL], ids=lambda path: path.stem)
+def test_each_cell_of_a_notebook_shows_as_many_things_as_it_keeps(path, smoke_folder):
+    ran = forms(kept_cells(smoke_run(path, smoke_folder).executed))
+    assert ran == forms(code_cells(path)), "the kept outputs are of other code: make keep"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("importable_in_kernels")
+def test_the_first_notebook_gives_its_kept_outputs_again_under_nbval(tmp_path):
+    again = rerun_kept_under_nbval(ROOT / "notebooks" / "01_compress_digits.ipynb", tmp_path)
+    assert again.returncode == 0, again.stdout[-4000:]
 
 
 @pytest.mark.slow

@@ -139,6 +139,22 @@ class Wrapped(nn.Module):
         return self.last(input=F.relu(self.two(F.relu(self.one(x)))))
 
 
+class Rounds(nn.Module):
+    """Rounds what it computes by itself, for a sum, for a layer that rounds too, and for a sum again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(ROWS.shape[-1], 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = F.relu(self.one(x))
+        second = F.relu(self.two(self.rounded(first + self.rounded(first))))
+        return self.last(second + self.rounded(second))
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return (x / 0.05).round().clamp(-128, 127) * 0.05
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "cnn": (cnn, IMAGES),
     "residual": (Residual, IMAGES),
@@ -147,6 +163,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "one to one": (ONE_ELEMENT["linear from one to one"], IMAGES),
     "tokens": (Tokens, ROWS),
     "wrapped": (Wrapped, ROWS),
+    "rounds": (Rounds, ROWS),
 }
 
 
@@ -158,6 +175,8 @@ def test_folding_the_quantized_models_own_trace_gives_the_same_graph(name: str, 
     laws.check_same_graph(geta)
     again = gt.GETA(geta.model, inputs, quantize=config)
     laws.check_same_graph(again)
+    names = [branch.name for branch in again.qadg.branches]
+    assert len(set(names)) == len(names)
     assert again.qadg.summary() == geta.qadg.summary() and set(again.quantizers.taken_over) == set(geta.bit_widths())
 
 

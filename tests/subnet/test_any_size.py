@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import geta_nb as gt
 from geta_nb.errors import ConfigError, InputError
-from geta_nb.subnet.any_size import unrounded
+from geta_nb.subnet.candidates import unrounded
 from geta_nb.subnet.graph_net import input_sizes
 
 

@@ -91,7 +91,7 @@ def test_cutting_gives_the_subnet_and_its_report_and_waits_for_the_run():
     studio.run.start().pause()
     with pytest.raises(RunStateError, match="still going on"):
         studio.cut()
-    studio._receive(studio, {"action": "cut"}, [])
+    studio.handle({"action": "cut"})
     assert "still going on" in studio.outcome["error"]
     studio.run.resume().wait()
     assert studio.outcome["can_cut"] is True

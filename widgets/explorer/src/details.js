@@ -14,7 +14,7 @@ export class Details {
     this.note = make("div", { class: "gx-note", role: "status", "aria-live": "polite" });
     const copy = make("button", { type: "button", text: "Copy", title: "copy the budget as a line of Python", onclick: () => this._copy() });
     this.budget = make("section", { class: "gx-budget" }, make("h4", { text: "Budget" }, copy), this.line, this.note);
-    this.element = make("aside", { class: "gx-details", "data-testid": "geta-explorer-details", "aria-label": "details" }, this.body, this.budget);
+    this.element = make("aside", { class: "gx-details", "data-testid": "geta-explorer-details", "aria-label": "details" }, make("h2", { class: "gx-heard", text: "Details" }), this.body, this.budget);
   }
 
   _copy() {
@@ -109,7 +109,7 @@ export class Details {
     ];
     const slices = family.slices.map(([name, axis, many, producing, which]) =>
       make("tr", {}, make("td", {}, make("code", { text: name })), make("td", { text: axis }), make("td", { text: many === 1 ? which : `${many}: ${which}` }), make("td", { text: producing ? "made" : "read" })));
-    const head = make("tr", {}, ...["slice of one group", "axis", "first", ""].map((text) => make("th", { scope: "col", text })));
+    const head = make("tr", {}, ...["slice of one group", "axis", "first", "role"].map((text) => make("th", { scope: "col", text })));
     return [
       make("h4", { class: "gx-familyname" }, swatch("var(--gx-accent)"), make("span", { text: `Family ${family.name}` })),
       table(rows),

@@ -22,12 +22,16 @@ export const swatch = (colour) => {
   return element;
 };
 
+/** Where pages say that they are light or dark: JupyterLab, VS Code, mkdocs-material, Colab. */
+export const THEME_MARKS = ["data-jp-theme-name", "data-jp-theme-light", "data-vscode-theme-kind", "data-md-color-scheme", "theme", "class"];
+
 /** Colours of the page we are in; its background decides which hues are drawn. */
 export function readTheme(element) {
   const style = getComputedStyle(element);
-  const value = (name) => style.getPropertyValue(name).trim();
+  const probe = element.appendChild(document.createElement("i")); // a variable says light-dark(...): an element's own colour, which of the two
+  const value = (name) => ((probe.style.color = `var(${name})`), plain(getComputedStyle(probe).color));
   const dark = isDark(style.backgroundColor);
-  return {
+  const theme = {
     dark,
     bg: style.backgroundColor,
     fg: style.color,
@@ -42,6 +46,14 @@ export function readTheme(element) {
     input: dark ? "#e3d64f" : "#e8d95a",
     tint: dark ? 0.26 : 0.18,
   };
+  probe.remove();
+  return theme;
+}
+
+/** What browsers call a mixture, "color(srgb 0.5 0.5 0.5)", as every canvas knows it. */
+export function plain(colour) {
+  const parts = /^color\(srgb ([\d.]+) ([\d.]+) ([\d.]+)/.exec(colour);
+  return parts ? `rgb(${parts.slice(1).map((part) => Math.round(part * 255)).join(", ")})` : colour;
 }
 
 function isDark(colour) {

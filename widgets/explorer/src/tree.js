@@ -62,7 +62,6 @@ export class Outline {
       "data-vertex": item.leaf ? graph.name(item.id) : null,
       "data-module": item.leaf ? null : item.path || item.label,
     }, row);
-    element.setAttribute("aria-label", `${item.label} ${detail}`);
     this.items.set(item, element);
     element.item = item;
     if (!item.leaf && item.open) element.append(make("ul", { role: "group" }, ...this._children(item, level + 1)));

@@ -1,7 +1,7 @@
 // The explorer: one network, one picture at a time, a camera over it, and what is selected. Puts the parts together.
 import { Scheme } from "./colours.js";
 import { Details } from "./details.js";
-import { make, readTheme } from "./dom.js";
+import { THEME_MARKS, make, readTheme } from "./dom.js";
 import { Graph, ancestors, openNew, openToFit } from "./graph.js";
 import { LayoutEngine } from "./layout.js";
 import { Minimap } from "./minimap.js";
@@ -70,7 +70,7 @@ export class Explorer {
     this.sizes = new ResizeObserver(() => this._resize());
     this.sizes.observe(this.stage);
     this.themes = new MutationObserver(theme);
-    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light", "class"] });
+    for (const marked of [document.documentElement, document.body]) this.themes.observe(marked, { attributes: true, attributeFilter: THEME_MARKS });
     this.scheme_ = matchMedia("(prefers-color-scheme: dark)");
     this.scheme_.addEventListener("change", theme);
     this._theme = theme;

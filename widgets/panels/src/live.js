@@ -1,9 +1,10 @@
 // The live view of a run. The model's traits hold the present state, so a page that was reloaded shows it at once.
-import { drawCurves, drawStages, stepAxis } from "./curves.js";
+import { drawCurves, drawStages, earlierWords, linesOf, stepAxis } from "./curves.js";
 import { RunLog } from "./log.js";
 import { drawSaliency } from "./saliency.js";
 import { describeAt, drawStrips, spokenStrips, stripsOf } from "./strips.js";
 import { keepKeys, duration, make, metric, number, percent, readTheme, watchTheme } from "./theme.js";
+import { StepZoom } from "./zoom.js";
 
 const BUTTONS = [["start", "Start"], ["pause", "Pause"], ["resume", "Resume"], ["stop", "Stop"]];
 const ALLOWED = { idle: ["start"], running: ["pause", "stop"], paused: ["resume", "stop"], stopped: ["start"], failed: ["start"], finished: [] };
@@ -47,13 +48,14 @@ function build() {
   parts.numbers = make("div", { class: "gp-facts", "data-testid": "geta-live-facts" });
   parts.note = make("div", { class: "gp-note", role: "alert", "data-testid": "geta-live-note", hidden: "" });
   for (const name of ["stages", "curves", "saliency", "strips"]) parts[name] = make("canvas", { role: "img", class: "gp-canvas" });
+  parts.zoom = make("div", { class: "gp-slot" });
   parts.stripBox = make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "bits and kept shares over time" }, null, [parts.strips]);
   parts.plan = make("details", { class: "gp-plan", "data-testid": "geta-live-plan", hidden: "" }, null, [
     make("summary", {}, "Why each layer has its width"),
     make("div", { class: "gp-scroll", tabindex: "0", role: "region", "aria-label": "plan of bits and groups" }, null, [make("table", { class: "gp-table gp-why" })]),
   ]);
   parts.root = make("div", { class: "geta-view gp-panel gp-live", "data-testid": "geta-live", role: "region", "aria-label": "training run" }, null, [
-    make("div", { class: "gp-head" }, null, [parts.status, bar]), parts.numbers, parts.note, parts.stages, parts.curves, parts.saliency, parts.stripBox, parts.plan,
+    make("div", { class: "gp-head" }, null, [parts.status, bar]), parts.numbers, parts.note, parts.stages, parts.zoom, parts.curves, parts.saliency, parts.stripBox, parts.plan,
   ]);
   return parts;
 }
@@ -69,27 +71,33 @@ export function render({ model, el }) {
     requestAnimationFrame(() => { wanted = false; draw(); });
   };
 
+  let zoom = null;
+  const axisNow = () => stepAxis(width, model.get("setup").total, zoom && zoom.range);
+  zoom = new StepZoom(parts.curves, axisNow, schedule);
+  parts.zoom.append(zoom.bar);
+
   function draw() {
     const now = status(), setup = model.get("setup"), theme = readTheme(parts.root), started = now.step > 0 || now.state !== "idle";
     showWords(parts, now, setup, asked);
     width = Math.max(260, Math.floor(parts.root.clientWidth - 24));
     if (!parts.root.isConnected || parts.root.clientWidth < 20) return;
-    const axis = stepAxis(width, setup.total);
+    const axis = axisNow(), earlier = setup.earlier || [];
     drawStages(parts.stages, theme, axis, setup.spans, now.step, started);
     parts.stages.setAttribute("aria-label", `stages: ${setup.spans.map(([s, a, b]) => `${s} from step ${a}${b === null ? "" : ` to ${b}`}`).join(", ")}`);
-    drawCurves(parts.curves, theme, axis, log, now.step, started);
-    parts.curves.setAttribute("aria-label", `loss ${number(now.loss)}`);
+    drawCurves(parts.curves, theme, axis, log, now.step, started, earlier, zoom.chosen);
+    const lines = linesOf(log, earlier), beneath = earlier.map((run, i) => earlierWords(run, lines, i));
+    parts.curves.setAttribute("aria-label", [`loss ${number(now.loss)}`, ...beneath].join("; "));
     const saliency = model.get("saliency");
     parts.saliency.hidden = !(saliency && saliency.groups);
     if (!parts.saliency.hidden) parts.saliency.setAttribute("aria-label", `saliency of groups: ${drawSaliency(parts.saliency, theme, axis, saliency)}`);
     showPlan(parts.plan, setup.plan || []);
     const key = JSON.stringify(theme);
-    if (drawn.version !== log.version || drawn.width !== width || drawn.theme !== key) {
+    if (drawn.version !== log.version || drawn.width !== width || drawn.theme !== key || drawn.range !== zoom.range) {
       const strips = stripsOf(setup.rows);
       drawStrips(parts.strips, theme, axis, log, strips);
       parts.strips.setAttribute("aria-label", spokenStrips(log, strips));
       parts.stripBox.hidden = !strips.length;
-      drawn = { version: log.version, width, theme: key };
+      drawn = { version: log.version, width, theme: key, range: zoom.range };
     }
   }
 
@@ -101,7 +109,7 @@ export function render({ model, el }) {
   });
   const answered = () => { asked = null; schedule(); };
   parts.strips.addEventListener("mousemove", (event) => {
-    const words = describeAt(stepAxis(width, model.get("setup").total), log, stripsOf(model.get("setup").rows), event.offsetX, event.offsetY);
+    const words = describeAt(axisNow(), log, stripsOf(model.get("setup").rows), event.offsetX, event.offsetY);
     if (parts.strips.title !== (words || "")) parts.strips.title = words || "";
   });
   const told = ({ state, asked: stopping, error }) => JSON.stringify([state, stopping, error]);

@@ -81,7 +81,7 @@ export function describeAt(axis, log, strips, x, y) {
   const strip = strips.find((s) => y >= s.top + HEAD && y < s.top + HEAD + ROW * s.names.length);
   if (!strip) return null;
   const i = Math.floor((y - strip.top - HEAD) / ROW), name = strip.names[i];
-  const step = ((x - axis.left) / axis.room) * axis.total;
+  const step = axis.step(x);
   const record = x >= axis.left ? log.records.find((r) => r[0] >= step) : log.last;
   const value = record ? record[strip.column][i] : null;
   return value === null || value === undefined ? name : `${name}\n${strip.title}: ${strip.format(value)} at step ${record[0]}`;

@@ -3,20 +3,36 @@
 const HUES = { purple: "--gv-c5", blue: "--gv-c0", orange: "--gv-c1", green: "--gv-c2", sky: "--gv-c3", vermilion: "--gv-c4", grey: "--gv-c7" };
 export const METRIC_HUES = ["blue", "green", "purple", "orange"];
 
-/** Colours as they are now around `element`: text, dim text, ground, lines and hues. */
+const NAMES = { text: "--gv-fg", dim: "--gv-dim", ground: "--gv-bg", line: "--gv-line", ...HUES };
+const MARKS = ["data-jp-theme-light", "data-jp-theme-name", "data-vscode-theme-kind", "data-md-color-scheme", "theme", "class"];
+const probes = new WeakMap();
+
+/** Colours as they are now around `element`: text, dim text, ground, lines and hues. A variable says `light-dark(...)`, and only the colour
+ * of an element says which of the two it is: the elements that are asked stay, unseen, in `element`. */
 export function readTheme(element) {
-  const style = getComputedStyle(element);
-  const get = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
-  const theme = { text: get("--gv-fg", "#222"), dim: get("--gv-dim", "#666"), ground: get("--gv-bg", "#fff"), line: get("--gv-line", "#bbb") };
-  for (const [name, variable] of Object.entries(HUES)) theme[name] = get(variable, "#888");
-  return theme;
+  if (!probes.has(element)) probes.set(element, make("span", { hidden: "" }, null, Object.values(NAMES).map(probeOf)));
+  const asked = probes.get(element);
+  if (asked.parentNode !== element) element.append(asked);
+  return Object.fromEntries(Object.keys(NAMES).map((name, i) => [name, plainColour(getComputedStyle(asked.children[i]).color)]));
+}
+
+/** What browsers call a mixture, "color(srgb 0.5 0.5 0.5)", as every canvas knows it. */
+export function plainColour(colour) {
+  const parts = /^color\(srgb ([\d.]+) ([\d.]+) ([\d.]+)/.exec(colour);
+  return parts ? `rgb(${parts.slice(1).map((part) => Math.round(part * 255)).join(", ")})` : colour;
+}
+
+function probeOf(variable) {
+  const element = make("i");
+  element.style.color = `var(${variable})`;
+  return element;
 }
 
 /** Call `redraw` whenever the page or the desktop changes between light and dark; returns what ends it. */
 export function watchTheme(redraw) {
   const media = window.matchMedia("(prefers-color-scheme: dark)");
   const observer = new MutationObserver(redraw);
-  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+  for (const marked of [document.documentElement, document.body]) observer.observe(marked, { attributes: true, attributeFilter: MARKS });
   media.addEventListener("change", redraw);
   return () => { observer.disconnect(); media.removeEventListener("change", redraw); };
 }

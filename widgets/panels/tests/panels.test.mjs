@@ -1,11 +1,12 @@
 // The panels' modules without a browser: the log of a run, one question at a time, words, and what a strip is cut into.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { scales, stepAxis } from "../src/curves.js";
+import { earlierWords, linesOf, scales, stepAxis } from "../src/curves.js";
 import { LIMIT, RunLog, spansOf, thin } from "../src/log.js";
 import { HEAD, ROW, describeAt, spokenStrips, stripsOf } from "../src/strips.js";
 import { Newest } from "../src/sync.js";
-import { bytes, count, duration, fitText, metric, number, percent } from "../src/theme.js";
+import { bytes, count, duration, fitText, metric, number, percent, plainColour } from "../src/theme.js";
+import { rangeWithin, scaledRange } from "../src/zoom.js";
 
 const record = (step, bits = [8], metrics = null) => [step, 1 / step, metrics, bits, [], [1], 8];
 
@@ -117,4 +118,41 @@ test("shares have one scale, which the axis shows; what is none says its own", (
   const [first, second] = [line([30]), line([0.5])];
   scales([first, second]);
   assert.deepEqual([first.axis, second.own], [true, true]);
+});
+
+test("a mixture of colours is told as every canvas knows it", () => {
+  assert.equal(plainColour("color(srgb 0.5 0 1)"), "rgb(128, 0, 255)");
+  assert.equal(plainColour("rgb(1, 2, 3)"), "rgb(1, 2, 3)");
+  assert.equal(plainColour("rgba(0, 0, 0, 0.87)"), "rgba(0, 0, 0, 0.87)");
+});
+
+test("a range of steps stays inside the run and keeps its centre", () => {
+  assert.deepEqual(rangeWithin(-10, 20, 100), { from: 0, to: 30 });
+  assert.deepEqual(rangeWithin(90, 130, 100), { from: 60, to: 100 });
+  assert.deepEqual(rangeWithin(50, 50, 100), { from: 50, to: 54 });
+  assert.deepEqual(rangeWithin(0, 9, 3), { from: 0, to: 3 });
+  assert.deepEqual(scaledRange({ from: 0, to: 100 }, 100, 0.5), { from: 25, to: 75 });
+  assert.deepEqual(scaledRange({ from: 25, to: 75 }, 100, 2), { from: 0, to: 100 });
+  assert.deepEqual(scaledRange({ from: 0, to: 100 }, 100, 0.5, 0), { from: 0, to: 50 });
+});
+
+test("an axis of a range goes from steps to pixels and back", () => {
+  const axis = stepAxis(800, 1000, { from: 200, to: 300 });
+  for (const step of [200, 250, 300]) assert.ok(Math.abs(axis.step(axis.x(step)) - step) < 1e-9);
+  assert.equal(axis.x(0), axis.left);
+  assert.ok(axis.at(0) < 0 && axis.at(1000) > 800);
+  assert.equal(stepAxis(800, 1000).x(500), stepAxis(800, 1000, { from: 0, to: 1000 }).x(500));
+});
+
+test("earlier runs share the scales of this one and say what they ended with", () => {
+  const log = new RunLog();
+  log.extend(-1, [record(1, [8], { accuracy: 0.5 }), record(2, [8], { accuracy: 0.75 })]);
+  const earlier = [{ name: "<b>", loss: [[1, 4], [2, 3]], metrics: { accuracy: [[2, 0.25]], other: [[1, 7]] } }, { name: "none", loss: [], metrics: {} }];
+  const lines = linesOf(log, earlier);
+  assert.deepEqual(lines.map((line) => line.words), ["loss", "accuracy", "other"]);
+  scales(lines.map((line) => Object.assign(line, { seenUnder: line.under })));
+  assert.deepEqual([lines[0].low, lines[0].high], [0, 4]);
+  assert.deepEqual([lines[1].low, lines[1].high], [0.25, 0.75]);
+  assert.equal(earlierWords(earlier[0], lines, 0), "<b>: loss 3, accuracy 25 %, other 7");
+  assert.equal(earlierWords(earlier[1], lines, 1), "none: nothing was recorded");
 });
