@@ -20,10 +20,9 @@ from typing import Any
 
 from geta_nb.bench.explorer_data import flat, nested
 from geta_nb.bench.first_view import LAYERS, analysed
-from geta_nb.budget import Budget
 from geta_nb.errors import InputError, MissingExtraError
+from geta_nb.widgets.explorer import Explorer
 from geta_nb.widgets.exports import write_page
-from geta_nb.widgets.graph_data import budget_state, graph_data, live_state
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run",
@@ -130,8 +129,7 @@ def _llama() -> dict[str, Any]:
         geta = analysed("llama")
     except InputError:
         return {}
-    values = {"live_state": live_state(geta), "budget_state": budget_state(geta, Budget()), "layer": "QADG", "colour": "operator"}
-    return {f"Llama, {LAYERS} layers, {len(geta.qadg.vertices)} vertices": {"graph": graph_data(geta), **values}}
+    return {f"Llama, {LAYERS} layers, {len(geta.qadg.vertices)} vertices": Explorer(geta).page_data()}
 
 
 def _load(page: Any, path: Path) -> tuple[float, float]:

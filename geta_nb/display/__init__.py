@@ -41,6 +41,7 @@ from geta_nb.views import VIEWS, View
 __all__ = [
     "allocation",
     "charts",
+    "drawing",
     "layout",
     "markup",
     "page",
