@@ -103,9 +103,9 @@ def test_a_transformer_is_one_mask_and_one_stack_that_shows_a_block(
     assert tab.evaluate(f"[{STACK}.label, {STACK}.open, {STACK}.peek, {STACK}.children.length]") == [label, True, 0, LAYERS]
     assert tab.evaluate(f"{STACK}.children[0].open") and not tab.evaluate(f"{MASK}.open")
     assert parts <= set(tab.evaluate(IN_SIGHT))
-    row = tab.locator(f"[role=treeitem][aria-label^='{label} × {LAYERS}']")
-    assert row.count() == 1 and "wide" in (row.get_attribute("aria-label") or "") and "16 bit" in (row.get_attribute("aria-label") or "")
-    assert tab.locator("[role=treeitem][aria-label*='steps, no cost'][aria-expanded=false]").count() >= 1
+    row = tab.locator("[role=treeitem][data-module*=' … '] > .gx-row", has_text=f"{label} × {LAYERS}")
+    assert row.count() == 1 and "wide" in row.inner_text() and "16 bit" in row.inner_text()
+    assert tab.locator("[role=treeitem][aria-expanded=false] > .gx-row", has_text="steps, no cost").count() >= 1
 
 
 def test_a_unet_reads_down_and_up_again(tab: Any, tmp_path: Path) -> None:
