@@ -217,7 +217,7 @@ def test_the_panels_are_legible_on_every_page_and_axe_finds_no_violation(panel: 
     for name, kind in hosts().items():
         page.emulate_media(color_scheme="dark")
         opened(page, tmp_path / "page.html", page_of('<div id="here"></div>', **kind))
-        page.evaluate(_MOUNT, [shown._esm, shown._css, state])
+        page.evaluate(_MOUNT, [*shown.assets(), state])
         page.wait_for_function("() => document.querySelector('.gp-panel')")
         found = contrasts(page, ".gp-panel")
         assert found["texts"] > 15

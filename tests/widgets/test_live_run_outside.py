@@ -178,7 +178,8 @@ def test_the_static_forms_say_what_was_measured_and_stay_inert():
 def test_the_static_form_needs_no_widget_packages(monkeypatch):
     training = Training(8)
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    monkeypatch.delitem(sys.modules, "geta_nb.widgets.live_view", raising=False)
+    for name in ("live_view", "page_script"):
+        monkeypatch.delitem(sys.modules, f"geta_nb.widgets.{name}", raising=False)
     run = training.run()
     assert set(run._repr_mimebundle_()) == {"text/plain", "text/html", "image/svg+xml"}
     with pytest.raises(gt.GetaError, match="optional package is missing"):
