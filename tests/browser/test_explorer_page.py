@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -285,7 +286,7 @@ def contrast(one: str, other: str) -> float:
             full = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
             parts = [int(full[i : i + 2], 16) for i in (0, 2, 4)]
         else:
-                told = re.findall(r"[0-9.]+", colour)[:3]
+            told = re.findall(r"[0-9.]+", colour)[:3]
             parts = [float(v) * (255 if colour.startswith("color(srgb") else 1) for v in told]  # a mixture of colours is told in shares
         linear = [v / 255 / 12.92 if v / 255 <= 0.03928 else ((v / 255 + 0.055) / 1.055) ** 2.4 for v in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
