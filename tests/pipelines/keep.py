@@ -7,6 +7,7 @@ smoke mode, which their pictures say. The parameters of the kept run stand in th
 from __future__ import annotations
 
 import argparse
+import base64
 import copy
 import re
 import shutil
@@ -33,6 +34,11 @@ FULL: dict[str, dict[str, Any]] = {
 }
 """Notebooks whose data are at hand, and what their kept run changes of their parameters."""
 KEY = "geta_nb_kept"
+GALLERY = ROOT / "docs" / "images" / "gallery"
+PAGE_HEAD = """# Gallery
+
+The notebooks, each by the picture that it ends with. Made by `make keep` from the outputs that the notebooks keep.
+"""
 TRAINS = re.compile(r"\b\w*(train|sweep|other_rows|compare|measure)\w*\(")
 
 
@@ -87,6 +93,47 @@ def forms(cells: Iterable[Any]) -> list[list[str]]:
     return [[" ".join(sorted(output.get("data", {}))) for output in cell.outputs if output.output_type != "stream"] for cell in cells]
 
 
+def picture_of(notebook: Any) -> tuple[str, bytes]:
+    """Return the end of a file's name, and the picture by which a notebook is known: what it ends with, not its data.
+
+    That is its last PNG that shows results, else the course of its training, else its last view.
+    """
+    shown = [(cell.source, output.get("data", {})) for cell in code_cells(notebook) for output in cell.outputs]
+    results = [data for source, data in shown if "image/png" in data and not source.endswith("data_picture")]
+    if results:
+        return ".png", base64.b64decode(results[-1]["image/png"])
+    course = [data for source, data in shown if source.endswith("SVG(picture)") and "image/svg+xml" in data]
+    views = course or [data for _, data in shown if "image/svg+xml" in data]
+    return ".svg", str(views[-1]["image/svg+xml"]).encode()
+
+
+def gallery() -> dict[Path, bytes]:
+    """Return the page of all notebooks with their pictures, and the pictures: path -> contents."""
+    files, lines = {}, [PAGE_HEAD]
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        end, picture = picture_of(notebook)
+        files[GALLERY / f"{path.stem}{end}"] = picture
+        title = re.search(r"^# (.*)$", notebook.cells[0].source, re.MULTILINE)
+        question = re.search(r"## Question\n\n(.*?)(\n\n|$)", notebook.cells[0].source, re.DOTALL)
+        assert title is not None and question is not None, path
+        name = f"[{title[1]}](notebooks/{path.name})"
+        how = "" if path.stem in FULL else " *Kept from a smoke run of seconds without the real data: what one gets, not how good it is.*"
+        alt = f"What {path.stem} ends with"
+        lines.append(f"## {name}\n\n{question[1]}{how}\n\n![{alt}](images/gallery/{path.stem}{end})\n")
+    return {ROOT / "docs" / "gallery.md": "\n".join(lines).encode(), **files}
+
+
+def write_gallery() -> None:
+    """Write the gallery of the outputs that are kept now; pictures that it has no more are removed."""
+    files = gallery()
+    GALLERY.mkdir(parents=True, exist_ok=True)
+    for old in set(GALLERY.iterdir()) - set(files):
+        old.unlink()
+    for path, contents in files.items():
+        path.write_bytes(contents)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the outputs of the notebooks named, or of all."""
     parser = argparse.ArgumentParser(description="Write the outputs that notebooks keep.")
@@ -100,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not names or path.stem in names:
             sys.stdout.write(f"{path.stem} {parameters_of(path) or ''}\n")
             keep(path)
+    write_gallery()
     return 0
 
 

@@ -23,7 +23,7 @@ from geta_nb.pipelines import cifar, fashion, hf_nets, image_folder, squad, squa
 from geta_nb.pipelines.catalogue import read_pipeline
 from geta_nb.pipelines.published import STAND_IN
 from geta_nb.pipelines.run import Run
-from tests.pipelines.keep import FULL, KEY, comparable, forms, parameters_of
+from tests.pipelines.keep import FULL, GALLERY, KEY, comparable, forms, gallery, parameters_of
 from tests.pipelines.keep import code_cells as kept_cells
 from tests.pipelines.notebook_runs import NOTEBOOKS, ROOT, rerun_kept_under_nbval, rerun_under_nbval, run_smoke, smoke_run
 
@@ -66,6 +66,12 @@ def test_kept_outputs_name_no_machine_and_ask_no_network(path):
             {key: value for key, value in output.get("data", {}).items() if not key.startswith("image/png")})
         assert not re.search(r"/(home|root|tmp|work|Users)/", text), path.stem
         assert not PAGES_ASK.search(text), path.stem
+
+
+def test_the_gallery_shows_what_the_notebooks_keep():
+    for path, contents in gallery().items():
+        assert path.read_bytes() == contents, f"{path.name}: make keep"
+    assert {path for path in gallery() if path.suffix != ".md"} == set(GALLERY.iterdir())
 
 
 @pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem not in FULL], ids=lambda path: path.stem)
