@@ -12,7 +12,7 @@ from pathlib import Path
 from geta_nb.display.theme import HTML_STYLE, PICTURE_STYLE, SVG_STYLE, THEME
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = ("tutorials/*.ipynb", "notebooks/*.ipynb", "notebooks/images/*.svg", "docs/images/*.svg")
+KEPT = ("tutorials/*.ipynb", "notebooks/*.ipynb", "notebooks/images/*.svg", "docs/images/*.svg", "docs/images/gallery/*.svg")
 FRAGMENT_STYLE = f"<style>{THEME}{SVG_STYLE}{HTML_STYLE}</style>"
 STYLE = re.compile(r"<style>\.geta-view\{.*?</style>", re.DOTALL)
 
