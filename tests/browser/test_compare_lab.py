@@ -53,6 +53,7 @@ def run(page: Any, code: str) -> str:
 
 
 def test_a_click_is_a_module_path_in_the_kernel(lab: Any) -> None:
+    alone(lab).get_by_role("button", name="open one level").click()
     alone(lab).locator("[role=treeitem][data-vertex=linear_3]").first.click()
     lab.wait_for_timeout(300)
     assert kernel_value(lab, "explorer.selected") == "('2.0',)"

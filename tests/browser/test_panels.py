@@ -52,7 +52,8 @@ panel
 """
 # the ratio of luminances that WCAG 2 calls contrast, of an element's text on the nearest ground that is not transparent
 CONTRAST = """(element) => {
-    const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    // a mixture of colours is told in shares
+    const parse = (colour) => colour.match(/[\\d.]+/g).map((v, i) => Number(v) * (colour.startsWith("color(srgb") && i < 3 ? 255 : 1));
     const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     let ground = element;
