@@ -28,9 +28,9 @@ FULL: dict[str, dict[str, Any]] = {
     "01_compress_digits": {},
     "09_ablation": {},
     "10_deploy": {},
-    "11_budget_sweep": {},
+    "11_budget_sweep": {"inputs": "weights", "halvings": 2},
     "12_side_by_side": {},
-    "13_fashion": {"data_dir": FASHION, "rows": "dense narrow3 lsq djpq"},
+    "13_fashion": {"data_dir": FASHION, "rows": "dense narrow3"},
 }
 """Notebooks whose data are at hand, and what their kept run changes of their parameters."""
 KEY = "geta_nb_kept"
@@ -39,6 +39,7 @@ PAGE_HEAD = """# Gallery
 
 The notebooks, each by the picture that it ends with. Made by `make keep` from the outputs that the notebooks keep.
 """
+PROGRESS = re.compile(r"\|[^\n|]*\| *\d+/\d+ \[")
 TRAINS = re.compile(r"\b\w*(train|sweep|other_rows|compare|measure)\w*\(")
 
 
@@ -55,7 +56,7 @@ def keep(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     for count, (cell, ran) in enumerate(zip(code_cells(notebook), code_cells(executed), strict=True), 1):
         assert cell.source == ran.source
-        cell.outputs, cell.execution_count = [_kept(output, count) for output in ran.outputs], count
+        cell.outputs, cell.execution_count = [_kept(output, count) for output in outputs_of(ran)], count
     notebook.metadata[KEY] = parameters_of(path)
     draft = path.with_suffix(".draft")
     nbformat.write(notebook, draft)
@@ -65,6 +66,12 @@ def keep(path: Path) -> None:
 def code_cells(notebook: Any) -> list[Any]:
     """Return the code cells of a notebook, without the one that papermill puts in."""
     return [cell for cell in notebook.cells if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])]
+
+
+def outputs_of(cell: Any) -> list[Any]:
+    """Return what a cell says, without what other people's tools write beside it: warnings, and widgets that show nothing."""
+    shown = [output for output in cell.outputs if output.get("data", {}).get("text/plain") not in ("", "Output()")]
+    return [output for output in shown if output.get("name") != "stderr" or PROGRESS.search(output.text)]
 
 
 def _kept(output: Any, count: int) -> Any:
@@ -83,14 +90,14 @@ def comparable(cells: Iterable[Any]) -> list[list[str]]:
     found, exact = [], True
     for cell in cells:
         exact = exact and not TRAINS.search(cell.source)
-        words = [str(output.get("data", {}).get("text/plain", "")) for output in cell.outputs if output.output_type != "stream"]
+        words = [str(output.get("data", {}).get("text/plain", "")) for output in outputs_of(cell) if output.output_type != "stream"]
         found.append([text if exact else re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", text) for text in words])
     return found
 
 
 def forms(cells: Iterable[Any]) -> list[list[str]]:
     """Return in which forms each cell's outputs show themselves; streams, which are progress, left out."""
-    return [[" ".join(sorted(output.get("data", {}))) for output in cell.outputs if output.output_type != "stream"] for cell in cells]
+    return [[" ".join(sorted(output.get("data", {}))) for output in outputs_of(cell) if output.output_type != "stream"] for cell in cells]
 
 
 def picture_of(notebook: Any) -> tuple[str, bytes]:
