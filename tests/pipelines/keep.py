@@ -70,15 +70,22 @@ def code_cells(notebook: Any) -> list[Any]:
 
 def outputs_of(cell: Any) -> list[Any]:
     """Return what a cell says, without what other people's tools write beside it: warnings, and widgets that show nothing."""
-    shown = [output for output in cell.outputs if output.get("data", {}).get("text/plain") not in ("", "Output()")]
+    shown = [output for output in cell.outputs if not _is_shell(output.get("data", {}))]
     return [output for output in shown if output.get("name") != "stderr" or PROGRESS.search(output.text)]
+
+
+def _is_shell(data: Any) -> bool:
+    """Whether a display was a widget of which nothing is left but its first words, such as a progress bar at 0 %."""
+    words = data.get("text/plain")
+    return set(data) == {"text/plain"} and (words in ("", "Output()") or PROGRESS.search(words) is not None)
 
 
 def _kept(output: Any, count: int) -> Any:
     output = copy.deepcopy(output)
     if output.output_type == "execute_result":
         output.execution_count = count
-    output.metadata = {} if "metadata" in output else output.get("metadata")
+    if "metadata" in output:  # of widgets, which are gone
+        output.metadata = {}
     return output
 
 
