@@ -70,8 +70,12 @@ def code_cells(notebook: Any) -> list[Any]:
 
 def outputs_of(cell: Any) -> list[Any]:
     """Return what a cell says, without what other people's tools write beside it: warnings, and widgets that show nothing."""
-    shown = [output for output in cell.outputs if not _is_shell(output.get("data", {}))]
-    return [output for output in shown if output.get("name") != "stderr" or PROGRESS.search(output.text)]
+    shown = [copy.deepcopy(output) for output in cell.outputs if not _is_shell(output.get("data", {}))]
+    for output in shown:
+        if output.get("name") == "stderr":
+            bars = [line for line in output.text.splitlines(keepends=True) if PROGRESS.search(line) and "Warning" not in line]
+            output.text = "".join(bars)
+    return [output for output in shown if output.get("text") != ""]
 
 
 def _is_shell(data: Any) -> bool:
@@ -81,7 +85,6 @@ def _is_shell(data: Any) -> bool:
 
 
 def _kept(output: Any, count: int) -> Any:
-    output = copy.deepcopy(output)
     if output.output_type == "execute_result":
         output.execution_count = count
     if "metadata" in output:  # of widgets, which are gone
