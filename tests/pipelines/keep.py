@@ -113,10 +113,11 @@ def forms(cells: Iterable[Any]) -> list[list[str]]:
 def picture_of(notebook: Any) -> tuple[str, bytes]:
     """Return the end of a file's name, and the picture by which a notebook is known: what it ends with, not its data.
 
-    That is its last PNG that shows results, else the course of its training, else its last view.
+    That is its last picture of results, else the course of its training, else its last view.
     """
     shown = [(cell.source, output.get("data", {})) for cell in code_cells(notebook) for output in cell.outputs]
-    results = [data for source, data in shown if "image/png" in data and not source.endswith("data_picture")]
+    named = [(source, data) for source, data in shown if str(data.get("text/plain", "")).startswith("[picture:")]
+    results = [data for source, data in named if not source.endswith("data_picture")]
     if results:
         return ".png", base64.b64decode(results[-1]["image/png"])
     course = [data for source, data in shown if source.endswith("SVG(picture)") and "image/svg+xml" in data]
