@@ -83,8 +83,8 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
     budget = traitlets.Instance(Budget)
 
     def __init__(
-        self, geta: GETA, *, subnet: nn.Module | None = None, budget: Budget | None = None, layer: str = "QADG", colour: str = "operator",
-        height: int = 600, **more: Any,
+        self, geta: GETA, *, subnet: nn.Module | None = None, before_after: bool = False, budget: Budget | None = None, layer: str = "QADG",
+        colour: str = "operator", height: int = 600, **more: Any,
     ) -> None:
         self.geta = facade(geta, "Explorer")
         _check("layer", layer, LAYERS)
@@ -95,7 +95,7 @@ class Explorer(BeforeAfter, Overlaid, Selecting, PageWidget):
         super().__init__(
             graph=gzip.compress(json.dumps(self._data, separators=(",", ":"), allow_nan=False).encode(), mtime=0),
             live_state=live_state(geta), budget_state=budget_state(geta, start), budget=start,
-            layer=layer, colour=colour, height=height, **more,
+            layer=layer, colour=colour, height=height, before_after=before_after, **more,
         )  # fmt: skip
         self._details = VertexDetails(geta, self._data["vertices"])
         self.decisions.join(self, budget)
