@@ -68,12 +68,15 @@ def rerun_kept_under_nbval(path: Path, folder: Path) -> subprocess.CompletedProc
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{name} = {value!r}" for name, value in values.items())
-    return _under_nbval(notebook, path.name, folder, "nbval_kept.cfg")
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}  # figures belong into the cells
+    return _under_nbval(notebook, path.name, folder, "nbval_kept.cfg", environment)
 
 
-def _under_nbval(notebook: nbformat.NotebookNode, name: str, folder: Path, sanitize: str) -> subprocess.CompletedProcess[str]:
+def _under_nbval(
+    notebook: nbformat.NotebookNode, name: str, folder: Path, sanitize: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     again = folder / name
     nbformat.write(notebook, again)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull]
     command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / sanitize), str(again)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False)
