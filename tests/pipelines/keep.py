@@ -81,7 +81,7 @@ def outputs_of(cell: Any) -> list[Any]:
 def _is_shell(data: Any) -> bool:
     """Whether a display was a widget of which nothing is left but its first words, such as a progress bar at 0 %."""
     words = data.get("text/plain")
-    return set(data) == {"text/plain"} and (words in ("", "Output()") or PROGRESS.search(words) is not None)
+    return words in ("", "Output()") or (set(data) == {"text/plain"} and PROGRESS.search(words) is not None)
 
 
 def _kept(output: Any, count: int) -> Any:
