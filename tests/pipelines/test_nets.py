@@ -130,10 +130,13 @@ def test_pictures_are_saved_show_themselves_and_say_what_they_show(tmp_path):
         pictures.curves(run, "curves", {"x": [{"step": 1, "accuracy": 0.5}, {"step": 2}, {"step": 3, "accuracy": 0.7}]}, key="accuracy"),
     ]
     assert [picture.label for picture in drawn] == [
-        "3 images: a, b, <c>",
-        "accuracy against relative BOPs: x 0.91 at 3.00 %, y 0.95 at 10.00 %",
-        "accuracy over steps; at the end: x 0.7",
+        "3 images: a, b, <c> (stand-in data)",
+        "accuracy against relative BOPs: x 0.91 at 3.00 %, y 0.95 at 10.00 % (stand-in data)",
+        "accuracy over steps; at the end: x 0.7 (stand-in data)",
     ]
+    assert pictures.image_row(Run(tmp_path / "real", data_dir=tmp_path), "row", torch.zeros(1, 3, 5, 5), ["a"]).label == "1 images: a"
+    smoke = "1 images: a (stand-in data, a smoke run of seconds: the figures mean nothing)"
+    assert pictures.image_row(Run(tmp_path / "smoke", smoke=True), "row", torch.zeros(1, 3, 5, 5), ["a"]).label == smoke
     for name, picture in zip(("row", "front", "curves"), drawn, strict=True):
         assert (tmp_path / f"{name}.png").read_bytes() == picture.png and picture.png.startswith(b"\x89PNG")
         html = results.html_of(picture)
