@@ -34,7 +34,7 @@ def reached(path: Path) -> set[str]:
     return found
 
 
-def tests_of_modules(*, with_packages: bool) -> list[str]:
+def chosen_by_packages(*, with_packages: bool) -> list[str]:
     """Return the test files, by whether they reach a package that npm brings."""
     files = sorted((SOURCES / "tests").glob("*.test.mjs"))
     return [str(path.relative_to(SOURCES)) for path in files if any(name.startswith("@") for name in reached(path)) == with_packages]
@@ -46,7 +46,7 @@ def need_packages() -> None:
 
 
 def test_the_modules_of_the_front_end_pass_their_tests() -> None:
-    chosen = tests_of_modules(with_packages=False)
+    chosen = chosen_by_packages(with_packages=False)
     assert len(chosen) >= 4
     done = node("--test", *chosen)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,7 +55,7 @@ def test_the_modules_of_the_front_end_pass_their_tests() -> None:
 def test_the_modules_that_place_boxes_pass_their_tests() -> None:
     """They want the layout package; without it the browser tests see the same modules, in the bundle."""
     need_packages()
-    chosen = tests_of_modules(with_packages=True)
+    chosen = chosen_by_packages(with_packages=True)
     assert chosen
     done = node("--test", *chosen)
     assert done.returncode == 0, done.stdout + done.stderr
