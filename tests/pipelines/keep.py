@@ -101,8 +101,17 @@ def comparable(cells: Iterable[Any]) -> list[list[str]]:
     for cell in cells:
         exact = exact and not TRAINS.search(cell.source)
         words = [str(output.get("data", {}).get("text/plain", "")) for output in outputs_of(cell) if output.output_type != "stream"]
-        found.append([text if exact else re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", text) for text in words])
+        found.append([text if exact else without_numbers(text) for text in words])
     return found
+
+
+def without_numbers(text: str) -> str:
+    """Return a text without its numbers, their units, and the blanks by which columns stand below each other.
+
+    >>> without_numbers("width  16   11.3 kB, 1e-07") == without_numbers("width 8  998 B, -2.5")
+    True
+    """
+    return " ".join(re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?( ?[kMGT]?B\b| [kMGT]\b)?", "#", text).split())
 
 
 def forms(cells: Iterable[Any]) -> list[list[str]]:
