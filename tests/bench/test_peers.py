@@ -153,8 +153,11 @@ def test_a_peer_is_imported_without_a_word_and_torchao_from_beside_the_environme
     logging.getLogger("torchao").warning("heard again")
     assert [record.message for record in caplog.records] == ["heard again"]
     del sys.modules["torchao"]  # for good: what the test put there must not come back with what it took away
-    with pytest.raises(InputError, match=r"pip install 'geta-nb\[torchao\]'"):
-        optional("torchao.not_there")
+    try:
+        with pytest.raises(InputError, match=r"pip install 'geta-nb\[torchao\]'"):
+            optional("torchao.not_there")
+    finally:
+        sys.modules.pop("torchao", None)
 
 
 @pytest.mark.slow
