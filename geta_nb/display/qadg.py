@@ -243,9 +243,14 @@ def _draw(box: Box, x: float, y: float) -> str:
     w, h = box.size
     left, top = x - w / 2, y - h / 2
     parts = [rect(left, top, w, h, kind="gv-box", radius=4), rect(left, top, w, h, kind=box.kind, opacity=0.13, radius=4)]
-    parts += [rect(left, top + 3, 4, h - 6, kind=box.kind), text(left + 11, top + 14, box.head, kind="gv-strong")]
-    parts.append(text(left + 11, top + 14 + _LINE, box.below, kind="gv-dim gv-small"))
-    right = left + w - 5
+    parts.append(rect(left, top + 3, 4, h - 6, kind=box.kind))
+    return group([*parts, *box_words(box, left, top, w)], title=box.title)
+
+
+def box_words(box: Box, left: float, top: float, width: float) -> list[str]:
+    """Return what stands in a box of this place and width: its two lines, and its badges from the right."""
+    parts = [text(left + 11, top + 14, box.head, kind="gv-strong"), text(left + 11, top + 14 + _LINE, box.below, kind="gv-dim gv-small")]
+    right = left + width - 5
     for kind, words in reversed(box.badges):
         room = text_width(words, small=True) + 8
         parts += [
@@ -253,7 +258,7 @@ def _draw(box: Box, x: float, y: float) -> str:
             text(right - room + 4, top + 13.5, words, kind="gv-on gv-small"),
         ]
         right -= room + 3
-    return group(parts, title=box.title)
+    return parts
 
 
 def draw_edge(route: Sequence[Point]) -> str:

@@ -89,47 +89,33 @@ def make_narrow(
     """
     if not isinstance(model, nn.Module):
         raise ConfigError("load: model is no module.", expected="a torch.nn.Module", got=type(model).__name__, hint=_HINT)
-    parametrize_again = without_parametrizations(model, coded)
-    try:
-        _fill_narrow(model, entries, widths, whole, quantizers, graph)
-    except BaseException:
-        parametrize_again()
-        raise
-
-
-def _fill_narrow(
-    model: nn.Module,
-    entries: list[Entry],
-    widths: Widths,
-    whole: Mapping[str, tuple[int, ...]],
-    quantizers: Mapping[str, ActivationQuantizer],
-    graph: GraphNet,
-) -> None:
-    saved = {entry.name: entry for entry in entries if entry.name.rpartition(".")[0] not in quantizers}
-    _check_names(model, saved, whole)
-    changes = [(_submodule(model, path), name, value) for path, found in sorted(widths.items()) for name, value in sorted(found.items())]
-    values = [_as_attribute(module, name, value) for module, name, value in changes]
-    before = [vars(module)[name] for module, name, _ in changes]
-    raw = _raw_names(model)
-    places = [(_submodule(model, raw[name].rpartition(".")[0]), raw[name].rpartition(".")[2]) for name in saved.keys() & raw.keys()]
-    old = [(owner._parameters.get(leaf), owner._buffers.get(leaf)) for owner, leaf in places]
-    undo = _attach(model, quantizers)
-    try:
-        for (module, name, _), value in zip(changes, values, strict=True):
-            setattr(module, name, value)
-        for name in saved.keys() & raw.keys():
-            _put(model, raw[name], saved[name])
-        _compare(model, graph)
-    except BaseException:
-        undo()
-        for (module, name, _), value in zip(changes, before, strict=True):
-            setattr(module, name, value)
-        for (owner, leaf), (parameter, buffer) in zip(places, old, strict=True):
-            if parameter is not None:
-                owner._parameters[leaf] = parameter
-            else:
-                owner._buffers[leaf] = buffer
-        raise
+    with without_parametrizations(model, coded):
+        saved = {entry.name: entry for entry in entries if entry.name.rpartition(".")[0] not in quantizers}
+        _check_names(model, saved, whole)
+        rows = [(path, name, value) for path, found in sorted(widths.items()) for name, value in sorted(found.items())]
+        changes = [(_submodule(model, path), name, value) for path, name, value in rows]
+        values = [_as_attribute(module, name, value) for module, name, value in changes]
+        before = [vars(module)[name] for module, name, _ in changes]
+        raw = _raw_names(model)
+        places = [(_submodule(model, raw[name].rpartition(".")[0]), raw[name].rpartition(".")[2]) for name in saved.keys() & raw.keys()]
+        old = [(owner._parameters.get(leaf), owner._buffers.get(leaf)) for owner, leaf in places]
+        undo = _attach(model, quantizers)
+        try:
+            for (module, name, _), value in zip(changes, values, strict=True):
+                setattr(module, name, value)
+            for name in saved.keys() & raw.keys():
+                _put(model, raw[name], saved[name])
+            _compare(model, graph)
+        except BaseException:
+            undo()
+            for (module, name, _), value in zip(changes, before, strict=True):
+                setattr(module, name, value)
+            for (owner, leaf), (parameter, buffer) in zip(places, old, strict=True):
+                if parameter is not None:
+                    owner._parameters[leaf] = parameter
+                else:
+                    owner._buffers[leaf] = buffer
+            raise
 
 
 def _raw_names(model: nn.Module) -> dict[str, str]:

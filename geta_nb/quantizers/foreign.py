@@ -7,7 +7,7 @@ nothing of what computes the weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -90,8 +90,9 @@ def materialise(module: nn.Module, name: str) -> None:
     replace_computed(module, name, ComputedWeight(module, name).as_parameter())
 
 
-def without_parametrizations(model: nn.Module, names: Iterable[str]) -> Callable[[], None]:
-    """Let these weights be plain parameters, in place, where parametrizations of the model's own compute them; return what undoes it."""
+@contextmanager
+def without_parametrizations(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
+    """Let these weights be plain parameters, in place, where others compute them; if the block raises, all is as it was."""
     before = []
     for path, _, leaf in (name.rpartition(".") for name in names):
         module = dict(model.named_modules()).get(path)
@@ -100,14 +101,15 @@ def without_parametrizations(model: nn.Module, names: Iterable[str]) -> Callable
             before.append((module, module.__class__, dict(module._parameters), dict(module._modules), table, dict(table._modules)))
             materialise(module, leaf)
 
-    def undo() -> None:
+    try:
+        yield
+    except BaseException:
         for module, cls, parameters, modules, table, tensors in reversed(before):
             module.__class__ = cls
             for now, then in ((module._parameters, parameters), (module._modules, modules), (table._modules, tensors)):
                 now.clear()
                 now.update(then)
-
-    return undo
+        raise
 
 
 def computed_matrices(module: nn.Module) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from geta_nb.display.drawing import fmt, group, picture, rect, text, text_width
 from geta_nb.display.layout import layered
 from geta_nb.display.markup import escape
-from geta_nb.display.qadg import Box, collapse, draw_edge, qadg_text
+from geta_nb.display.qadg import Box, box_words, collapse, draw_edge, qadg_text
 from geta_nb.geta import GETA
 from geta_nb.widgets.overlay_colours import GREY, Painted, paint
 
@@ -149,13 +149,7 @@ def _draw(box: Box, side: Side, painted: Painted | None, x: float, y: float) -> 
     parts += _ghosts(box, side, left, top, w, h)
     if side.only_here.intersection(box.members):
         parts.append(_outline(left, top, w, h))
-    parts += [text(left + 11, top + 14, box.head, kind="gv-strong"), text(left + 11, top + 29, box.below, kind="gv-dim gv-small")]
-    right = left + w - 5
-    for kind, words in reversed(box.badges):
-        room = text_width(words, small=True) + 8
-        parts.append(rect(right - room, top + 4, room, 13, kind=kind, radius=6))
-        parts.append(text(right - room + 4, top + 13.5, words, kind="gv-on gv-small"))
-        right -= room + 3
+    parts += box_words(box, left, top, w)
     said = [f"channels: {side.steps[name].words}" for name in box.members[:1] if name in side.steps]
     return group(parts, title=" | ".join([box.title, *said]))
 

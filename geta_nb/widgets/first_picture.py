@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from geta_nb.display.drawing import Point, fmt, group, legend, path, picture, rect, text, text_width
-from geta_nb.display.qadg import KIND_WORDS, Box, draw_edge
+from geta_nb.display.qadg import KIND_WORDS, Box, box_words, draw_edge
 from geta_nb.widgets.first_layout import HEADER, SHEET, Room, lay_out
 from geta_nb.widgets.first_view import FirstView, in_sight
 from geta_nb.widgets.structure import LEAF, STACK, Item
@@ -103,12 +103,5 @@ def _closed(item: Item, box: Box, at: Point) -> str:
         if item.kind != LEAF:
             parts.append(rect(x + SHEET - 1, y + SHEET - 1, w, h, kind="gv-box", radius=4))
         parts += [rect(x, y, w, h, kind="gv-box", radius=4), rect(x, y, w, h, kind=box.kind, opacity=0.13, radius=4)]
-    parts += [rect(x, y + 3, 4, h - 6, kind=box.kind), text(x + 11, y + 14, box.head, kind="gv-strong")]
-    parts.append(text(x + 11, y + 29, box.below, kind="gv-dim gv-small"))
-    right = x + w - 5
-    for kind, words in reversed(box.badges):
-        room = text_width(words, small=True) + 8
-        parts.append(rect(right - room, y + 4, room, 13, kind=kind, radius=6))
-        parts.append(text(right - room + 4, y + 13.5, words, kind="gv-on gv-small"))
-        right -= room + 3
-    return group(parts, title=box.title)
+    parts.append(rect(x, y + 3, 4, h - 6, kind=box.kind))
+    return group([*parts, *box_words(box, x, y, w)], title=box.title)

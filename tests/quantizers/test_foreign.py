@@ -109,8 +109,16 @@ def test_parametrizations_are_taken_off_and_come_back():
     model = layers().eval()
     register_parametrization(model[3], "weight", LowRank(4, 8).double())
     before, weights = identity(model), [layer.weight.detach().clone() for layer in model]
-    undo = without_parametrizations(model, [*(f"{i}.weight" for i in range(4)), "0.bias", "nowhere.weight"])
-    assert not any(hasattr(layer, "parametrizations") for layer in model)
-    assert all(type(layer) is nn.Linear and torch.equal(layer.weight, weight) for layer, weight in zip(model, weights, strict=True))
-    undo()
+    names = [*(f"{i}.weight" for i in range(4)), "0.bias", "nowhere.weight"]
+    plain = []
+
+    def block():
+        with without_parametrizations(model, names):
+            plain.extend((type(layer), hasattr(layer, "parametrizations"), layer.weight.detach().clone()) for layer in model)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        block()
+    assert not any(parametrized for _, parametrized, _ in plain)
+    assert all(kind is nn.Linear and torch.equal(found, weight) for (kind, _, found), weight in zip(plain, weights, strict=True))
     assert identity(model) == before and all(torch.equal(a.weight, w) for a, w in zip(model, weights, strict=True))
