@@ -48,7 +48,8 @@ def magnitude_cut(model: nn.Module, rows: Tensor, loss: Loss, *, parameters: int
     """
     geta = GETA(copy.deepcopy(model), rows[:1], quantize=None)
     table = geta.groups.table
-    return remove_until(geta, removal_order(importance(table, dict(geta.model.named_parameters())), np.asarray(table.family_of)), parameters)
+    scores = importance(table, dict(geta.model.named_parameters()))
+    return remove_until(geta, removal_order(scores, np.asarray(table.family_of)), parameters)
 
 
 def rounded(model: nn.Module, rows: Tensor, bits: int = 8) -> nn.Module:

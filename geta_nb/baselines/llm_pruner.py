@@ -1,4 +1,4 @@
-"""LLM-Pruner's cut: coupled structures by first-order importance, the same share of every block, in one shot; recovery is fine-tuning after.
+"""LLM-Pruner's cut: coupled structures by first-order importance, the same share of every block, in one shot; fine-tuning follows.
 
     I(g) = sum over the slices of group g, producers and consumers, of sum |w dL/dw|
 

@@ -85,7 +85,8 @@ def norms_of(model: nn.Module) -> list[nn.Module]:
 
 
 def _refused(got: str) -> InputError:
-    return InputError("slicegpt: not a network of Llama's form.", expected=f"{LAYERS}, lm_head, RMS norms; no biases, head not tied", got=got)
+    expected = f"{LAYERS}, lm_head, RMS norms; no biases, head not tied"
+    return InputError("slicegpt: not a network of Llama's form.", expected=expected, got=got)
 
 
 def directions(model: nn.Module, rows: Tensor, *, batch: int = 8) -> list[Tensor]:

@@ -56,8 +56,8 @@ class Size:
 
 
 SIZES = {
-    "full": Size(512, 1536, 8, 8, 2048, 128, 8_000_000, 96, 4, 500, 260, 80),
-    "smoke": Size(32, 64, 3, 4, 320, 32, 60_000, 8, 4, 6, 6, 12),
+    "full": Size(512, 1536, 8, 8, 2048, 128, 8_000_000, 64, 4, 500, 260, 48),
+    "smoke": Size(32, 64, 2, 4, 320, 32, 60_000, 8, 4, 6, 6, 12),
 }
 """``full``: 29.4M parameters, nine tenths of them in blocks."""
 LEARNING_RATE, TUNE_RATE, WEIGHT_DECAY, BETAS = 1e-3, 5e-4, 0.1, (0.9, 0.95)
@@ -125,7 +125,7 @@ def batches(rows: Tensor, batch: int, *, seed: int, first: int, last: int) -> It
 
 
 def rate_share(step: int, steps: int, *, fall: bool = True) -> float:
-    """Share of the learning rate: up in a straight line for a twentieth of the run, then down to a twentieth along half a cosine, or level."""
+    """Share of the learning rate: up in a line for a twentieth of the run, then down to a twentieth along half a cosine, or level."""
     rise = min(1.0, (step + 1) / max(1, steps // 20))
     return min(rise, 0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2) if fall else rise
 
