@@ -34,6 +34,7 @@ from geta_nb.bench.lm_task import (
     read_text,
     train,
     trained_dense,
+    versions,
 )
 from geta_nb.bench.texts import next_token_loss
 from geta_nb.budget import Budget
@@ -81,9 +82,10 @@ ROWS: Mapping[str, Row] = {
 
 
 def settings(row: str, column: str, size: str) -> str:
-    """Return the fingerprint of what is asked for: sizes, steps, rates, options. Code is not in it; the kept run says its commit."""
+    """Return the fingerprint of what is asked for: sizes, steps, rates, options. Neither code nor
+    versions are in it: the kept run says its commit, and its figures the versions."""
     rates = [LEARNING_RATE, TUNE_RATE, LOWEST, HIGHEST, ROUNDED, QUANTIZERS if row == "geta" else {}]
-    facts = [asdict(ROWS[row]), COLUMNS.get(column), asdict(SIZES[size]), rates, torch.__version__]
+    facts = [asdict(ROWS[row]), COLUMNS.get(column), asdict(SIZES[size]), rates]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -114,7 +116,7 @@ def lm_run(row: str, column: str, seed: int, *, size: str, folder: str, paramete
     file.parent.mkdir(parents=True, exist_ok=True)
     kept = {"file_bytes": save(net, file).stat().st_size} if row != DENSE else {"file_bytes": 4 * figures["parameters"]}
     after = {"test": judge(net, text.test), "validation": judge(net, text.validation)}
-    known = {"text": fingerprint(text.rows, text.test.held), "seconds": round(time.perf_counter() - started, 1)}
+    known = {"text": fingerprint(text.rows, text.test.held), "versions": versions(), "seconds": round(time.perf_counter() - started, 1)}
     return figures | kept | {"after": after} | known
 
 
