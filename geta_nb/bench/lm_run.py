@@ -82,8 +82,10 @@ ROWS: Mapping[str, Row] = {
 
 
 def settings(row: str, column: str, size: str) -> str:
-    """Return the fingerprint of what is asked for: sizes, steps, rates, options. Neither code nor
-    versions are in it: the kept run says its commit, and its figures the versions."""
+    """Return the fingerprint of what is asked for: sizes, steps, rates, options.
+
+    Neither code nor versions are in it: the kept run says its commit, and its figures the versions.
+    """
     rates = [LEARNING_RATE, TUNE_RATE, LOWEST, HIGHEST, ROUNDED, QUANTIZERS if row == "geta" else {}]
     facts = [asdict(ROWS[row]), COLUMNS.get(column), asdict(SIZES[size]), rates]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
