@@ -26,6 +26,7 @@ from geta_nb.errors import InputError
 
 RESULTS = Path("docs/data/lm.jsonl")
 PAGE = Path("docs/language_models.md")
+EQUAL = ("bytes", "parameters")
 MARKS = ("<!-- bench-lm: begin (made by `make bench-lm`) -->", "<!-- bench-lm: end -->")
 
 
@@ -54,11 +55,12 @@ class LmBench:
         """Return the kept runs that were asked as this bench asks."""
         return [run for run in read_runs(self.file) if run.fingerprint == settings(run.row, run.column, self.size)]
 
-    def make(self, seeds: Sequence[int] = (0,), *, speeds: bool = True) -> None:
+    def make(self, seeds: Sequence[int] = (0,), *, equal: Sequence[str] = EQUAL, speeds: bool = True) -> None:
         """Make what is missing.
 
         Args:
             seeds: of the fine-tuning.
+            equal: which cuts, by what they have in common with GETA's networks.
             speeds: measure tokens a second too, of seed 0.
 
         Raises:
@@ -68,8 +70,8 @@ class LmBench:
         trained_dense(SIZES[self.size], self.folder / "dense", say=self.say)
         for seed in seeds:
             self._make([*(("geta", column, seed) for column in self.columns), (DENSE, DENSE, seed)])
-            for equal in ("bytes", "parameters"):
-                self._make([(row, column, seed) for column in self.columns for row in ROWS if ROWS[row].equal == equal])
+            for what in equal:
+                self._make([(row, column, seed) for column in self.columns for row in ROWS if ROWS[row].equal == what])
                 if speeds:
                     self._measure()
 

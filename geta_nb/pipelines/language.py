@@ -29,7 +29,7 @@ def kept_file() -> Path | None:
 def lm_table(run: Run) -> Table:
     """Return GETA's networks beside those that others cut.
 
-    A smoke run makes every row at one share with a tiny network and few steps, whose figures mean nothing. Else the runs that the checkout
+    A smoke run makes every method's row at one share with a tiny network and few steps, whose figures mean nothing. Else the runs that the checkout
     carries are shown; without a checkout they are made, which takes hours and goes on where it was stopped.
     """
     kept = None if run.smoke else kept_file()
@@ -38,7 +38,7 @@ def lm_table(run: Run) -> Table:
     else:
         columns = {"columns": SMOKE_COLUMNS} if run.smoke else {}
         bench = LmBench(run.folder / "networks", run.folder / "lm.jsonl", "smoke" if run.smoke else "full", workers=1, **columns)
-        bench.make(speeds=not run.smoke)
+        bench.make(**({"equal": ("parameters",), "speeds": False} if run.smoke else {}))
     runs = bench.runs()
     notes = [*remarks(runs), *made_by(runs)] if not run.smoke else ["A tiny network and a few steps: the figures mean nothing."]
     return Table("GETA beside cuts of equal size", HEAD, bench.lines(), notes)
