@@ -58,8 +58,8 @@ def block_order(scores: Floats, family_of: NDArray[np.int64], kept: set[int]) ->
         members = np.flatnonzero(family_of == family)
         ranked = members[np.argsort(scores[members], kind="stable")][:-1]
         share[ranked] = np.arange(1, len(ranked) + 1) / len(members)
-    order = np.argsort(share, kind="stable")
-    return order[np.isfinite(share[order])]
+    order = np.argsort(share, kind="stable").astype(np.int64)
+    return order[: int(np.isfinite(share).sum())]
 
 
 def residual_families(table: Any) -> set[int]:

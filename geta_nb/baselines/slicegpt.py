@@ -129,7 +129,8 @@ def slice_width(model: nn.Module, parameters: int) -> int:
     Raises:
         BudgetError: one channel is too dear.
     """
-    whole = model.get_submodule("model.embed_tokens").weight.shape[1]
+    embedding: Any = model.get_submodule("model.embed_tokens")
+    whole = int(embedding.weight.shape[1])
     norms = norms_of(model)
     beside = sum(p.numel() for p in model.parameters()) - sum(p.numel() for norm in norms for p in norm.parameters())
     width = next((d for d in range(whole, 0, -1) if beside * d // whole + (len(norms) - 1) * d * d <= parameters), 0)
@@ -150,17 +151,17 @@ def sliced(model: nn.Module, turns: Sequence[Tensor], width: int) -> nn.Module:
     twin: Any = copy.deepcopy(model)
     norms, whole = norms_of(twin), turns[0].shape[0]
     kept = [turn[:, :width] for turn in turns]
-    gains = [norm.weight.detach().double() for norm in norms]  # type: ignore[union-attr,operator]
+    gains = [_weight(norm) for norm in norms]
 
     def reads(layer: nn.Module, place: int) -> None:
-        _set(layer, (layer.weight.detach().double() * gains[place]) @ kept[place])  # type: ignore[union-attr,operator]
+        _set(layer, (_weight(layer) * gains[place]) @ kept[place])
 
     def writes(layer: nn.Module, place: int) -> None:
-        _set(layer, kept[place].T @ layer.weight.detach().double())  # type: ignore[union-attr,operator]
+        _set(layer, kept[place].T @ _weight(layer))
 
     bare = [SlicedNorm(whole, _eps(norm)) for norm in norms]
     embedding = twin.model.embed_tokens
-    embedding.weight = nn.Parameter((embedding.weight.detach().double() @ kept[0]).float())
+    embedding.weight = nn.Parameter((_weight(embedding) @ kept[0]).float())
     embedding.embedding_dim = width
     for number, layer in enumerate(twin.model.layers):
         first, second, after = 2 * number, 2 * number + 1, 2 * number + 2
@@ -174,7 +175,13 @@ def sliced(model: nn.Module, turns: Sequence[Tensor], width: int) -> nn.Module:
         twin.model.layers[number] = SlicedLayer(layer, shortcuts, bare[first:after])
     reads(twin.lm_head, len(norms) - 1)
     twin.model.norm = bare[-1]
-    return twin
+    found: nn.Module = twin
+    return found
+
+
+def _weight(module: Any) -> Tensor:
+    weight: Tensor = module.weight.detach().double()
+    return weight
 
 
 def _set(layer: Any, weight: Tensor) -> None:

@@ -31,7 +31,7 @@ def lines_of(runs: Iterable[KeptRun], columns: Sequence[str] = tuple(COLUMNS)) -
 def _line(runs: Sequence[KeptRun], row: str, column: str) -> list[str]:
     here = [run for run in runs if (run.row, run.column) == (row, column)]
     quality = [run.figures for run in sorted(here, key=lambda run: run.seed) if run.part == QUALITY]
-    speeds = next((run.figures["tokens_per_second"] for run in here if run.part == SPEED), {})
+    speeds: Mapping[str, float] = next((run.figures["tokens_per_second"] for run in here if run.part == SPEED), {})
     share = "" if row == DENSE else f"{100 * COLUMNS[column]:.0f} %"
     name = [share, ROWS[row].label, ROWS[row].equal]
     rates = [f"{speeds[key]:.0f}" if key in speeds else NONE for key in ("torch", "onnxruntime", "openvino")]

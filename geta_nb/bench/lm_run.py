@@ -48,7 +48,7 @@ DENSE = "dense"
 COLUMNS: Mapping[str, float] = {"s20": 0.20, "s35": 0.35, "s50": 0.50}
 """Name -> share of all groups that GETA removes."""
 LOWEST, HIGHEST, ROUNDED = 4, 16, 8
-QUANTIZERS = {"learn_exponent": False}
+QUANTIZERS: Mapping[str, Any] = {"learn_exponent": False}
 """Of GETA: even steps, which is what runtimes read as 4-bit integers."""
 CUTS: Mapping[str, Callable[..., nn.Module]] = {"magnitude": magnitude_cut, "llm_pruner": llm_pruner.cut, "slicegpt": slicegpt.cut}
 
@@ -86,7 +86,7 @@ def settings(row: str, column: str, size: str) -> str:
 
     Neither code nor versions are in it: the kept run says its commit, and its figures the versions.
     """
-    rates = [LEARNING_RATE, TUNE_RATE, LOWEST, HIGHEST, ROUNDED, QUANTIZERS if row == "geta" else {}]
+    rates = [LEARNING_RATE, TUNE_RATE, LOWEST, HIGHEST, ROUNDED, dict(QUANTIZERS) if row == "geta" else {}]
     facts = [asdict(ROWS[row]), COLUMNS.get(column), asdict(SIZES[size]), rates]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -107,7 +107,8 @@ def read_text(size: Size) -> Text:
     train, held = standard_library(most=size.characters)
     tokenizer = train_tokenizer(train, vocabulary=size.vocabulary)
     parts = [token_rows(tokenizer, train, part, length=size.length) for part in (held[0::2] or held, held[1::2] or held)]
-    return Text(parts[0].train, *(_spread(part, size.judged, tokenizer) for part in parts), tokenizer)
+    validation, test = (_spread(part, size.judged, tokenizer) for part in parts)
+    return Text(parts[0].train, validation, test, tokenizer)
 
 
 def _spread(rows: Rows, count: int, tokenizer: Any) -> Rows:

@@ -29,16 +29,18 @@ def kept_file() -> Path | None:
 def lm_table(run: Run) -> Table:
     """Return GETA's networks beside those that others cut.
 
-    A smoke run makes every method's row at one share with a tiny network and few steps, whose figures mean nothing. Else the runs that the checkout
-    carries are shown; without a checkout they are made, which takes hours and goes on where it was stopped.
+    A smoke run makes every method's row at one share with a tiny network and few steps, whose figures mean nothing. Else the runs that the
+    checkout carries are shown; without a checkout they are made, which takes hours and goes on where it was stopped.
     """
-    kept = None if run.smoke else kept_file()
-    if kept is not None:
+    kept, own = kept_file(), run.folder / "lm.jsonl"
+    if run.smoke:
+        bench = LmBench(run.folder / "networks", own, "smoke", SMOKE_COLUMNS, workers=1)
+        bench.make(equal=("parameters",), speeds=False)
+    elif kept is not None:
         bench = LmBench(run.folder, kept)
     else:
-        columns = {"columns": SMOKE_COLUMNS} if run.smoke else {}
-        bench = LmBench(run.folder / "networks", run.folder / "lm.jsonl", "smoke" if run.smoke else "full", workers=1, **columns)
-        bench.make(**({"equal": ("parameters",), "speeds": False} if run.smoke else {}))
+        bench = LmBench(run.folder / "networks", own, workers=1)
+        bench.make()
     runs = bench.runs()
     notes = [*remarks(runs), *made_by(runs)] if not run.smoke else ["A tiny network and a few steps: the figures mean nothing."]
     return Table("GETA beside cuts of equal size", HEAD, bench.lines(), notes)
