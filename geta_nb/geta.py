@@ -24,10 +24,11 @@ from geta_nb.files import random_state
 from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
 from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
-from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
+from geta_nb.qasso import QASSO, Binding, Rules, Schedule, ranks, reasons, warn_of_strays
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors, tensors_of_groups
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
+from geta_nb.sharding import check_shards, reshard
 from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
 from geta_nb.views import Shown
 
@@ -185,8 +186,10 @@ class GETA(Resumable, Shown):
         checks.check_space(budget, len(self.groups), self.protected, self.model)
         checks.check_run(schedule, total_steps)
         _check_calibrated(self.quantizers.activations if self.quantizers else {})
-        ranks.check_whole(self.model, "qasso")
+        reshard(self.model)
         parameters = parameter_tensors(self.model)
+        shards = check_shards(self.model, parameters, "qasso")
+        ranks.check_alike(fingerprint(self._analysis.table), next(iter(parameters.values())).device)
         unique = list({id(parameter): parameter for parameter in parameters.values()}.values())
         qasso = QASSO(
             checks.build_optimizer(optimizer, unique, inner),
@@ -201,7 +204,7 @@ class GETA(Resumable, Shown):
             saliency=saliency,
             forgetting=forgetting,
         )
-        qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
+        qasso.register_step_pre_hook(Binding(self.model, parameters, qasso.bank.parameters()))
         qasso.pruner.count_samples(self.model)
         qasso.pruner.members.with_buffers_of(self.model)
         if self._pending is not None:

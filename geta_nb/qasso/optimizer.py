@@ -27,7 +27,7 @@ from geta_nb.qasso.closures import calls_once, first_known
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
-from geta_nb.qasso.members import Products
+from geta_nb.qasso.members import Members, Products
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
@@ -113,6 +113,18 @@ class QASSO(Shown, torch.optim.Optimizer):
         bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
         self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
         self._watch()
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """Own name -> parameter, the model's; quantizers' are none of these."""
+        return self._parameters
+
+    def bind(self, model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Take the tensors of a model that was sharded since, under the same names, for those trained so far."""
+        self._parameters = {name: parameters[name] for name in self._parameters}
+        self._names |= {id(p): name for name, p in reversed(list(self._parameters.items()))}
+        self.pruner.bind(Members(self._table, self._parameters).with_buffers_of(model))
+        self.bank.bind(self._parameters, self._layer_of)
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""

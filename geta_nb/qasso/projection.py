@@ -23,6 +23,7 @@ from geta_nb.qasso import ranks
 from geta_nb.qasso.ranks import agreed
 from geta_nb.qasso.steps import levels, project_step_size
 from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip, largest_code
+from geta_nb.sharding import shards_of
 
 if TYPE_CHECKING:
     from geta_nb.quantizers import Quantizer
@@ -72,6 +73,7 @@ class QuantizerBank:
         aim: where the upper bounds fall to, each evenly, [L integers]; None: all fall alike, to the lower ones.
         full_reduction: bits of all falls together.
         frozen: the final bits, [L integers], or None while they still move.
+        shards: the ranks over which weights are sharded; None: all are whole.
     """
 
     def __init__(
@@ -99,12 +101,21 @@ class QuantizerBank:
         self._tensors = None if tensors is None else [tensors[layer] for layer in weights]
         if tensors is not None:
             self.histograms = [Histogram(q.step_size.device, most=WATCHED) for q in activations.values()]
+        self.shards = shards_of(t for t in self._tensors or () if isinstance(t, Tensor))
         self._sizes = [p.numel() for p in self.step_sizes]
         self._placed: dict[torch.device, _Indices] = {}
         self._levels: tuple[object, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def bind(self, parameters: Mapping[str, Tensor], layer_of: Mapping[str, str]) -> None:
+        """Take other tensors of the same weights."""
+        if self._tensors is not None:
+            of = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if name in parameters}
+            layers = [layer for kind, layer in self.keys if kind == "weight"]
+            self._tensors = [of[layer] if isinstance(old, Tensor) else old for layer, old in zip(layers, self._tensors, strict=True)]
+            self.shards = shards_of(t for t in self._tensors if isinstance(t, Tensor))
 
     def hold_above(self, weights: Mapping[str, float], activations: Mapping[str, float]) -> None:
         """Raise the lower bounds to these bits, by layer."""

@@ -109,6 +109,11 @@ class Pruner:
         """Whether anything will ever be pruned."""
         return self.schedule.joint_steps > 0 and self.n_redundant != 0
 
+    def bind(self, members: Members) -> None:
+        """Take other tensors of the same groups; before the first step."""
+        self.members = members
+        self._set_redundant(self.redundant)
+
     def count_samples(self, model: torch.nn.Module) -> None:
         """Let ``model``'s next passes, until the next step, say how many samples a step has; only where a plan wants to know."""
         if self._joint is not None and self._joint.samples is None:
@@ -163,7 +168,7 @@ class Pruner:
 
     def scores(self, *, shared: bool = False) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
-        members = self.members
+        members = self.members if shared or self.members.shards is None else self.members.of_this_rank()
         averaged = {"fisher": fisher_scores, "taylor": taylor_scores}.get(self.rules.saliency)
         figures = [self.average] if averaged else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])

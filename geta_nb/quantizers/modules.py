@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from geta_nb.errors import CalibrationError, NonFiniteError
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.gradients import HALF_TYPES, Codes, compute_dtype
+from geta_nb.quantizers.whole import keep_whole
 from geta_nb.views import Shown
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -126,6 +127,9 @@ class Quantizer(Shown, nn.Module):
     def extra_repr(self) -> str:
         """Return the layer: values would wait for the device."""
         return repr(self.layer)
+
+
+keep_whole(Quantizer)
 
 
 def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:

@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from geta_nb.sharding import local, share_of, shards_of
+
 COARSE, FINE, DESCENTS = 24, 8, 4
 """Candidates between a sixteenth of the largest value and all of it; more around the best of them; and steps downhill from there."""
 MANY = 2.0**12
@@ -38,7 +40,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     """Return the q_m of least squared error over all elements of a weight.
 
     Args:
-        weight: any shape, floating.
+        weight: any shape, floating; of a sharded one all ranks must ask, and sums are added up over them, a few numbers at a time.
         levels: L, the largest code, >= 1.
         clip: the present q_m, 0-dim or a shape that broadcasts against ``weight`` (one range a channel); kept where all is zero.
         exponent: t, 0-dim.
@@ -50,43 +52,78 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     >>> fitted_clip(torch.tensor([1.0, -1.0, 1.0, 0.0, 1.2]), 1.0, torch.tensor(9.0), torch.tensor(1.0))
     tensor(1.0500)
     """
-    magnitude = weight.detach().abs().to(clip.dtype).pow(exponent.detach())
-    most = levels if narrow_range else (weight.detach() < 0).to(clip.dtype).add_(levels)
+    sums = _Sums(weight, clip)
+    here = local(weight).detach()
+    magnitude = here.abs().to(clip.dtype).pow(exponent.detach())
+    most = levels if narrow_range else (here < 0).to(clip.dtype).add_(levels)
 
     def code_of(step: Tensor) -> Tensor:
         codes = (magnitude / step).round_()
         return codes.clamp_(max=most) if isinstance(most, float) else torch.minimum(codes, most)
 
-    def total(terms: Tensor) -> Tensor:
-        return terms.sum() if clip.ndim == 0 else terms.sum_to_size(clip.shape)
-
     def error(top: Tensor) -> Tensor:
-        step = top / levels
-        return total((magnitude - code_of(step).mul_(step)).square_())
+        step = sums.here(top / levels)
+        return sums.own((magnitude - code_of(step).mul_(step)).square_())
 
-    axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
-    largest = magnitude.amax() if clip.ndim == 0 else magnitude.amax(axes, keepdim=True) if axes else magnitude
+    def better(tops: list[Tensor], best: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+        for top, found in zip(tops, sums.over_ranks([error(top) for top in tops]), strict=True):
+            best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+        return best, least
+
+    largest = sums.largest(magnitude)
     empty = largest <= 0
     largest = torch.where(empty, 1, largest)
-    best, least = largest, error(largest)
     ratio = 2 ** (4 / (COARSE - 1))
-    for number in range(1, COARSE):
-        top = largest / ratio**number
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
-    middle = best
-    for number in range(-FINE // 2, FINE // 2 + 1):
-        top = torch.minimum(middle * ratio ** (2 * number / (FINE + 2)), largest)
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+    best, least = better([largest / ratio**number for number in range(COARSE)], largest, torch.full_like(largest, math.inf))
+    fine = [ratio ** (2 * number / (FINE + 2)) for number in range(-FINE // 2, FINE // 2 + 1)]
+    best, least = better([torch.minimum(best * factor, largest) for factor in fine], best, least)
     for _ in range(DESCENTS):
-        codes = code_of(best / levels)
+        codes = code_of(sums.here(best / levels))
         # the best step for these codes; theirs are then the best codes for that step, and so on downhill
-        norm = total(codes * codes)
-        top = torch.where(norm > 0, total(codes * magnitude) / norm * levels, best)
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+        norm, product = sums.over_ranks([sums.own(codes * codes), sums.own(codes * magnitude)])
+        best, least = better([torch.where(norm > 0, product / norm * levels, best)], best, least)
     return torch.where(empty, clip, best.pow(1 / exponent))
+
+
+class _Sums:
+    """Sums over the elements that share a range, in the shape of the ranges: over what is here, and over all ranks of a sharded weight."""
+
+    def __init__(self, weight: Tensor, clip: Tensor) -> None:
+        self._shape, self._shards, share = clip.shape, shards_of([weight]), share_of(weight)
+        by_channel = share is not None and clip.ndim > 0 and clip.shape[share.axis] > 1
+        self._share = share if by_channel else None
+        self._axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
+
+    def here(self, values: Tensor) -> Tensor:
+        """Return those of one number a range that the elements here have."""
+        return values if self._share is None else values.narrow(self._share.axis, self._share.start, self._share.stop - self._share.start)
+
+    def _everywhere(self, values: Tensor) -> Tensor:
+        if self._share is None:
+            return values
+        whole = values.new_zeros(self._shape)
+        self.here(whole).copy_(values)
+        return whole
+
+    def own(self, terms: Tensor) -> Tensor:
+        """Return the sums over what is here, in the shape of the ranges."""
+        if not self._shape:
+            return terms.sum()
+        return self._everywhere(terms.sum(self._axes, keepdim=True) if self._axes else terms)
+
+    def over_ranks(self, values: list[Tensor]) -> list[Tensor]:
+        """Return each added up over all ranks; one message for all."""
+        return values if self._shards is None else list(self._shards.sum(torch.stack(values)).unbind())
+
+    def largest(self, magnitude: Tensor) -> Tensor:
+        """Return the largest of what shares a range, over all ranks."""
+        if not magnitude.numel():
+            found = magnitude.new_zeros(self._shape)
+        elif not self._shape:
+            found = magnitude.amax()
+        else:
+            found = self._everywhere(magnitude.amax(self._axes, keepdim=True) if self._axes else magnitude)
+        return found if self._shards is None else self._shards.largest(found)
 
 
 class Histogram:
