@@ -89,12 +89,20 @@ class Shards:
         """Return the largest of each of ``values``, as :meth:`sum`."""
         return self._reduced(values, dist.ReduceOp.MAX, self.group)
 
+    @property
+    def count(self) -> int:
+        """How many ranks there are, copies too."""
+        return dist.get_world_size(self.group) * (1 if self.copies is None else dist.get_world_size(self.copies))
+
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over all ranks, copies too: what gradients of data-parallel shares of a batch come to."""
-        found, count = self.sum(values), dist.get_world_size(self.group)
-        if self.copies is not None:
-            found, count = self._reduced(found, dist.ReduceOp.SUM, self.copies), count * dist.get_world_size(self.copies)
-        return found / count
+        found = self.sum(values)
+        return (found if self.copies is None else self._reduced(found, dist.ReduceOp.SUM, self.copies)) / self.count
+
+    def largest_of_all(self, values: Tensor) -> Tensor:
+        """Return the largest of each of ``values`` over all ranks, copies too."""
+        found = self.largest(values)
+        return found if self.copies is None else self._reduced(found, dist.ReduceOp.MAX, self.copies)
 
     def _reduced(self, values: Tensor, operation: Any, group: dist.ProcessGroup) -> Tensor:
         found = values.detach().to(self.device, copy=True)
@@ -109,7 +117,8 @@ def shards_of(tensors: Iterable[Tensor]) -> Shards | None:
         if place is not None:
             mesh = cast(Any, tensor).device_mesh
             others = [mesh.get_group(i) for i in range(mesh.ndim) if i != place]
-            device = torch.device("cpu") if mesh.device_type == "cpu" else torch.device(mesh.device_type, torch.accelerator.current_device_index())
+            on_cpu = mesh.device_type == "cpu"
+            device = torch.device("cpu") if on_cpu else torch.device(mesh.device_type, torch.accelerator.current_device_index())
             return Shards(mesh.get_group(place), others[0] if others else None, device, mesh.get_local_rank(place) == 0)
     return None
 
@@ -154,10 +163,11 @@ def _unsupported(tensor: Tensor, *, managed: bool, meshes: int) -> tuple[str | N
     placements, mesh = cast(Any, tensor).placements, cast(Any, tensor).device_mesh
     kinds = [type(placement).__name__ for placement in placements]
     if not managed:
-        what = "tensor parallelism (parallelize_module) is not supported: its layers pass sharded activations on, whose channels no rank has whole."
+        what = "tensor parallelism (parallelize_module) is not supported: of the channels that its layers pass on no rank has all."
         return what, "fully_shard(geta.model), or DistributedDataParallel(geta.model)"
     if sorted(kinds) not in (["Shard"], ["Replicate", "Shard"]) or kinds[-1] != "Shard":
-        return "fully_shard on top of tensor or expert parallelism is not supported: rows of a weight lie across two meshes.", "fully_shard alone, on a mesh of one or two (HSDP) dimensions"
+        what = "fully_shard on top of tensor or expert parallelism is not supported: rows of a weight lie across two meshes."
+        return what, "fully_shard alone, on a mesh of one or two (HSDP) dimensions"
     if meshes > 1 or mesh.size() != dist.get_world_size():
         return "parameters are sharded over several meshes, or over some of the ranks.", "one mesh of all ranks for every fully_shard"
     return None, None

@@ -11,7 +11,7 @@ from torch import Tensor
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.groups.extents import BoolArray
 from geta_nb.groups.table import Group, GroupTable
-from geta_nb.sharding import local, share_of, shards_of
+from geta_nb.sharding import local, shards_of, share_of
 
 
 def group_flags(groups: Iterable[int | Group], n_groups: int, who: str = "mask") -> BoolArray:
@@ -47,16 +47,18 @@ def mask_groups(table: GroupTable, tensors: Mapping[str, Tensor], chosen: BoolAr
     """Zero the producing slices of the chosen groups, [G], in place; ``tensors``: parameters and buffers by name."""
     padded = np.append(chosen, False)  # index -1 is an index of no group
     for entry in table.axis_maps:
-        rows = np.flatnonzero(padded[entry.group_of_index]) if entry.producing or entry.zeroed else ()
+        tensor = tensors[entry.parameter]
+        share = share_of(tensor)
+        owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
+        rows = np.flatnonzero(padded[owners]) if entry.producing or entry.zeroed else ()
         if len(rows):
-            tensor, share = tensors[entry.parameter], share_of(tensors[entry.parameter])
-            if share is not None and share.axis == entry.axis:
-                rows = np.asarray(rows)[(rows >= share.start) & (rows < share.stop)] - share.start
             local(tensor).index_fill_(entry.axis, torch.from_numpy(np.asarray(rows)).to(tensor.device), 0)
 
 
 def alive_groups(table: GroupTable, tensors: Mapping[str, Tensor]) -> BoolArray:
-    """Return which groups are not exactly zero, [G]; ``tensors``: parameters and buffers by name. All ranks must ask where they are sharded.
+    """Return which groups are not exactly zero, [G]; ``tensors``: parameters and buffers by name.
+
+    All ranks must ask where they are sharded.
 
     Raises:
         InputError: the parameters have no values.

@@ -6,7 +6,6 @@ groups are zero and every bit width is a whole number within its range.
 
 from geta_nb.qasso import ranks
 from geta_nb.qasso.allocation import Allocation
-from geta_nb.qasso.binding import Binding
 from geta_nb.qasso.descent import FAMILY, INPUT, KINDS, WEIGHT, Descent, Item, Step
 from geta_nb.qasso.distillation import distill
 from geta_nb.qasso.forgetting import split_quantized, uniform_rate
@@ -25,7 +24,6 @@ __all__ = [
     "QASSO",
     "WEIGHT",
     "Allocation",
-    "Binding",
     "Descent",
     "Item",
     "Members",

@@ -46,6 +46,11 @@ class Binding:
         if self._gradients is not None:
             self._gradients.watch(p for p in parameters.values() if not is_sharded(p))
 
+    def reshard(self) -> None:
+        """Let the model's parameters be its shards, which others write into."""
+        if self._model is not None:
+            reshard(self._model)
+
     def __call__(self, optimizer: QASSO, *_: Any) -> None:
         """See that the tensors are the model's, and that gradients are the same on all ranks.
 

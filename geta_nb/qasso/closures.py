@@ -1,11 +1,19 @@
-"""What optimizers do with a closure: whether they call it once, and a first call whose result is known already."""
+"""What optimizers do with a closure: whether they call it once, a first call whose result is known already, and the way back from a call
+that fails. In: an optimizer. Out: closures, and what a step changes.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from geta_nb.qasso.optimizer import QASSO
+
+Values = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def calls_once(inner: torch.optim.Optimizer) -> bool:
@@ -17,3 +25,17 @@ def first_known(loss: Any, again: Callable[[], Any]) -> Callable[[], Any]:
     """Return a closure whose first call gives ``loss``, already computed, and whose later ones compute it again."""
     known = [loss]
     return lambda: known.pop() if known else again()
+
+
+def whole_of(optimizer: QASSO) -> tuple[Values, dict[str, Any]]:
+    """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
+    values = [(p.detach(), p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+    return values, copy.deepcopy(optimizer.state_dict())
+
+
+def go_back(optimizer: QASSO, values: Values, state: dict[str, Any]) -> None:
+    """Put back what :func:`whole_of` returned, in place."""
+    for parameter, value in values:
+        parameter.copy_(value)
+    optimizer.inner.state.clear()  # what the step made first
+    optimizer.load_state_dict(state)

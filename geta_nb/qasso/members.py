@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from geta_nb.errors import PruningSpaceError
-from geta_nb.sharding import Shards, is_sharded, local, share_of, shards_of
+from geta_nb.sharding import Shards, is_sharded, local, shards_of, share_of
 
 if TYPE_CHECKING:
     from geta_nb.groups import GroupTable

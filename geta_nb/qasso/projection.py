@@ -10,7 +10,6 @@ belongs to q_m and t (:meth:`QuantizerBank.tie`).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 
 from geta_nb.config import MAX_BITS, MIN_BITS
-from geta_nb.errors import GetaWarning
 from geta_nb.qasso import ranks
 from geta_nb.qasso.ranks import agreed
+from geta_nb.qasso.signs import give_signs_back
 from geta_nb.qasso.steps import levels, project_step_size
 from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip, largest_code
 from geta_nb.sharding import shards_of
@@ -366,7 +365,7 @@ class QuantizerBank:
             return
         first = len(self._tensors)
         self.share_histograms()
-        self._give_signs_back(moved)
+        give_signs_back(self, moved)
         for i in moved:
             quantizer = self.quantizers[i]
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()
@@ -386,19 +385,6 @@ class QuantizerBank:
             for histogram, counts, ends in zip(self.histograms, counted, extremes, strict=True):
                 histogram.counts.copy_(counts)
                 histogram.extremes.copy_(ends * SIGNS.to(ends))
-
-    def _give_signs_back(self, moved: Sequence[int]) -> None:
-        """Let the codes of inputs be negative again where training showed some that calibration had not."""
-        first = len(self) - len(self.histograms)
-        for i in moved:
-            quantizer = self.quantizers[i]
-            if i < first or quantizer.signed or float(self.histograms[i - first].extremes[1]) >= 0:
-                continue
-            assert isinstance(quantizer, ActivationQuantizer)
-            quantizer.set_signed(True)
-            what = "QASSO: inputs of a layer are negative in training that never were in calibration; its codes get a sign."
-            hint = 'geta.calibrate(batches that look like those of training), or QuantConfig(signed=True)'
-            warnings.warn(GetaWarning(what, at=self.keys[i][1], hint=hint), stacklevel=2)
 
     def by_layer(self, kind: str, values: Sequence[float]) -> dict[str, float]:
         """Return the values of the ``"weight"`` or ``"activation"`` quantizers by layer."""

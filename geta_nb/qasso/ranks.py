@@ -7,7 +7,7 @@ Where parameters are sharded, ``sharding`` adds up what each rank has.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -74,6 +74,26 @@ def check_unwrapped(model: nn.Module) -> None:
             got=f"a DTensor, {tuple(getattr(parameters[name], 'placements', ()))}",
             hint="geta = gt.GETA(model, ...); fully_shard(geta.model); optimizer = geta.qasso(...)",
         )  # fmt: skip
+
+
+def check_shared(model: nn.Module, parameters: Mapping[str, Tensor], identity: str, quantizers: Iterable[nn.Module]) -> None:
+    """Check that ranks share a model in a way that is supported, and bring the quantizers of a sharded one to where its passes run.
+
+    Args:
+        model: copied, sharded, or this process's own.
+        parameters: own name -> tensor.
+        identity: of the pruning space.
+        quantizers: whole on every rank: ``fully_shard`` moves what it shards and leaves these.
+
+    Raises:
+        ConfigError: shards that are not supported, or other networks on other ranks; nothing was changed.
+    """
+    shards = check_shards(model, parameters, "qasso")
+    first = next(iter(parameters.values()), None)
+    check_alike(identity, torch.device("cpu") if first is None else first.device if shards is None else shards.device)
+    for quantizer in quantizers:
+        if shards is not None and not any(p.is_meta for p in quantizer.parameters()):
+            quantizer.to(shards.device)
 
 
 def check_alike(identity: str, device: torch.device) -> None:

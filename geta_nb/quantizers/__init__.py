@@ -24,6 +24,7 @@ from geta_nb.quantizers.parametrized import (
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.refit import Histogram, fitted_clip, largest_code
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, computed_weights, mark_of, marked, standing_in
+from geta_nb.quantizers.starting import start_ranges
 
 __all__ = [
     "CANDIDATE",
@@ -61,6 +62,7 @@ __all__ = [
     "parameter_tensors",
     "quantizers_at",
     "standing_in",
+    "start_ranges",
     "step_size",
     "tensors_of_groups",
     "unregister",

@@ -6,6 +6,7 @@ them to a network, ``calibration`` sets the range of the ones on activations, QA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self, cast
 
@@ -118,11 +119,20 @@ class Quantizer(Shown, nn.Module):
         # model.half() must not round d: a 16-bit step in bfloat16 is off by 0.4 %, which is no longer 16 bits
         before = [p.data for p in self.parameters()]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.clip_max.device.type != "meta" and before[0].is_meta:
+            self._forget_range()
         for parameter, old in zip(self.parameters(), before, strict=True):
             if parameter.dtype in HALF_TYPES:
                 parameter.data = old.to(parameter.device, compute_dtype(old))
                 parameter.grad = None if parameter.grad is None else parameter.grad.to(parameter.dtype)
         return self
+
+    @torch.no_grad()
+    def _forget_range(self) -> None:
+        """Have no range: memory that was just taken (``to_empty``) holds anything."""
+        self.exponent.fill_(1)
+        self.clip_max.fill_(math.nan)
+        self.step_size.fill_(math.nan)
 
     def extra_repr(self) -> str:
         """Return the layer: values would wait for the device."""
@@ -140,7 +150,11 @@ def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
     wide = weight.detach()
     # read without a copy of it: max|W| is the larger of max W and -min W, to the bit, and not finite where an element is not
     low, high = wide.aminmax() if axes is None else (wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True))
-    largest = torch.maximum(low.abs(), high.abs()).to(compute_dtype(wide))
+    return or_default(torch.maximum(low.abs(), high.abs()).to(compute_dtype(wide)), weight)
+
+
+def or_default(largest: Tensor, weight: Tensor) -> Tensor:
+    """Return max|W| as a range: where it is 0, 1/sqrt(fan_in)."""
     fallback = (weight.shape[0] / weight.numel()) ** 0.5
     # below `tiny` the step of 16 bits would be subnormal, or 0
     tiny = torch.finfo(largest.dtype).tiny * 2.0**20
@@ -249,6 +263,13 @@ class ActivationQuantizer(Quantizer):
     def bit_width(self) -> Tensor:
         """Return the present bit width, 0-dim, in bits: the initial one before calibration."""
         return super().bit_width() if self.calibrated else torch.full_like(self.clip_max, self.initial_bits)
+
+    def _forget_range(self) -> None:
+        super()._forget_range()
+        with torch.no_grad():
+            self.clip_max.zero_()
+            self.has_sign.fill_(self.signed)
+        self.calibrated = False
 
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
         """Set q_m, t = 1 and d as :meth:`Quantizer.set_range` does; from then on the quantizer is calibrated if q_m > 0."""

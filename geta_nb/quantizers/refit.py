@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor
 
-from geta_nb.sharding import local, share_of, shards_of
+from geta_nb.sharding import Shards, local, shards_of, share_of
 
 COARSE, FINE, DESCENTS = 24, 8, 4
 """Candidates between a sixteenth of the largest value and all of it; more around the best of them; and steps downhill from there."""
@@ -52,7 +52,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     >>> fitted_clip(torch.tensor([1.0, -1.0, 1.0, 0.0, 1.2]), 1.0, torch.tensor(9.0), torch.tensor(1.0))
     tensor(1.0500)
     """
-    sums = _Sums(weight, clip)
+    sums = RangeSums(weight, clip)
     here = local(weight).detach()
     magnitude = here.abs().to(clip.dtype).pow(exponent.detach())
     most = levels if narrow_range else (here < 0).to(clip.dtype).add_(levels)
@@ -85,7 +85,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     return torch.where(empty, clip, best.pow(1 / exponent))
 
 
-class _Sums:
+class RangeSums:
     """Sums over the elements that share a range, in the shape of the ranges: over what is here, and over all ranks of a sharded weight."""
 
     def __init__(self, weight: Tensor, clip: Tensor) -> None:
@@ -161,6 +161,12 @@ class Histogram:
         self.counts.index_add_(0, bins, (magnitude > 0).double())
         largest = torch.maximum(self.extremes[0], magnitude.amax())
         self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
+
+    def add_up(self, shards: Shards) -> None:
+        """Count what all ranks counted; all must call it."""
+        signs = torch.tensor([1.0, -1.0], dtype=self.extremes.dtype, device="cpu").to(self.extremes.device)
+        self.counts.copy_(shards.mean(self.counts) * shards.count)
+        self.extremes.copy_(shards.largest_of_all(self.extremes * signs) * signs)
 
     def never_negative(self) -> bool:
         """Whether something was counted and nothing was below 0. Waits for the device."""

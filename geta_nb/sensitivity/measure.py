@@ -182,6 +182,9 @@ def _histograms(quantizers: Quantizers | None, losses: Losses) -> dict[str, Hist
     finally:
         for quantizer in inputs.values():
             quantizer.observer = None
+    for histogram in found.values():
+        if losses.shards is not None:
+            histogram.add_up(losses.shards)
     return {layer: histogram for layer, histogram in found.items() if histogram.calls}
 
 

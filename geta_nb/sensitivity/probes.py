@@ -19,6 +19,7 @@ from torch import Tensor
 from geta_nb.groups import GroupTable
 from geta_nb.qasso import FAMILY, INPUT, WEIGHT
 from geta_nb.quantizers import ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
+from geta_nb.sharding import local, share_of
 
 
 class Probe(NamedTuple):
@@ -96,7 +97,7 @@ class Prober:
     def gradient(self, layer: str) -> Tensor | None:
         """Return the gradient of the parameter, dense."""
         found = self._quantized[layer]
-        gradient = found.grad if isinstance(found, Tensor) else None
+        gradient = None if not isinstance(found, Tensor) or found.grad is None else local(found.grad)
         return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
     @cached_property
@@ -136,9 +137,12 @@ class Prober:
         before: list[tuple[Tensor, int, Tensor, Tensor]] = []
         try:
             for entry in self.table.axis_maps:
-                places = np.flatnonzero(chosen[entry.group_of_index]) if entry.producing or entry.zeroed else ()
+                whole = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
+                share = share_of(whole)
+                owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
+                places = np.flatnonzero(chosen[owners]) if entry.producing or entry.zeroed else ()
                 if len(places):
-                    tensor = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
+                    tensor = local(whole)
                     rows = torch.from_numpy(np.asarray(places)).to(tensor.device)
                     before.append((tensor, entry.axis, rows, tensor.index_select(entry.axis, rows)))
                     tensor.index_fill_(entry.axis, rows, 0)
