@@ -265,7 +265,8 @@ class Pruner:
         """x <- x - gamma (c + d R) with the paper's gamma and d, after the inner step showed the direction."""
         after, n_q = elements.take(), elements.n_quantized
         self._fading = None
-        if not n_q:
+        quantized = len(elements.pair_layer) > 0  # on some rank: all take the same rates and steps, whatever they have of it
+        if not quantized:
             one = torch.ones(elements.n_layers, dtype=after.dtype, device=elements.device)
             few = many = one
         else:
@@ -277,7 +278,7 @@ class Pruner:
             elements, fading.forgotten, fading.residual, fading.before - after, rate=fading.rate, widest=few, finest=many, rules=self.rules
         )
         shift = fading.forgotten
-        if n_q:
+        if quantized:
             shift = torch.cat([shift[:n_q] + rates.step_size[elements.layer] * fading.residual, shift[n_q:]])
             steps = v.step.clone()
             steps[: elements.n_layers] = torch.where(rates.set_step, rates.step_size, steps[: elements.n_layers].to(elements.device))
