@@ -23,7 +23,7 @@ from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
 from geta_nb.files import check_qasso_part
 from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.bundle import Bundle
-from geta_nb.qasso.closures import calls_once, first_known
+from geta_nb.qasso.closures import calls_once, first_known, go_back, whole
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
@@ -192,7 +192,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
         loss = self._evaluate(closure) if closure else None
-        before = None if closure is None or calls_once(self.inner) else self._whole()
+        before = None if closure is None or calls_once(self.inner) else whole(self)
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
@@ -208,7 +208,7 @@ class QASSO(Shown, torch.optim.Optimizer):
                 bundle.step(step)
         except NonFiniteError:  # of a later call of the closure: by then the inner optimizer has moved
             if before is not None:
-                self._go_back(*before)
+                go_back(self, *before)
             raise
         self.steps_done += 1
         self._project(bundle)
@@ -226,17 +226,6 @@ class QASSO(Shown, torch.optim.Optimizer):
             warn_of_no_gradient(self._table, unmoved, self.steps_done)
         if collapsing and is_first():
             warn_of_collapse(self._table, collapsing, self.budget, self.steps_done)
-
-    def _whole(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, Any]]:
-        """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
-        values = [(p.detach(), p.detach().clone()) for group in self.param_groups for p in group["params"]]
-        return values, copy.deepcopy(self.state_dict())
-
-    def _go_back(self, values: list[tuple[torch.Tensor, torch.Tensor]], state: dict[str, Any]) -> None:
-        for parameter, value in values:
-            parameter.copy_(value)
-        self.inner.state.clear()  # what the step made first
-        self.load_state_dict(state)
 
     def _gathered(self) -> Bundle | None:
         """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""
@@ -272,7 +261,10 @@ class QASSO(Shown, torch.optim.Optimizer):
         """Hand the gradients of steps that cannot shrink on to what they depend on."""
         begun = self.schedule.stage(self.steps_done) != WARM_UP and self.rules.tie == "bound"
         if len(self.bank) and self.rules.tie != "never" and (begun or self.bank.frozen is not None):
-            self.bank.tie(bundle.flat if bundle is not None and len(bundle) == self.bank.n_trained else None)
+            all_of_it = bundle is not None and len(bundle) == self.bank.n_trained
+            self.bank.tie(bundle.flat if bundle is not None and all_of_it else None)
+            if bundle is not None and not all_of_it:  # the parameters' own gradients have changed
+                bundle.read_gradients()
 
     def _watch(self, *, fade: bool = True) -> None:
         """Let inputs be counted on some of the steps until no width will fall any more."""
