@@ -93,7 +93,7 @@ def calibrate(
         raise InputError("calibrate: there are no batches.", expected="at least one", got="none", hint="geta.calibrate([example_inputs])")
     for layer, quantizer in quantizers.activations.items():
         histogram = observers[layer].histogram
-        if histogram.calls:
+        if histogram.called:
             if quantizers.finds_signs and quantizer.signed and histogram.never_negative():
                 quantizer.set_signed(False)
             quantizer.set_range(histogram.fitted_clip(largest_code(quantizer.initial_bits, signed=quantizer.signed)))
