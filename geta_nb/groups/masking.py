@@ -47,10 +47,12 @@ def mask_groups(table: GroupTable, tensors: Mapping[str, Tensor], chosen: BoolAr
     """Zero the producing slices of the chosen groups, [G], in place; ``tensors``: parameters and buffers by name."""
     padded = np.append(chosen, False)  # index -1 is an index of no group
     for entry in table.axis_maps:
+        if not (entry.producing or entry.zeroed):
+            continue
         tensor = tensors[entry.parameter]
         share = share_of(tensor)
         owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
-        rows = np.flatnonzero(padded[owners]) if entry.producing or entry.zeroed else ()
+        rows = np.flatnonzero(padded[owners])
         if len(rows):
             local(tensor).index_fill_(entry.axis, torch.from_numpy(np.asarray(rows)).to(tensor.device), 0)
 
@@ -76,7 +78,7 @@ def alive_groups(table: GroupTable, tensors: Mapping[str, Tensor]) -> BoolArray:
         owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
         owners = owners[filled.cpu().numpy()]
         alive[owners[owners >= 0]] = True
-    shards = shards_of(tensors[entry.parameter] for entry in table.axis_maps)
+    shards = shards_of(tensors.values())
     return alive if shards is None else shards.largest(torch.from_numpy(alive).float()).numpy() > 0
 
 

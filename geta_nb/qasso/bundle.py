@@ -70,14 +70,17 @@ class Bundle:
 
     def gather(self) -> bool:
         """Read values and gradients of all parameters into the vector; False where one has no gradient, or they differ in their past."""
-        gradients = [p.grad for p in self._params if p.grad is not None]
-        if len(gradients) < len(self._params) or not self._pack():
+        if any(p.grad is None for p in self._params) or not self._pack():
             return False
         if self._targets[0].data_ptr() != self._params[0].data_ptr():
             self._bind()  # the model moved to another device or dtype
         torch.cat(self._targets, out=self.flat.data)
-        self.flat.grad = torch.cat([g.reshape(-1) for g in gradients])
+        self.read_gradients()
         return True
+
+    def read_gradients(self) -> None:
+        """Read the gradients of all parameters, which each have one, into that of the vector."""
+        self.flat.grad = torch.cat([p.grad.reshape(-1) for p in self._params if p.grad is not None])
 
     def step(self, call: Callable[[], Any]) -> None:
         """Run ``call``, the inner optimizer's step, on the vector instead of the parameters."""

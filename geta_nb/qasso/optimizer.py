@@ -23,7 +23,11 @@ from geta_nb.files import check_qasso_part
 from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.binding import Binding
 from geta_nb.qasso.bundle import Bundle
+<<<<<<< HEAD
 from geta_nb.qasso.closures import calls_once, first_known, go_back, whole_of
+=======
+from geta_nb.qasso.closures import calls_once, first_known, go_back, whole
+>>>>>>> d6655835743967f147aba6106773d4e33fed9dec
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
@@ -212,7 +216,11 @@ class QASSO(Shown, torch.optim.Optimizer):
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
         loss = self._evaluate(closure) if closure else None
+<<<<<<< HEAD
         before = None if closure is None or calls_once(self.inner) else whole_of(self)
+=======
+        before = None if closure is None or calls_once(self.inner) else whole(self)
+>>>>>>> d6655835743967f147aba6106773d4e33fed9dec
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
@@ -281,7 +289,10 @@ class QASSO(Shown, torch.optim.Optimizer):
         """Hand the gradients of steps that cannot shrink on to what they depend on."""
         begun = self.schedule.stage(self.steps_done) != WARM_UP and self.rules.tie == "bound"
         if len(self.bank) and self.rules.tie != "never" and (begun or self.bank.frozen is not None):
-            self.bank.tie(bundle.flat if bundle is not None and len(bundle) == self.bank.n_trained else None)
+            all_of_it = bundle is not None and len(bundle) == self.bank.n_trained
+            self.bank.tie(bundle.flat if bundle is not None and all_of_it else None)
+            if bundle is not None and not all_of_it:  # the parameters' own gradients have changed
+                bundle.read_gradients()
 
     def _watch(self, *, fade: bool = True) -> None:
         """Let inputs be counted on some of the steps until no width will fall any more."""

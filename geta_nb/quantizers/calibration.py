@@ -98,7 +98,7 @@ def calibrate(
             observer.histogram.add_up(shards)
     for layer, quantizer in quantizers.activations.items():
         histogram = observers[layer].histogram
-        if histogram.calls:
+        if histogram.called:
             if quantizers.finds_signs and quantizer.signed and histogram.never_negative():
                 quantizer.set_signed(False)
             quantizer.set_range(histogram.fitted_clip(largest_code(quantizer.initial_bits, signed=quantizer.signed)))

@@ -130,13 +130,13 @@ class Histogram:
     """Counts the magnitudes of a layer's inputs in bins of equal ratio; a few vector operations for a batch, and no wait for the device.
 
     Args:
-        device: of what will be counted.
+        device: of what will be counted; it follows what it is given.
         most: of a larger tensor only about so many elements, evenly spaced, are looked at; 0: all.
 
     Attributes:
         counts: [:data:`BINS`], float64.
         extremes: [largest |x|, smallest x], float64.
-        calls: tensors counted.
+        called: whether a tensor was counted, be it an empty one.
 
     Raises nothing: NaN counts as zero, infinity into the last bin.
     """
@@ -144,7 +144,7 @@ class Histogram:
     def __init__(self, device: torch.device | None = None, *, most: int = 0) -> None:
         self.counts = torch.zeros(BINS, dtype=torch.float64, device=device)
         self.extremes = torch.zeros(2, dtype=torch.float64, device=device)
-        self.calls, self.most = 0, most
+        self.called, self.most = False, most
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> None:
@@ -153,11 +153,14 @@ class Histogram:
         if self.most and flat.numel() > self.most:
             flat = flat[:: -(-flat.numel() // self.most)]
         flat = flat.to(torch.float32 if flat.dtype != torch.float64 else flat.dtype).nan_to_num()
-        self.calls += 1
+        self.called = True  # written, never read: a compiled forward that counted its calls would be compiled anew for each
         if flat.numel() == 0:
             return
+        if self.counts.device != flat.device:  # the model moved
+            self.counts, self.extremes = self.counts.to(flat.device), self.extremes.to(flat.device)
         magnitude = flat.abs()
         bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).long()
+        # in whatever order an accelerator adds: all that a bin gets is ones
         self.counts.index_add_(0, bins, (magnitude > 0).double())
         largest = torch.maximum(self.extremes[0], magnitude.amax())
         self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
@@ -192,7 +195,7 @@ class Histogram:
             return 1.0, 0.0
         if levels >= MANY:
             return float(largest), (largest**exponent / levels) ** 2 / 12
-        edges = torch.arange(1, BINS + 1, dtype=torch.float64).div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
+        edges = torch.arange(1, BINS + 1, dtype=torch.float64, device="cpu").div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
         counts = self.counts.cpu()
         used = counts.nonzero()[:, 0]
         counts, upper = counts[used], edges[used].clamp(max=largest)
@@ -200,7 +203,7 @@ class Histogram:
         upper, lower = upper.pow(exponent), lower.pow(exponent)
         centres, widths = (upper + lower) / 2, upper - lower
         top = largest**exponent
-        clips = top * torch.logspace(-12, 0, 12 * 24 + 1, base=2.0, dtype=torch.float64)[:, None]
+        clips = top * torch.logspace(-12, 0, 12 * 24 + 1, base=2.0, dtype=torch.float64, device="cpu")[:, None]
         steps = clips / levels
         coarse = (centres - steps * (centres / steps).round()) ** 2 + widths**2 / 12
         rounded = torch.where(steps < 2 * widths, steps**2 / 12, coarse)

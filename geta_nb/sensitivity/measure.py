@@ -185,7 +185,7 @@ def _histograms(quantizers: Quantizers | None, losses: Losses) -> dict[str, Hist
     for histogram in found.values():
         if losses.shards is not None:
             histogram.add_up(losses.shards)
-    return {layer: histogram for layer, histogram in found.items() if histogram.calls}
+    return {layer: histogram for layer, histogram in found.items() if histogram.called}
 
 
 def _measured(prober: Prober, losses: Losses, probe: Probe, base: Floats) -> Rise:

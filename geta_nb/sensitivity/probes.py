@@ -137,10 +137,12 @@ class Prober:
         before: list[tuple[Tensor, int, Tensor, Tensor]] = []
         try:
             for entry in self.table.axis_maps:
+                if not (entry.producing or entry.zeroed):
+                    continue
                 whole = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
                 share = share_of(whole)
                 owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
-                places = np.flatnonzero(chosen[owners]) if entry.producing or entry.zeroed else ()
+                places = np.flatnonzero(chosen[owners])
                 if len(places):
                     tensor = local(whole)
                     rows = torch.from_numpy(np.asarray(places)).to(tensor.device)
