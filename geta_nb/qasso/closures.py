@@ -1,25 +1,15 @@
-<<<<<<< HEAD
-"""What optimizers do with a closure: whether they call it once, a first call whose result is known already, and the way back from a call
-that fails. In: an optimizer. Out: closures, and what a step changes.
-=======
 """What optimizers do with a closure: whether they call it once, a first call whose result is known already, and the way back from a later
 one that fails.
->>>>>>> d6655835743967f147aba6106773d4e33fed9dec
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from geta_nb.qasso.optimizer import QASSO
-
-Values = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def calls_once(inner: torch.optim.Optimizer) -> bool:
@@ -33,27 +23,15 @@ def first_known(loss: Any, again: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: known.pop() if known else again()
 
 
-<<<<<<< HEAD
-def whole_of(optimizer: QASSO) -> tuple[Values, dict[str, Any]]:
-=======
 def whole(optimizer: torch.optim.Optimizer) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Any]]:
->>>>>>> d6655835743967f147aba6106773d4e33fed9dec
     """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
     values = [(p.detach(), p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
     return values, copy.deepcopy(optimizer.state_dict())
 
 
-<<<<<<< HEAD
-def go_back(optimizer: QASSO, values: Values, state: dict[str, Any]) -> None:
-    """Put back what :func:`whole_of` returned, in place."""
-    for parameter, value in values:
-        parameter.copy_(value)
-    optimizer.inner.state.clear()  # what the step made first
-=======
 def go_back(optimizer: torch.optim.Optimizer, values: list[tuple[Tensor, Tensor]], state: dict[str, Any]) -> None:
     """Put :func:`whole` back, in place; without gradients."""
     for parameter, value in values:
         parameter.copy_(value)
     optimizer.state.clear()  # what the step made first
->>>>>>> d6655835743967f147aba6106773d4e33fed9dec
     optimizer.load_state_dict(state)

@@ -23,11 +23,7 @@ from geta_nb.files import check_qasso_part
 from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.binding import Binding
 from geta_nb.qasso.bundle import Bundle
-<<<<<<< HEAD
-from geta_nb.qasso.closures import calls_once, first_known, go_back, whole_of
-=======
 from geta_nb.qasso.closures import calls_once, first_known, go_back, whole
->>>>>>> d6655835743967f147aba6106773d4e33fed9dec
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
@@ -70,6 +66,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         ConfigError: an argument of the wrong kind.
         BudgetError: the budget cannot be met by this network, whatever the training.
 
+    Attributes: ``parameters``: own name -> parameter of the model; those of quantizers are none of these.
+
     Laws: after the last step of the schedule exactly K groups are zero and every bit width is an integer within its range; with nothing to
     prune and no quantizer, a step is the inner step, bit for bit.
     """
@@ -106,7 +104,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
         self._table, self.family_names = table, list(table.family_names)
-        self._parameters, self._layer_of = dict(parameters), {**layer_of, **(quantizers.computed if quantizers else {})}
+        self.parameters, self._layer_of = dict(parameters), {**layer_of, **(quantizers.computed if quantizers else {})}
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
@@ -119,24 +117,19 @@ class QASSO(Shown, torch.optim.Optimizer):
         self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
         self._watch()
 
-    @property
-    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
-        """Own name -> parameter of the model; quantizers' are none of these."""
-        return self._parameters
-
     def attach(self, model: torch.nn.Module) -> None:
         """Follow the model that is trained: its tensors, also once they are sharded, its buffers, and the samples of a step."""
-        self._binding = Binding(model, self._parameters, self.bank.parameters())
+        self._binding = Binding(model, self.parameters, self.bank.parameters())
         self.register_step_pre_hook(self._binding)
         self.pruner.count_samples(model)
         self.pruner.members.with_buffers_of(model)
 
     def bind(self, model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """Take the tensors of a model that was sharded since, under the same names, for those trained so far."""
-        self._parameters = {name: parameters[name] for name in self._parameters}
-        self._names |= {id(p): name for name, p in reversed(list(self._parameters.items()))}
-        self.pruner.bind(Members(self._table, self._parameters).with_buffers_of(model))
-        self.bank.bind(self._parameters, self._layer_of)
+        self.parameters = {name: parameters[name] for name in self.parameters}
+        self._names |= {id(p): name for name, p in reversed(list(self.parameters.items()))}
+        self.pruner.bind(Members(self._table, self.parameters).with_buffers_of(model))
+        self.bank.bind(self.parameters, self._layer_of)
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
@@ -216,11 +209,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
         loss = self._evaluate(closure) if closure else None
-<<<<<<< HEAD
-        before = None if closure is None or calls_once(self.inner) else whole_of(self)
-=======
         before = None if closure is None or calls_once(self.inner) else whole(self)
->>>>>>> d6655835743967f147aba6106773d4e33fed9dec
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
@@ -359,7 +348,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         """
         members, bank = self.pruner.members, self.bank
         if model is not None:
-            members, bank = bound_to(model, self._table, bank, self._parameters, self._layer_of)
+            members, bank = bound_to(model, self._table, bank, self.parameters, self._layer_of)
         self._binding.reshard()
         hold(members, bank, self.pruner.alive)
 
