@@ -10,7 +10,7 @@ from dataclasses import asdict
 from os import PathLike
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from geta_nb.files import checkpoint, distributed, first_difference, random_stat
 from geta_nb.groups import GroupList
 from geta_nb.qadg import Analysis
 from geta_nb.qasso import QASSO
-from geta_nb.quantizers import Quantizers
+from geta_nb.quantizers import Quantizer, Quantizers, own_tensors, start_ranges
 from geta_nb.sharding import is_managed, reshard
 
 
@@ -82,6 +82,30 @@ class Resumable:
         if optimizer is not None:
             own["qasso"] = optimizer.own_state()
         return distributed.run_state(self.model, None if optimizer is None else optimizer.inner, own)
+
+    def load_weights(self, state: Mapping[str, Tensor] | None) -> None:
+        """Give the network the weights of a plain one, by their own names, also where it is sharded or came from the meta device.
+
+        Ranges of weights start on them as if new; those of inputs have to be calibrated again.
+
+        Args:
+            state: name -> whole tensor, of all parameters and of the buffers that a state dict holds; only rank 0 has to have it. All
+                ranks call this, and none has more of a sharded network than its rows and one tensor.
+
+        Raises:
+            CheckpointError: a tensor that is missing, of another shape, or of no such name; nothing was changed.
+        """
+        reshard(self.model)
+        own = own_tensors(self.model)
+        quantizers = [part for part in self.model.modules() if isinstance(part, Quantizer)]
+        theirs = {id(tensor) for part in quantizers for tensor in (*part.parameters(), *part.buffers())}
+        saved = {name: tensor for name, tensor in own.buffers.items() if name in own.saved and id(tensor) not in theirs}
+        distributed.scatter_weights({**own.parameters, **saved}, state)
+        for quantizer in quantizers:
+            quantizer.forget_range()
+        if self.quantizers is not None:
+            start_ranges(self.quantizers, own.parameters)
+        self._analysis.match_codes()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict`; before :meth:`qasso` the model's part alone, and ranges with it.

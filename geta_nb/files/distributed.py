@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from geta_nb.errors import CheckpointError
 from geta_nb.files.checkpoint import flatten, unflatten
+from geta_nb.sharding import is_sharded, local
 
 FORMAT = "geta-nb run 1"
 
@@ -58,3 +60,56 @@ def load_run(model: nn.Module, inner: torch.optim.Optimizer | None, state: Mappi
     set_model_state_dict(model, dict(state["model"]))
     if inner is not None and "optimizer" in state:
         set_optimizer_state_dict(model, inner, dict(state["optimizer"]))
+
+
+@torch.no_grad()
+def scatter_weights(tensors: Mapping[str, Tensor], state: Mapping[str, Tensor] | None) -> None:
+    """Write whole tensors, which rank 0 has, into those of a model, of which each rank may have some rows; one tensor at a time.
+
+    Args:
+        tensors: own name -> parameter or buffer; tied ones may come under several names, of which one has to be in ``state``.
+        state: of the plain network; on the other ranks it is not looked at.
+
+    Raises:
+        CheckpointError: a tensor that is missing, of another shape, or of no such name; on all ranks, and nothing was changed.
+    """
+    known = {name: id(tensor) for name, tensor in tensors.items()}
+    given = {} if state is None else state
+    found = {known[name]: value for name, value in given.items() if name in known}
+    shapes = {id(tensor): tensor.shape for tensor in tensors.values()}
+    wrong = [name for name, key in known.items() if key not in found or found[key].shape != shapes[key]]
+    wrong += [name for name in given if name not in known]
+    empty = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
+    if empty is not None:
+        raise CheckpointError("load_weights: the model has no memory yet.", at=empty, got="meta", hint='geta.model.to_empty(device="cpu")')
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    bad = _agreed(wrong[0] if wrong and first else "")
+    if bad:
+        raise CheckpointError(
+            "load_weights: not a state dict of this network.", at=bad, expected=f"{len(set(known.values()))} tensors by name and shape",
+            got=f"{len(given)} tensors" if first else "another rank's",
+        )  # fmt: skip
+    for tensor in {id(tensor): tensor for tensor in tensors.values()}.values():
+        here = local(tensor)
+        like = here.new_empty(0)
+        whole = found[id(tensor)].to(like) if first else like.new_empty(tensor.shape)
+        if not is_sharded(tensor):
+            if dist.is_initialized():
+                dist.broadcast(whole := whole.contiguous(), 0)
+            here.copy_(whole)
+        else:
+            here.copy_(_shared_out(whole.contiguous(), tensor))
+
+
+def _shared_out(whole: Tensor, like: Any) -> Tensor:
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, like.device_mesh, like.placements).to_local()
+
+
+def _agreed(text: str) -> str:
+    """Return rank 0's text on all ranks."""
+    found = [text]
+    if dist.is_initialized():
+        dist.broadcast_object_list(found, 0)
+    return found[0]

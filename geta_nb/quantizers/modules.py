@@ -120,7 +120,7 @@ class Quantizer(Shown, nn.Module):
         before = [p.data for p in self.parameters()]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.clip_max.device.type != "meta" and before[0].is_meta:
-            self._forget_range()
+            self.forget_range()
         for parameter, old in zip(self.parameters(), before, strict=True):
             if parameter.dtype in HALF_TYPES:
                 parameter.data = old.to(parameter.device, compute_dtype(old))
@@ -128,7 +128,7 @@ class Quantizer(Shown, nn.Module):
         return self
 
     @torch.no_grad()
-    def _forget_range(self) -> None:
+    def forget_range(self) -> None:
         """Have no range: memory that was just taken (``to_empty``) holds anything."""
         self.exponent.fill_(1)
         self.clip_max.fill_(math.nan)
@@ -264,8 +264,9 @@ class ActivationQuantizer(Quantizer):
         """Return the present bit width, 0-dim, in bits: the initial one before calibration."""
         return super().bit_width() if self.calibrated else torch.full_like(self.clip_max, self.initial_bits)
 
-    def _forget_range(self) -> None:
-        super()._forget_range()
+    def forget_range(self) -> None:
+        """Have no range, until one is calibrated."""
+        super().forget_range()
         with torch.no_grad():
             self.clip_max.zero_()
             self.has_sign.fill_(self.signed)

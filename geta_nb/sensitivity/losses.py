@@ -54,7 +54,6 @@ class Losses:
 
         Of a sharded model each rank has its share of each batch, and the mean of theirs is the loss.
         """
-        reshard(self.model)  # what a pass before left whole may have changed since
         with torch.no_grad(), self.repeatable():
             values = torch.stack([self.of(number).detach().double().cpu() for number in range(len(self.batches))])
         found: NDArray[np.float64] = (values if self.shards is None else self.shards.mean(values)).numpy()
@@ -86,6 +85,10 @@ class Losses:
     @contextmanager
     def repeatable(self) -> Iterator[None]:
         """Eval mode, and the same random numbers as ever; both as before afterwards."""
-        with eval_mode(self.model), torch.random.fork_rng():
-            torch.manual_seed(self._seed)
-            yield
+        reshard(self.model)  # what a pass before left whole may have changed since
+        try:
+            with eval_mode(self.model), torch.random.fork_rng():
+                torch.manual_seed(self._seed)
+                yield
+        finally:
+            reshard(self.model)
