@@ -28,7 +28,7 @@ from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
 from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors, tensors_of_groups
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
-from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
+from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats, suited
 from geta_nb.views import Shown
 
 
@@ -132,6 +132,7 @@ class GETA(Resumable, Shown):
     def __deepcopy__(self, memo: dict[int, Any]) -> GETA:
         """Copy the model, its quantizers and the optimizer of the last :meth:`qasso`; the graphs are traced anew, from the copy."""
         model, inputs, keywords = copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo)
+        inputs, keywords = suited(model, inputs, keywords)  # the model may have moved since
         twin = type(self)(
             model, inputs, example_kwargs=keywords, quantize=self.config, protect=self.protect, approximate_norms=self.approximate_norms,
             dynamic=self.dynamic,

@@ -28,6 +28,7 @@ from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
 from geta_nb.qasso.members import Products
+from geta_nb.qasso.moving import Places, state_follows
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
@@ -110,8 +111,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         self._bundle: Bundle | None = None
         self._share_inner()
         self._add_quantizer_group()
-        bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
-        self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
+        self._bundle = Bundle.largest(inner, self.bank.parameters())
+        self._places = Places([p for group in inner.param_groups for p in group["params"]])
         self._watch()
 
     def _share_inner(self) -> None:
@@ -191,6 +192,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             CollapseWarning: of a family's groups all but one begin to fade.
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
+        self._follow()
         loss = self._evaluate(closure) if closure else None
         before = None if closure is None or calls_once(self.inner) else whole(self)
         products = self.pruner.observe(self.steps_done)
@@ -226,6 +228,16 @@ class QASSO(Shown, torch.optim.Optimizer):
             warn_of_no_gradient(self._table, unmoved, self.steps_done)
         if collapsing and is_first():
             warn_of_collapse(self._table, collapsing, self.budget, self.steps_done)
+
+    def _follow(self) -> None:
+        """Bind all to where the parameters are now, if the model moved since the last step."""
+        if self._places.moved():
+            if self._bundle is not None:
+                self._bundle.unpack()
+            state_follows(self.inner)
+            self._bundle = Bundle.largest(self.inner, self.bank.parameters())
+            self.bank.follow()
+            self.pruner.follow()
 
     def _gathered(self) -> Bundle | None:
         """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""

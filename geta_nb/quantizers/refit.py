@@ -120,13 +120,17 @@ class Histogram:
         if flat.numel() == 0:
             return
         if self.counts.device != flat.device:  # the model moved
-            self.counts, self.extremes = self.counts.to(flat.device), self.extremes.to(flat.device)
+            self.to(flat.device)
         magnitude = flat.abs()
         bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).long()
         # in whatever order an accelerator adds: all that a bin gets is ones
         self.counts.index_add_(0, bins, (magnitude > 0).double())
         largest = torch.maximum(self.extremes[0], magnitude.amax())
         self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
+
+    def to(self, device: torch.device) -> None:
+        """Bring the counts to a device."""
+        self.counts, self.extremes = self.counts.to(device), self.extremes.to(device)
 
     def never_negative(self) -> bool:
         """Whether something was counted and nothing was below 0. Waits for the device."""
