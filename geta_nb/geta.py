@@ -46,6 +46,7 @@ from geta_nb.subnet import (
     nearly_whole,
     real_inputs,
     restore_formats,
+    suited,
 )
 from geta_nb.views import Shown
 
@@ -149,7 +150,8 @@ class GETA(Resumable, Shown):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GETA:
         """Copy the model, its quantizers and the optimizer of the last :meth:`qasso`; the graphs are traced anew, from the copy."""
-        twin = self._twin(*copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo))
+        model, inputs, keywords = copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo)
+        twin = self._twin(model, *suited(model, inputs, keywords))  # the model may have moved since
         memo[id(self)] = twin
         twin._optimizer, twin._pending, twin._saved = copy.deepcopy((self._optimizer, self._pending, self._saved), memo)
         return twin

@@ -101,7 +101,8 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
     """
     own, saved = model.state_dict(), dict(state["model"])
     # checkpoints from before there were unsigned quantizers say nothing of a sign
-    saved.update({name: torch.tensor(True) for name in own.keys() - saved.keys() if name.endswith("input_quantizer.has_sign")})
+    signs = [name for name in own.keys() - saved.keys() if name.endswith("input_quantizer.has_sign")]
+    saved.update({name: torch.tensor(True, device="cpu") for name in signs})
     shapes, theirs = ({name: getattr(value, "shape", None) for name, value in table.items()} for table in (own, saved))
     differ = [name for name in {**shapes, **theirs} if name not in shapes or name not in theirs or shapes[name] != theirs[name]]
     if differ or groups != state["groups"]:

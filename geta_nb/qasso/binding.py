@@ -96,4 +96,5 @@ def rebind(optimizer: QASSO, model: nn.Module, parameters: Mapping[str, nn.Param
         )  # fmt: skip
     for group in optimizer.param_groups:
         group["params"] = [new.get(id(p), p) for p in group["params"]]
-    optimizer.bind(model, parameters)
+    optimizer.take_over(parameters)
+    optimizer.pruner.members.with_buffers_of(model)

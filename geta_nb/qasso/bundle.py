@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geta_nb.qasso.moving import COUNTERS
+
 ELEMENTWISE = (
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adamax,
 )  # fmt: skip
 """Optimizers that treat each element by itself and make their state when they first meet a parameter: for them, and for no subclass that
 may do otherwise, it makes no difference in which tensor an element lies."""
-_COUNTERS = ("step", "mu_product")  # one for a whole parameter, whatever its size
 
 
 class Bundle:
@@ -57,6 +58,12 @@ class Bundle:
             return None
         kind, _, device, contiguous, trains = next(iter(alike))
         return cls(inner, group, params) if kind is nn.Parameter and device.type != "meta" and contiguous and trains else None
+
+    @classmethod
+    def largest(cls, inner: torch.optim.Optimizer, small: Sequence[nn.Parameter]) -> Bundle | None:
+        """Return the bundle of that group which holds most of ``small``; None where no group has one."""
+        found = [cls.of(inner, group, small) for group in range(len(inner.param_groups))]
+        return max((bundle for bundle in found if bundle is not None), key=len, default=None)
 
     def __len__(self) -> int:
         return len(self._params)
@@ -109,7 +116,7 @@ class Bundle:
         packed: dict[str, Any] = {}
         for key, first in own[0].items():
             values = [s[key] for s in own]
-            if isinstance(first, Tensor) and key not in _COUNTERS:
+            if isinstance(first, Tensor) and key not in COUNTERS:
                 packed[key] = torch.cat([v.reshape(-1) for v in values])
             elif all((v is first) or bool(v == first) for v in values):
                 packed[key] = first
@@ -127,6 +134,6 @@ class Bundle:
         for p in self._params if packed else ():
             assert packed is not None
             end = begin + p.numel()
-            own = {k: v[begin:end].view_as(p) if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
+            own = {k: v[begin:end].view_as(p) if isinstance(v, Tensor) and k not in COUNTERS else v for k, v in packed.items()}
             self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
             begin = end

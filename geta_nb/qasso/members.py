@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geta_nb.errors import PruningSpaceError
@@ -48,6 +49,11 @@ class Segments:
         twin = copy.copy(self)
         twin._shards = None
         return twin
+
+    def to(self, device: torch.device) -> Segments:
+        """Bring it to a device, in place; return self."""
+        self._order, self._lengths = self._order.to(device), self._lengths.to(device)
+        return self
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sums, [count], of ``values`` [N]; all ranks must ask where they are sharded."""
@@ -112,6 +118,10 @@ class _Map(NamedTuple):
     axis: int
     groups: Tensor  # [axis size of what is here], -1: none
     whole: Tensor  # [axis size]
+    table: NDArray[np.int64]  # the same, to be read without waiting for a device
+
+    def to(self, device: torch.device) -> _Map:
+        return self._replace(groups=self.groups.to(device), whole=self.whole.to(device))
 
 
 class Members:
@@ -149,7 +159,7 @@ class Members:
                 self.names.append(entry.parameter)
             groups, share = torch.as_tensor(np.ascontiguousarray(entry.group_of_index), device=tensor.device), share_of(tensor)
             here = groups if share is None else share.rows(entry.axis, groups)
-            self._maps.append(_Map(positions[id(tensor)], entry.axis, here, groups))
+            self._maps.append(_Map(positions[id(tensor)], entry.axis, here, groups, entry.group_of_index))
         self.device = self.tensors[0].device if self.tensors else torch.device("cpu")
         self.shards = shards_of(parameters.values())
         kinds = {torch.float32 if tensor.dtype in HALF else tensor.dtype for tensor in self.tensors}
@@ -158,9 +168,9 @@ class Members:
         # of what all ranks have whole, one counts it
         ids = [(m.groups if self._counts(self.tensors[m.position]) else torch.full_like(m.groups, -1)).to(self.device) for m in self._maps]
         self._maps_of = [[i for i, m in enumerate(self._maps) if m.position == p] for p in range(len(self.tensors))]
-        none = torch.zeros(0, dtype=torch.int64, device=self.device)
+        none = self.family_of[:0]
         self._segments = Segments(torch.cat(ids) if ids else none, self.n_groups, self.shards)
-        self._buffers = [(m.parameter, m.axis, torch.as_tensor(m.group_of_index)) for m in table.axis_maps if m.zeroed]
+        self._buffers = [(m.parameter, m.axis, m.group_of_index) for m in table.axis_maps if m.zeroed]
         self._model: nn.Module | None = None
 
     def of_this_rank(self) -> Members:
@@ -171,6 +181,12 @@ class Members:
 
     def _counts(self, tensor: Tensor) -> bool:
         return self.shards is None or self.shards.first or is_sharded(tensor)
+
+    def follow(self) -> None:
+        """Go where the tensors are, which may have moved; factors and elements that were made before stay where they were."""
+        self._maps = [m.to(self.tensors[m.position].device) for m in self._maps]
+        self.device = self.tensors[0].device if self.tensors else self.device
+        self.family_of, self._segments = self.family_of.to(self.device), self._segments.to(self.device)
 
     def with_buffers_of(self, model: nn.Module) -> Members:
         """Let the buffers that go with groups (shifts of frozen norms) fade and stay at zero as the rest does; return self.
@@ -188,7 +204,7 @@ class Members:
                 in float32.
         """
         parts = []
-        for position, axis, groups, _ in self._maps:
+        for position, axis, groups, _, _ in self._maps:
             value = values[position]
             part = torch.zeros(len(groups), device=self.device) if value is None else _sum_along(value, axis)
             parts.append(part.to(self.device))
@@ -203,7 +219,7 @@ class Members:
         if not self._maps:
             zeros = torch.zeros(self.n_groups, device=self.device)
             return Products(zeros, zeros.sum(), frozenset())
-        parts = [torch.zeros(0)] * len(self._maps)
+        parts = [torch.zeros(0, device=self.device)] * len(self._maps)
         given = [i for i, t in enumerate(self.tensors) if t.grad is not None]
         # small ones in one call; of large ones a single product exists at a time
         values = {i: local(self.tensors[i]).detach() for i in given}
@@ -227,12 +243,12 @@ class Members:
         return self.sums(weights), self.sums(gradients)
 
     def factors(self, concerned: Tensor) -> Factors:
-        """Return the factors of the tensors that hold a slice of a group in ``concerned`` (bool, [G]); waits for the device."""
-        flags = torch.cat([concerned, concerned.new_zeros(1)])  # -1 reads the last entry
-        chosen = [(self.tensors[m.position], m.axis, m.whole) for m in self._maps if bool(flags.to(m.whole.device)[m.whole].any())]
+        """Return the factors of the tensors that hold a slice of a group in ``concerned`` (bool, [G]); waits for the device, once."""
+        flags = torch.cat([concerned, concerned.new_zeros(1)]).cpu().numpy()  # -1 reads the last entry
+        chosen = [(self.tensors[m.position], m.axis, m.whole) for m in self._maps if flags[m.table].any()]
         if self._model is not None:
-            some = [item for item in self._buffers if bool(flags.to(item[2].device)[item[2]].any())]
-            chosen += [(self._model.get_buffer(name), axis, groups) for name, axis, groups in some]
+            some = [item for item in self._buffers if flags[item[2]].any()]
+            chosen += [(self._model.get_buffer(name), axis, torch.from_numpy(np.array(table))) for name, axis, table in some]
         return Factors([tensor for tensor, _, _ in chosen], [axis for _, axis, _ in chosen], [groups for _, _, groups in chosen])
 
     def elements(self, chosen: Tensor, layer_of: Mapping[str, int]) -> Elements:
@@ -244,11 +260,12 @@ class Members:
         """
         picked = torch.cat([chosen, chosen.new_zeros(1)])
         found: dict[int, tuple[Tensor, Tensor]] = {}
-        for position, axis, groups, _ in self._maps:
+        known = picked.cpu().numpy()
+        for position, axis, groups, _, table in self._maps:
+            if not known[table].any():
+                continue
             tensor = local(self.tensors[position])
             inside = picked.to(tensor.device)[groups]
-            if not bool(inside.any()):
-                continue
             shape = [1] * tensor.ndim
             shape[axis] = -1
             hit = inside.view(shape).expand(tensor.shape)

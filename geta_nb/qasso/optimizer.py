@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from geta_nb.budget import Budget
-from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
+from geta_nb.errors import CheckpointError, NonFiniteError
 from geta_nb.files import check_qasso_part
 from geta_nb.qasso.allocation import Allocation
 from geta_nb.qasso.binding import Binding
@@ -28,6 +28,8 @@ from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
 from geta_nb.qasso.members import Members, Products
+from geta_nb.qasso.moving import Places, state_follows
+from geta_nb.qasso.own_group import add_own_group
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
@@ -112,9 +114,9 @@ class QASSO(Shown, torch.optim.Optimizer):
         self._bundle: Bundle | None = None
         self._binding = Binding()
         self._share_inner()
-        self._add_quantizer_group()
-        bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
-        self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
+        add_own_group(inner, self.bank.parameters(), lr_quant)
+        self._bundle = Bundle.largest(inner, self.bank.parameters())
+        self._places = Places([p for group in inner.param_groups for p in group["params"]])
         self._watch()
 
     def attach(self, model: torch.nn.Module) -> None:
@@ -124,32 +126,19 @@ class QASSO(Shown, torch.optim.Optimizer):
         self.pruner.count_samples(model)
         self.pruner.members.with_buffers_of(model)
 
-    def bind(self, model: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    def take_over(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
         """Take the tensors of a model that was sharded since, under the same names, for those trained so far."""
         self.parameters = {name: parameters[name] for name in self.parameters}
         self._names |= {id(p): name for name, p in reversed(list(self.parameters.items()))}
-        self.pruner.bind(Members(self._table, self.parameters).with_buffers_of(model))
+        self.pruner.bind(Members(self._table, self.parameters))
         self.bank.bind(self.parameters, self._layer_of)
+        self._places = Places([p for group in self.param_groups for p in group["params"]])
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
         groups, state = self.inner.param_groups, self.inner.state
         super().__init__(groups, self.inner.defaults)
         self.inner.param_groups, self.inner.state = groups, state
-
-    def _add_quantizer_group(self) -> None:
-        present = {id(p) for group in self.inner.param_groups for p in group["params"]}
-        missing = [p for p in self.bank.parameters() if id(p) not in present]
-        if missing:
-            if isinstance(self.inner, torch.optim.LBFGS):  # it would take a second group and never look at it
-                raise ConfigError(
-                    "QASSO: LBFGS trains one parameter group, and the quantizers need one of their own.", expected="another optimizer",
-                    got="LBFGS over the model's own parameters",
-                    hint="torch.optim.LBFGS(geta.model.parameters()) trains them too, at its own rate",
-                )  # fmt: skip
-            # zero decay whatever the default: a step size that decays is a bit width that drifts
-            decay = {"weight_decay": 0.0} if "weight_decay" in self.inner.defaults else {}
-            self.inner.add_param_group({"params": missing, "lr": self.lr_quant, **decay})
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -208,6 +197,7 @@ class QASSO(Shown, torch.optim.Optimizer):
             CollapseWarning: of a family's groups all but one begin to fade.
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
+        self._follow()
         loss = self._evaluate(closure) if closure else None
         before = None if closure is None or calls_once(self.inner) else whole(self)
         products = self.pruner.observe(self.steps_done)
@@ -243,6 +233,16 @@ class QASSO(Shown, torch.optim.Optimizer):
             warn_of_no_gradient(self._table, unmoved, self.steps_done)
         if collapsing and is_first():
             warn_of_collapse(self._table, collapsing, self.budget, self.steps_done)
+
+    def _follow(self) -> None:
+        """Bind all to where the parameters are now, if the model moved since the last step."""
+        if self._places.moved():
+            if self._bundle is not None:
+                self._bundle.unpack()
+            state_follows(self.inner)
+            self._bundle = Bundle.largest(self.inner, self.bank.parameters())
+            self.bank.follow()
+            self.pruner.follow()
 
     def _gathered(self) -> Bundle | None:
         """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""

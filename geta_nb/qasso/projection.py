@@ -169,6 +169,10 @@ class QuantizerBank:
         """Return one number a quantizer, [L], as one a range, [E]."""
         return values if len(values) == sum(self._sizes) else values[self._owners(values.device)]
 
+    def _sum_channels(self, values: Tensor) -> Tensor:
+        """Return the sum of each quantizer's ranges, [L], of ``values`` [E], in a fixed order on an accelerator too."""
+        return torch.segment_reduce(values, "sum", lengths=self._indices(values.device).sizes, unsafe=True)
+
     def settle(self, flat: Tensor, *, anywhere: bool = False) -> None:
         """Do :meth:`keep_positive` and :meth:`constrain` in place on one vector that holds all of :meth:`parameters`, in their order."""
         step, clip, exponent = self._split(flat)
@@ -222,8 +226,7 @@ class QuantizerBank:
         index = self._owners(step.device)
         top = v.clip**v.exponent
         ratio = torch.log(top / step)  # of equal ratios the mean is that ratio: what is at a bound stays there
-        sums = ratio.new_zeros(len(self)).index_add_(0, index, ratio)
-        mean = (sums / self._indices(step.device).sizes)[index]
+        mean = (self._sum_channels(ratio) / self._indices(step.device).sizes)[index]
         return torch.minimum(torch.maximum(top * torch.exp(-mean), top / many), top / few)
 
     def tie(self, flat: torch.nn.Parameter | None) -> None:
@@ -267,7 +270,7 @@ class QuantizerBank:
         if len(exponent):
             sums = given * v.clip.log()
             if len(sums) > len(self):
-                sums = sums.new_zeros(len(self)).index_add_(0, self._owners(sums.device), sums)
+                sums = self._sum_channels(sums)
             trained = self._indices(sums.device).trained
             exponent.add_(sums if len(trained) == len(sums) else sums[trained])
 
@@ -346,6 +349,11 @@ class QuantizerBank:
         for i, histogram in enumerate(self.histograms):
             histogram.counts.copy_(counted["counts"][i])
             histogram.extremes.copy_(counted["extremes"][i])
+
+    def follow(self) -> None:
+        """Let what was counted go where the quantizers are, which may have moved."""
+        for quantizer, histogram in zip(self.quantizers[len(self) - len(self.histograms) :], self.histograms, strict=True):
+            histogram.to(quantizer.step_size.device)
 
     def watch(self, on: bool, *, fade: bool = True) -> None:
         """Let the inputs of the coming step be counted, or not; what was counted before fades, unless the step had begun already."""

@@ -89,7 +89,7 @@ class Pruner:
         if cost is not None and self._joint is None:
             bank.hold_above(*lowest_bits(cost, budget, self.limits.fewest_alive()))
         self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target and self._joint is None else None
-        self._sizes = torch.as_tensor(np.asarray(table.group_size, dtype=np.int64))
+        self._sizes = torch.from_numpy(np.array(table.group_size, dtype=np.int64))
         device = self.members.device
         self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
         self.redundant = torch.zeros_like(self.alive)
@@ -228,11 +228,11 @@ class Pruner:
             order, last = removal_order(self._scores().numpy(), alive, self.limits), left == 1
             wanted = self.n_redundant * (period.period + 1) // self.schedule.joint_periods - int((~alive).sum())
             chosen = choose_count(order, wanted, self.limits, exactly=last)
-        redundant = torch.zeros(len(alive), dtype=torch.bool)
-        redundant[torch.as_tensor(chosen)] = True
-        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
+        redundant = np.zeros(len(alive), dtype=bool)
+        redundant[chosen] = True
+        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant)
         self._note_unmoved()
-        self._set_redundant(redundant.to(self.alive.device))
+        self._set_redundant(torch.from_numpy(redundant).to(self.alive.device))
 
     def _note_unmoved(self) -> None:
         """Note the families that are judged by the size of their weights, each once a run."""
@@ -284,6 +284,15 @@ class Pruner:
             steps[: elements.n_layers] = torch.where(rates.set_step, rates.step_size, steps[: elements.n_layers].to(elements.device))
             self.bank.write(steps)
         elements.put(after - rates.gamma[elements.family] * shift)
+
+    def follow(self) -> None:
+        """Go where the members' tensors are, which may have moved; between steps."""
+        self.members.follow()
+        device = self.members.device
+        self.alive, self.average = self.alive.to(device), self.average.to(device)
+        if self._rises is not None:
+            self._rises.follow()
+        self._set_redundant(self.redundant.to(device))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: living and fading groups, and the average."""

@@ -58,6 +58,10 @@ class Rises:
             self._factors = own, factors.to(found.device)
         return found * self._factors[1]
 
+    def follow(self) -> None:
+        """Go where the quantizers are, which may have moved."""
+        self.average, self._factors = self.average.to(self._bank.step_sizes[0].device), None
+
     def take_in(self, seen: Tensor, decay: float) -> None:
         """Let the mean move towards what was read."""
         self.average.lerp_(seen, 1 - decay)

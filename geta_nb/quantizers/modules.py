@@ -92,7 +92,7 @@ class Quantizer(Shown, nn.Module):
     @torch.no_grad()
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
         """Set q_m, t = 1 and the d of ``bits`` (default: the initial bits), in place."""
-        self.clip_max.copy_(torch.as_tensor(clip_max))
+        self.clip_max.copy_(torch.as_tensor(clip_max, device=self.clip_max.device))
         self.exponent.fill_(1)
         width = self.initial_bits if bits is None else bits
         self.step_size.copy_(step_size(width, self.clip_max, self.exponent, signed=self.signed))
@@ -284,7 +284,7 @@ class ActivationQuantizer(Quantizer):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # states from before there were unsigned quantizers say nothing of a sign
-        state_dict.setdefault(f"{prefix}has_sign", torch.tensor(True))
+        state_dict.setdefault(f"{prefix}has_sign", torch.tensor(True, device="cpu"))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.signed = self.has_sign.is_meta or bool(self.has_sign)
         self._read_calibrated()

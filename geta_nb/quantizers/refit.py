@@ -157,7 +157,7 @@ class Histogram:
         if flat.numel() == 0:
             return
         if self.counts.device != flat.device:  # the model moved
-            self.counts, self.extremes = self.counts.to(flat.device), self.extremes.to(flat.device)
+            self.to(flat.device)
         magnitude = flat.abs()
         bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).long()
         # in whatever order an accelerator adds: all that a bin gets is ones
@@ -170,6 +170,10 @@ class Histogram:
         signs = torch.tensor([1.0, -1.0], dtype=self.extremes.dtype, device="cpu").to(self.extremes.device)
         self.counts.copy_(shards.mean(self.counts) * shards.count)
         self.extremes.copy_(shards.largest_of_all(self.extremes * signs) * signs)
+
+    def to(self, device: torch.device) -> None:
+        """Bring the counts to a device."""
+        self.counts, self.extremes = self.counts.to(device), self.extremes.to(device)
 
     def never_negative(self) -> bool:
         """Whether something was counted and nothing was below 0. Waits for the device."""

@@ -175,7 +175,7 @@ class _Dots:
     def take(self) -> list[float]:
         """Return the products, one for each probe, and forget them."""
         found, self._heard = self._heard, {}
-        zero, heard = torch.zeros(()), {probe for probes in self._passing.values() for probe in probes}
+        zero, heard = torch.zeros((), device="cpu"), {probe for probes in self._passing.values() for probe in probes}
         parts = [found.get(probe, zero) if probe in heard else self._of_weight(probe) for probe in self._numbers]
         values = torch.stack([part.double().cpu() for part in parts])
         if self._shards is not None:  # rows of a weight add up, and shares of a batch make one
@@ -187,7 +187,7 @@ class _Dots:
         weight, quantizer = self._prober.weight(probe.name), self._prober.quantizer(probe)
         gradient = self._prober.gradient(probe.name)
         if gradient is None:
-            return torch.zeros(())
+            return torch.zeros((), device="cpu")
         kind, share, here = quantizer.kind._asdict(), share_of(weight), local(weight)
         step, clip, exponent = (_rows(number.detach(), share) for number in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
         wanted, top, bent = self._numbers[probe]
