@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -89,6 +90,11 @@ class AxisMap:
     zeroed: bool = False
 
 
+def shared(groups: Ints, known: dict[bytes, Ints]) -> Ints:
+    """Return the array of ``known`` that equals this one, which becomes known: what one layer gives out the next one reads, and many more."""
+    return known.setdefault(blake2b(np.ascontiguousarray(groups)).digest(), groups)
+
+
 @dataclass
 class GroupTable:
     """All groups as arrays.
@@ -102,6 +108,8 @@ class GroupTable:
         group_size: parameter elements of each group, [G].
         label_groups: group of each label, [labels], -1 for none.
         exact: whether a group goes without a trace, [G]; not where a norm runs over it (``approximate_norms``).
+
+    Equal index arrays of it and of its extents are one array: see :func:`shared`.
     """
 
     n_groups: int
@@ -112,6 +120,7 @@ class GroupTable:
     group_size: Ints
     label_groups: Ints
     exact: NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, dtype=bool))
+    _known: dict[bytes, Ints] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.exact) != self.n_groups:
@@ -119,7 +128,7 @@ class GroupTable:
 
     def extent(self, const: int, arrays: Sequence[Ints]) -> Extent:
         """Return the extent of axes given by their labels."""
-        return Extent(const, tuple(self.label_groups[labels].ravel() for labels in arrays))
+        return Extent(const, tuple(shared(self.label_groups[labels].ravel(), self._known) for labels in arrays))
 
     def kept(self, labels: Ints, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which of ``labels`` live when the groups marked in ``alive`` [G] do."""
