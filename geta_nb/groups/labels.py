@@ -278,7 +278,7 @@ def components(size: int, edges: Sequence[tuple[Ints, Ints]]) -> Ints:
                 one, other, moved = one[apart], other[apart], True
                 low = np.minimum(one, other)
                 for end in (one, other, left[apart], right[apart]):
-                    np.minimum.at(first, end, low)
+                    np.minimum.at(first, np.asarray(end, dtype=np.intp), low)
         while moved and not np.array_equal(further := first[first], first):
             first = further
     number = np.cumsum(first == np.arange(size, dtype=first.dtype)) - 1

@@ -91,8 +91,8 @@ class AxisMap:
 
 
 def shared(groups: Ints, known: dict[bytes, Ints]) -> Ints:
-    """Return the array of ``known`` that equals this one, which becomes known: what one layer gives out the next one reads, and many more."""
-    return known.setdefault(blake2b(np.ascontiguousarray(groups)).digest(), groups)
+    """Return the array of ``known`` that equals this one, else this one, known from now on: what one layer gives out many others read."""
+    return known.setdefault(blake2b(np.ascontiguousarray(groups).data).digest(), groups)
 
 
 @dataclass
@@ -162,10 +162,11 @@ class GroupList(Sequence[Group], Shown):
     def _build(self, index: int) -> Group:
         producers: list[Slice] = []
         consumers: list[Slice] = []
-        bounds, positions, indices = self._members
-        run = slice(bounds[index], bounds[index + 1])
+        bounds, begins, members = self._members
+        places = members[bounds[index] : bounds[index + 1]]
+        positions = np.searchsorted(begins, places, side="right") - 1
         parts: dict[int, list[int]] = {}
-        for position, place in zip(positions[run].tolist(), indices[run].tolist(), strict=True):
+        for position, place in zip(positions.tolist(), (places - begins[positions]).tolist(), strict=True):
             parts.setdefault(position, []).append(place)
         for position, places in parts.items():
             entry = self.table.axis_maps[position]
@@ -175,15 +176,17 @@ class GroupList(Sequence[Group], Shown):
 
     @cached_property
     def _members(self) -> tuple[Ints, Ints, Ints]:
-        """Where the members of each group begin, [G + 1], and of all members, group by group, the axis map and the index along it."""
+        """Where the members of each group begin, [G + 1]; where the indices of each axis map do, [maps], if all stand in a row; and all
+        members, group by group, by their place in that row.
+        """
         maps = self.table.axis_maps
-        nothing = np.zeros(0, dtype=np.int64)
-        owners = np.concatenate([nothing, *(entry.group_of_index for entry in maps)])
-        positions = np.repeat(np.arange(len(maps)), [len(entry.group_of_index) for entry in maps])
-        indices = np.concatenate([nothing, *(np.arange(len(entry.group_of_index)) for entry in maps)])
+        narrow = np.int32 if len(self) < 2**31 else np.int64
+        owners = np.concatenate([np.zeros(0, narrow), *(entry.group_of_index.astype(narrow) for entry in maps)])
+        begins = np.cumsum([0, *(len(entry.group_of_index) for entry in maps)])[:-1]
         order = np.argsort(owners, kind="stable")
-        order = order[np.searchsorted(owners[order], 0) :]  # what belongs to no group comes first
-        return np.searchsorted(owners[order], np.arange(len(self) + 1)), positions[order], indices[order]
+        free = int((owners < 0).sum())  # what belongs to no group comes first
+        counts = np.bincount(owners[owners >= 0], minlength=len(self))
+        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]), begins, order[free:]
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
