@@ -1,18 +1,24 @@
-"""Low-rank adapters that others put into the model: the façade's part. In: a ``GETA`` whose model has them. Out: the same, adopted.
+"""A model that others put low-rank adapters into: analysed as it is without them, and adopted with them. The façade's part.
+
+In: a ``GETA`` whose model may have adapters. Out: its analysis; and the same model, in which they are part of the weights.
 
 A part of the façade, stage 13.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from geta_nb import checks
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError
-from geta_nb.qadg import Analysis
+from geta_nb.graph import check_inputs
+from geta_nb.qadg import Analysis, analyse
 from geta_nb.qasso import QASSO, Rules
-from geta_nb.quantizers import Adopted, Quantizers, adapter_layers, adapter_parameters, adopt, adopted_in
+from geta_nb.quantizers import Adopted, Quantizers, adapter_layers, adapter_parameters, adopt, adopted_in, without_adapters
+from geta_nb.subnet import dense_totals, restore_formats
 
 
 class Adaptable:
@@ -20,9 +26,31 @@ class Adaptable:
 
     model: nn.Module
     config: QuantConfig | None
+    example_inputs: tuple[Any, ...]
+    example_kwargs: dict[str, Any]
+    protect: tuple[str, ...]
+    approximate_norms: bool
     quantizers: Quantizers | None
     _analysis: Analysis
     _optimizer: QASSO | None
+
+    def _analyse(self) -> Quantizers:
+        """Find out all about the model's own layers, and return the quantizers that they have from then on; after an error none is new."""
+        model, config = self.model, QuantConfig(weights=False) if self.config is None else self.config  # pruning only: none is attached
+        with without_adapters(model):
+            check_inputs(model, self.example_inputs, self.example_kwargs)
+            self._analysis = analyse(
+                model, self.example_inputs, self.example_kwargs, config, protect=lambda name: checks.is_protected(name, self.protect),
+                dense=dense_totals(model), approximate_norms=self.approximate_norms,
+            )  # fmt: skip
+            quantizers = self._analysis.quantizers
+            try:
+                restore_formats(model, quantizers)
+                self._analysis.match_codes()
+            except BaseException:
+                quantizers.undo()
+                raise
+        return quantizers
 
     def adopt_adapters(self) -> tuple[str, ...]:
         """Let the low-rank adapters (LoRA, of ``peft``) around layers of the model be part of their weights; returns the weights' names.

@@ -22,9 +22,9 @@ from geta_nb.cost import CostModel, Preview, Report, build_report
 from geta_nb.cost import preview as preview_budget
 from geta_nb.errors import InputError
 from geta_nb.files import random_state
-from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
+from geta_nb.graph import Trace, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
-from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
+from geta_nb.qadg import QADG, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
 from geta_nb.quantizers import (
     Quantizer,
@@ -44,12 +44,10 @@ from geta_nb.subnet import (
     Elsewhere,
     SubnetInfo,
     build_subnet,
-    dense_totals,
     fingerprint,
     gathered,
     nearly_whole,
     real_inputs,
-    restore_formats,
 )
 from geta_nb.views import Shown
 
@@ -99,33 +97,13 @@ class GETA(Adaptable, Resumable, Shown):
         self.model, self.config, self.approximate_norms, self.dynamic = model, quantize, approximate_norms, dynamic
         self.example_inputs, self.example_kwargs = example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
-        with without_adapters(model):
-            quantizers = self._analyse()
+        quantizers = self._analyse()
         self.quantizers: Quantizers | None = quantizers if quantizers.weights or quantizers.activations or quantize is not None else None
         self.groups = GroupList(self._analysis.table)
         self._optimizer: QASSO | None = None
         self._pending: dict[str, Any] | None = None
         self._saved: dict[str, Any] = {}
         self._adopt(late=False)
-
-    def _analyse(self) -> Quantizers:
-        """Find out all about the model, and return the quantizers that it has from then on; after an error it is as it was."""
-        model = self.model
-        check_inputs(model, self.example_inputs, self.example_kwargs)
-        # pruning only: nothing is attached, and what is there already is taken over
-        config = QuantConfig(weights=False) if self.config is None else self.config
-        self._analysis: Analysis = analyse(
-            model, self.example_inputs, self.example_kwargs, config, protect=lambda name: checks.is_protected(name, self.protect),
-            dense=dense_totals(model), approximate_norms=self.approximate_norms,
-        )  # fmt: skip
-        quantizers = self._analysis.quantizers
-        try:
-            restore_formats(model, quantizers)
-            self._analysis.match_codes()
-        except BaseException:
-            quantizers.undo()
-            raise
-        return quantizers
 
     @property
     def trace(self) -> Trace:
