@@ -166,11 +166,11 @@ class GroupList(Sequence[Group], Shown):
         places = members[bounds[index] : bounds[index + 1]]
         positions = np.searchsorted(begins, places, side="right") - 1
         parts: dict[int, list[int]] = {}
-        for position, place in zip(positions.tolist(), (places - begins[positions]).tolist(), strict=True):
-            parts.setdefault(position, []).append(place)
-        for position, places in parts.items():
+        for position, at in zip(positions.tolist(), (places - begins[positions]).tolist(), strict=True):
+            parts.setdefault(position, []).append(at)
+        for position, indices in parts.items():
             entry = self.table.axis_maps[position]
-            (producers if entry.producing or entry.zeroed else consumers).append(Slice(entry.parameter, entry.axis, tuple(places)))
+            (producers if entry.producing or entry.zeroed else consumers).append(Slice(entry.parameter, entry.axis, tuple(indices)))
         family = self.table.family_names[self.table.family_of[index]]
         return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]), bool(self.table.exact[index]))
 
