@@ -65,7 +65,7 @@ def fragment(title: str, *content: str) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[Cell]], *, label: str = "table", limit: int = MAX_ROWS, total: int | None = None
 ) -> str:
-    """Return a table that scrolls inside itself; beyond ``limit`` rows the rest is counted, not shown; ``total``: of more than are given."""
+    """Return a table that scrolls inside itself; beyond ``limit`` rows the rest is counted, not shown; ``total``: if not all are given."""
     body = list(rows)
     many = len(body) if total is None else total
     numeric = [all(isinstance(row[i], Number) for row in body) and bool(body) for i in range(len(head))]

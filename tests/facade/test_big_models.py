@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import geta_nb as gt
-from geta_nb.bench.big_models import MODES, NETS, WIDTHS, analysed
+from geta_nb.bench.big_models import MODES, NETS, WANTED_BYTES, WANTED_OF_70B, WIDTHS, analysed
 from geta_nb.errors import InputError
 from geta_nb.qadg import analysis
 
@@ -117,7 +117,7 @@ import torch
 torch.set_num_threads(1)
 import transformers
 import geta_nb as gt
-from geta_nb.bench.big_models import MODES, analysed, peak_bytes
+from geta_nb.bench.big_models import analysed, peak_bytes
 def timed(mode, layers):
     start = time.process_time()
     geta = analysed(sys.argv[1], mode, layers)
@@ -125,20 +125,21 @@ def timed(mode, layers):
     return families, geta.preview(gt.Budget(group_sparsity=0.5)).relative_bops, time.process_time() - start
 timed("both", 1)  # what torch does once is not counted
 found = {}
-for mode in MODES:
+layers = int(sys.argv[2])
+for mode in sys.argv[3:]:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    small, (families, share, whole) = timed(mode, 4)[-1], timed(mode, 32)
+    small, (families, share, whole) = timed(mode, layers // 8)[-1], timed(mode, layers)
     found[mode] = {"families": families, "share": share, "growth": whole / small, "peak": peak_bytes()}
 print(json.dumps(found))
 """
 
 
 @cache
-def whole_models(net: str) -> dict[str, dict[str, Any]]:
-    """Analyse a whole network in each mode, in a process of its own; return what was found by mode."""
+def whole_models(net: str, layers: int = 32, modes: tuple[str, ...] = tuple(MODES)) -> dict[str, dict[str, Any]]:
+    """Analyse a whole network in these modes, in a process of its own; return what was found by mode."""
     env = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), net]
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), net, str(layers), *modes]
     ran = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=True)
     return json.loads(ran.stdout.splitlines()[-1])
 
@@ -155,5 +156,16 @@ def test_a_whole_model_takes_time_by_its_layers_and_less_than_1500_megabytes(net
     facts = whole_models(net)[mode]
     assert facts["families"] == STREAM[net] + [32, WIDTHS[net]] * 32
     assert facts["growth"] < 3 * 8  # processor time; what grows with the square of the layers would take 64 times as long
-    assert facts["peak"] < 1.5e9
+    assert facts["peak"] < WANTED_BYTES
+    assert 0 < facts["share"] < 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_llama_of_70_billion_takes_time_by_its_layers_and_less_than_2500_megabytes():
+    """By hand: the residual width; in each of 80 layers 8 heads of keys, each with 8 of queries, and 28672 units."""
+    facts = whole_models("llama_70b", 80, ("both",))["both"]
+    assert facts["families"] == [8192] + [8, 28672] * 80
+    assert facts["growth"] < 3 * 8  # eight times the layers
+    assert facts["peak"] < WANTED_OF_70B[1]
     assert 0 < facts["share"] < 1

@@ -43,7 +43,7 @@ def test_sixteen_times_the_layers_take_sixteen_times_as_long():
 
 
 def test_sizes_count_the_corner_of_two_axes_once():
-    """By hand: a 4 x 4 matrix of which one group has rows 0, 1 and column 0: 8 + 4 - 2; the other rows and columns are of the other group."""
+    """By hand: a 4 x 4 matrix of which one group has rows 0, 1 and column 0, 8 + 4 - 2; all else is of the other."""
     space, findings = LabelSpace(), Findings()
     rows, columns = space.new(4), space.new(4)
     findings.produced.append(rows)
