@@ -16,7 +16,7 @@ from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError
 from geta_nb.graph import check_inputs
 from geta_nb.qadg import Analysis, analyse
-from geta_nb.qasso import QASSO, Rules
+from geta_nb.qasso import QASSO, Rules, ranks
 from geta_nb.quantizers import Adopted, Quantizers, adapter_layers, adapter_parameters, adopt, adopted_in, without_adapters
 from geta_nb.subnet import dense_totals, restore_formats
 
@@ -83,5 +83,12 @@ class Adaptable:
         found = self._adopt()
         checks.check_rules_for_adapters(rules, found)
         if found and self.quantizers is not None:
+            frozen = [layer for layer, quantizer in self.quantizers.weights.items() if not quantizer.step_size.requires_grad]
+            if frozen and ranks.several():
+                raise ConfigError(
+                    "qasso: quantizers were frozen when adapters came, and what spreads gradients over ranks leaves out what is frozen.",
+                    at=frozen[0], expected="adapters that came before the quantizers", got=f"{len(frozen)} frozen quantizers",
+                    hint="gt.GETA(peft_model.get_base_model(), ...) after get_peft_model",
+                )  # fmt: skip
             self.quantizers.train(self.config or QuantConfig())
         return list(dict.fromkeys(adapter_parameters(self.model).values()))
