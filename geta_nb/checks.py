@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from keyword import iskeyword
@@ -16,7 +16,7 @@ from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.errors import CalibrationError, ConfigError, PruningSpaceError, ScheduleError, TraceError
 from geta_nb.groups import Protected
-from geta_nb.qasso import Schedule
+from geta_nb.qasso import Rules, Schedule
 from geta_nb.quantizers import ActivationQuantizer, parameter_tensors
 from geta_nb.sharding import is_sharded
 
@@ -143,6 +143,20 @@ def check_run(schedule: object, total_steps: object) -> None:
             "qasso: the schedule is longer than the run.", expected=f"at most {total_steps} steps before the cool-down",
             got=f"{schedule.cool_down_start} steps", hint=f"gt.Schedule.for_steps({total_steps})",
         )
+
+
+def check_rules_for_adapters(rules: Rules, adapted: Collection[str]) -> None:
+    """Check that no rule reads gradients or steps of weights that only their adapters move.
+
+    Raises:
+        ConfigError: the paper's rules, and adapters.
+    """
+    if adapted and "paper" in (rules.saliency, rules.forgetting):
+        raise ConfigError(
+            "qasso: the paper's rules want gradients and steps of the weights themselves, which adapters keep frozen.",
+            at=next(iter(adapted)), expected="rules of averages", got=f"saliency={rules.saliency!r}, forgetting={rules.forgetting!r}",
+            hint='rules="default"',
+        )  # fmt: skip
 
 
 def check_round_to(round_to: object) -> int:

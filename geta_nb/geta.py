@@ -15,23 +15,27 @@ import torch
 from torch import nn
 
 from geta_nb import checks
+from geta_nb.adapting import Adaptable
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Preview, Report, build_report
 from geta_nb.cost import preview as preview_budget
 from geta_nb.errors import InputError
 from geta_nb.files import random_state
-from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
+from geta_nb.graph import Trace, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
-from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
+from geta_nb.qadg import QADG, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
 from geta_nb.quantizers import (
     Quantizer,
     Quantizers,
     calibrate,
+    check_adapters,
+    check_merged,
     parameter_tensors,
     start_ranges,
     tensors_of_groups,
+    without_adapters,
 )
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
@@ -40,18 +44,16 @@ from geta_nb.subnet import (
     Elsewhere,
     SubnetInfo,
     build_subnet,
-    dense_totals,
     fingerprint,
     gathered,
     nearly_whole,
     real_inputs,
-    restore_formats,
     suited,
 )
 from geta_nb.views import Shown
 
 
-class GETA(Resumable, Shown):
+class GETA(Adaptable, Resumable, Shown):
     """Makes ``model`` quantization-aware in place and finds what can be removed from it.
 
     Args:
@@ -91,29 +93,18 @@ class GETA(Resumable, Shown):
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms=approximate_norms, dynamic=dynamic)
         checks.check_names(model)
+        check_adapters(model)
         ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms, self.dynamic = model, quantize, approximate_norms, dynamic
         self.example_inputs, self.example_kwargs = example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
-        check_inputs(model, self.example_inputs, self.example_kwargs)
-        # pruning only: nothing is attached, and what is there already is taken over
-        config = QuantConfig(weights=False) if quantize is None else quantize
-        self._analysis: Analysis = analyse(
-            model, self.example_inputs, self.example_kwargs, config,
-            protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model), approximate_norms=approximate_norms,
-        )
-        quantizers = self._analysis.quantizers
-        try:
-            restore_formats(model, quantizers)
-            self._analysis.match_codes()
-        except BaseException:
-            quantizers.undo()
-            raise
+        quantizers = self._analyse()
         self.quantizers: Quantizers | None = quantizers if quantizers.weights or quantizers.activations or quantize is not None else None
         self.groups = GroupList(self._analysis.table)
         self._optimizer: QASSO | None = None
         self._pending: dict[str, Any] | None = None
         self._saved: dict[str, Any] = {}
+        self._adopt(late=False)
 
     @property
     def trace(self) -> Trace:
@@ -131,7 +122,8 @@ class GETA(Resumable, Shown):
         Nothing here needs it: :attr:`trace` was made without quantizers and has the branches of those that stand on it. This is the other
         way to the same graph, for whoever wants to see it.
         """
-        return trace_quantized(self.model, self.example_inputs, self.example_kwargs, self._analysis.quantizers)
+        with without_adapters(self.model):
+            return trace_quantized(self.model, self.example_inputs, self.example_kwargs, self._analysis.quantizers)
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -209,11 +201,12 @@ class GETA(Resumable, Shown):
         checks.check_space(budget, len(self.groups), self.protected, self.model)
         checks.check_run(schedule, total_steps)
         checks.check_calibrated(self.quantizers.activations if self.quantizers else {})
+        added = self._trained_adapters(Rules.of(rules, saliency, forgetting))
         parameters = self._ready()
         ranks.check_shared(self.model, parameters, fingerprint(self._analysis.table), self.quantizers.paths if self.quantizers else ())
         unique = list({id(parameter): parameter for parameter in parameters.values()}.values())
         qasso = QASSO(
-            checks.build_optimizer(optimizer, unique, inner),
+            checks.build_optimizer(optimizer, [*unique, *added], inner),
             table=self._analysis.table,
             parameters=parameters,
             quantizers=self.quantizers,
@@ -264,6 +257,8 @@ class GETA(Resumable, Shown):
             ConfigError: bits, shares or an estimate that are none.
         """
         asked = Asked(tuple(bits), tuple(kept), estimate, seed).check()
+        check_merged(self.model, "sensitivity")
+        self._adopt()
         checks.check_calibrated(self.quantizers.activations if self.quantizers else {})
         losses = Losses(self.model, loss, batches, seed)
         parameters = self._ready()
@@ -299,6 +294,7 @@ class GETA(Resumable, Shown):
         """Zero the producing slices of these groups in place: weights, biases, norm parameters, shifts of frozen norms."""
         reshard(self.model)
         masking.mask_groups(self._analysis.table, tensors_of_groups(self.model), masking.group_flags(groups, len(self.groups)))
+        self._adopt()
 
     def bit_widths(self) -> dict[str, int | float]:
         """Bits of each layer's weights; whole numbers once they are fixed."""
@@ -329,9 +325,11 @@ class GETA(Resumable, Shown):
 
         Raises:
             CalibrationError: an input quantizer has no range yet.
+            ConfigError: the model has adapters that are not merged.
             NonFiniteError: a weight is NaN or infinite.
         """
         checks.check_round_to(round_to)
+        check_merged(self.model, "construct_subnet")
         self._ready()
         self._analysis.match_codes()
         table = self._analysis.table

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geta_nb.errors import PruningSpaceError
+from geta_nb.qasso import ranks
+from geta_nb.quantizers import Adopted, adopted_in
 from geta_nb.sharding import Shards, is_sharded, local, shards_of, share_of
 
 if TYPE_CHECKING:
@@ -172,6 +174,7 @@ class Members:
         self._segments = Segments(torch.cat(ids) if ids else none, self.n_groups, self.shards)
         self._buffers = [(m.parameter, m.axis, m.group_of_index) for m in table.axis_maps if m.zeroed]
         self._model: nn.Module | None = None
+        self._adopted: list[Adopted | None] = [None] * len(self.tensors)
 
     def of_this_rank(self) -> Members:
         """Return the same without a word to other ranks: sums are those of what is here."""
@@ -192,9 +195,19 @@ class Members:
         """Let the buffers that go with groups (shifts of frozen norms) fade and stay at zero as the rest does; return self.
 
         They count nowhere: no gradient says anything of them. They are looked up by name when factors are made: ``.to()`` makes new ones.
+        So do the low-rank terms of adapters; where there are some, what counts is the sum of weight and terms.
         """
         self._model = model if self._buffers else None
+        terms = adopted_in(model)
+        self._adopted = [terms.get(name) for name in self.names]
+        self.watch(True)
         return self
+
+    def watch(self, wanted: bool) -> None:
+        """Let the products of adapted weights be added up from now on, or not; those that were are forgotten."""
+        for terms in self._adopted:
+            if terms is not None:
+                terms.forget(watched=wanted)
 
     def sums(self, values: Sequence[Tensor | None]) -> Tensor:
         """Return per group the sum of its elements, [G].
@@ -220,7 +233,7 @@ class Members:
             zeros = torch.zeros(self.n_groups, device=self.device)
             return Products(zeros, zeros.sum(), frozenset())
         parts = [torch.zeros(0, device=self.device)] * len(self._maps)
-        given = [i for i, t in enumerate(self.tensors) if t.grad is not None]
+        given = [i for i, t in enumerate(self.tensors) if t.grad is not None and self._adopted[i] is None]
         # small ones in one call; of large ones a single product exists at a time
         values = {i: local(self.tensors[i]).detach() for i in given}
         small = [i for i in given if values[i].numel() <= SMALL]
@@ -232,13 +245,18 @@ class Members:
                 parts[m] = _sum_along(product, self._maps[m].axis).to(self.device)
         for i in set(range(len(self.tensors))) - set(given):
             for m in self._maps_of[i]:
-                parts[m] = torch.zeros(len(self._maps[m].groups), device=self.device)
+                terms = self._adopted[i]
+                found = None if terms is None else terms.take(self._maps[m].axis)
+                parts[m] = torch.zeros(len(self._maps[m].groups), device=self.device) if found is None else found.to(self.device)
         together = torch.cat(parts)
+        if any(self._adopted):  # added up while gradients were each rank's own
+            together = ranks.mean(together)
         return Products(self._segments.sum(together), together.sum(), frozenset(id(self.tensors[i]) for i in given))
 
     def square_sums(self) -> tuple[Tensor, Tensor]:
         """Return |x|^2 and |g|^2 per group, [G] each."""
-        weights = [local(t).detach().square() for t in self.tensors]
+        tensors = [local(t).detach() if terms is None else terms() for t, terms in zip(self.tensors, self._adopted, strict=True)]
+        weights = [tensor.square() for tensor in tensors]
         gradients = [None if t.grad is None else _dense(t.grad).square() for t in self.tensors]
         return self.sums(weights), self.sums(gradients)
 
@@ -249,6 +267,9 @@ class Members:
         if self._model is not None:
             some = [item for item in self._buffers if flags[item[2]].any()]
             chosen += [(self._model.get_buffer(name), axis, torch.from_numpy(np.array(table))) for name, axis, table in some]
+        for m in self._maps:
+            if (terms := self._adopted[m.position]) is not None:
+                chosen.append((terms.factors()[m.axis], 0, m.whole))
         return Factors([tensor for tensor, _, _ in chosen], [axis for _, axis, _ in chosen], [groups for _, _, groups in chosen])
 
     def elements(self, chosen: Tensor, layer_of: Mapping[str, int]) -> Elements:

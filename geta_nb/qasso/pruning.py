@@ -153,6 +153,7 @@ class Pruner:
             self._set_redundant(torch.zeros_like(self.redundant))
         if self._factors is not None:
             self._factors.apply()
+        self.members.watch(self._observes(steps_done))
 
     def _observes(self, step: int) -> bool:
         """Whether the moving average takes ``step`` in: from a window before the joint stage until the last choice."""

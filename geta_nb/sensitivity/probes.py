@@ -18,7 +18,7 @@ from torch import Tensor
 
 from geta_nb.groups import GroupTable
 from geta_nb.qasso import FAMILY, INPUT, WEIGHT
-from geta_nb.quantizers import ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
+from geta_nb.quantizers import Adopted, ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
 from geta_nb.sharding import local, share_of
 
 
@@ -101,7 +101,7 @@ class Prober:
         return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
     @cached_property
-    def _quantized(self) -> Mapping[str, Tensor | ComputedWeight]:
+    def _quantized(self) -> Mapping[str, Tensor | ComputedWeight | Adopted]:
         return self.quantizers.quantized_tensors(self.parameters) if self.quantizers is not None else {}
 
     def removed(self, probe: Probe) -> Sequence[int]:
