@@ -89,7 +89,7 @@ bench-live: $(STAMP)  ## how soon a run stops, in Python and by hand in a page, 
 bench-tutorials: $(STAMP)  ## what each tutorial takes, beside the two minutes that it may
 	$(BIN)/python -m tests.house.tutorial_speed
 
-bench-big-models: $(STAMP)  ## what a 7B Llama and a 2.7B Phi take to be analysed, without their weights
+bench-big-models: $(STAMP)  ## what Llamas of 7B and 70B and a 2.7B Phi take to be analysed, without their weights
 	$(BIN)/python -m geta_nb.bench.big_models
 
 house: $(STAMP)  ## the picture of the rooms and their imports, docs/images/architecture.svg (when imports or doors change)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from keyword import iskeyword
@@ -14,10 +14,11 @@ from torch import nn
 
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
-from geta_nb.errors import ConfigError, PruningSpaceError, ScheduleError, TraceError
+from geta_nb.errors import CalibrationError, ConfigError, PruningSpaceError, ScheduleError, TraceError
 from geta_nb.groups import Protected
-from geta_nb.qasso import Schedule
-from geta_nb.quantizers import parameter_tensors
+from geta_nb.qasso import Rules, Schedule
+from geta_nb.quantizers import ActivationQuantizer, parameter_tensors
+from geta_nb.sharding import is_sharded
 
 _UNWRITABLE = re.compile(r'["\\\x00-\x1f\x7f]')
 
@@ -144,6 +145,20 @@ def check_run(schedule: object, total_steps: object) -> None:
         )
 
 
+def check_rules_for_adapters(rules: Rules, adapted: Collection[str]) -> None:
+    """Check that no rule reads gradients or steps of weights that only their adapters move.
+
+    Raises:
+        ConfigError: the paper's rules, and adapters.
+    """
+    if adapted and "paper" in (rules.saliency, rules.forgetting):
+        raise ConfigError(
+            "qasso: the paper's rules want gradients and steps of the weights themselves, which adapters keep frozen.",
+            at=next(iter(adapted)), expected="rules of averages", got=f"saliency={rules.saliency!r}, forgetting={rules.forgetting!r}",
+            hint='rules="default"',
+        )  # fmt: skip
+
+
 def check_round_to(round_to: object) -> int:
     """Return ``round_to``, a whole number >= 1.
 
@@ -159,8 +174,14 @@ def build_optimizer(optimizer: Any, parameters: Sequence[nn.Parameter], options:
     """Return a built optimizer as it is, or a class built over ``parameters`` with ``options``.
 
     Raises:
-        ConfigError: something else, options for a built one or such as the class does not take, or no parameters.
+        ConfigError: something else, options for a built one or such as the class does not take, no parameters, or LBFGS over shards.
     """
+    kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+    if issubclass(kind, torch.optim.LBFGS) and any(is_sharded(p) for p in parameters):
+        raise ConfigError(
+            "qasso: LBFGS takes all parameters as one vector, which no rank has of a sharded model.", expected="another optimizer",
+            got="LBFGS", hint="torch.optim.AdamW",
+        )  # fmt: skip
     if isinstance(optimizer, torch.optim.Optimizer):
         if options:
             raise ConfigError("qasso: a built optimizer takes no further arguments.", expected="none", got=", ".join(options))
@@ -175,3 +196,13 @@ def build_optimizer(optimizer: Any, parameters: Sequence[nn.Parameter], options:
         return optimizer(list(parameters), **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"qasso: {optimizer.__name__} rejects its arguments.", got=str(error)) from None
+
+
+def check_calibrated(activations: Mapping[str, ActivationQuantizer]) -> None:
+    """Raise :class:`CalibrationError` where an input quantizer has no range yet."""
+    missing = [layer for layer, quantizer in activations.items() if not quantizer.calibrated]
+    if missing:
+        raise CalibrationError(
+            "GETA: input quantizers have no range yet.", at=", ".join(missing[:5]), expected="a calibrated model",
+            got=f"{len(missing)} of {len(activations)} without a range", hint="geta.calibrate(batches)",
+        )

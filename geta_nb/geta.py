@@ -15,24 +15,45 @@ import torch
 from torch import nn
 
 from geta_nb import checks
+from geta_nb.adapting import Adaptable
 from geta_nb.budget import Budget
 from geta_nb.config import QuantConfig
 from geta_nb.cost import CostModel, Preview, Report, build_report
 from geta_nb.cost import preview as preview_budget
-from geta_nb.errors import CalibrationError, InputError
+from geta_nb.errors import InputError
 from geta_nb.files import random_state
-from geta_nb.graph import Trace, check_inputs, example_arguments, own_forwards
+from geta_nb.graph import Trace, example_arguments, own_forwards
 from geta_nb.groups import Family, Group, GroupList, ProtectedList, masking, round_up
-from geta_nb.qadg import QADG, Analysis, analyse, trace_quantized
+from geta_nb.qadg import QADG, trace_quantized
 from geta_nb.qasso import QASSO, Rules, Schedule, ranks, reasons, warn_of_strays
-from geta_nb.quantizers import ActivationQuantizer, Quantizer, Quantizers, calibrate, parameter_tensors, tensors_of_groups
+from geta_nb.quantizers import (
+    Quantizer,
+    Quantizers,
+    calibrate,
+    check_adapters,
+    check_merged,
+    parameter_tensors,
+    start_ranges,
+    tensors_of_groups,
+    without_adapters,
+)
 from geta_nb.resuming import Resumable
 from geta_nb.sensitivity import BITS, KEPT, Asked, Losses, Sensitivity, find_sensitivity
-from geta_nb.subnet import SubnetInfo, build_subnet, dense_totals, fingerprint, nearly_whole, restore_formats
+from geta_nb.sharding import is_managed, reshard
+from geta_nb.subnet import (
+    Elsewhere,
+    SubnetInfo,
+    build_subnet,
+    fingerprint,
+    gathered,
+    nearly_whole,
+    real_inputs,
+    suited,
+)
 from geta_nb.views import Shown
 
 
-class GETA(Resumable, Shown):
+class GETA(Adaptable, Resumable, Shown):
     """Makes ``model`` quantization-aware in place and finds what can be removed from it.
 
     Args:
@@ -72,29 +93,18 @@ class GETA(Resumable, Shown):
     ) -> None:
         checks.check_arguments(model, quantize, approximate_norms=approximate_norms, dynamic=dynamic)
         checks.check_names(model)
+        check_adapters(model)
         ranks.check_unwrapped(model)
         self.model, self.config, self.approximate_norms, self.dynamic = model, quantize, approximate_norms, dynamic
         self.example_inputs, self.example_kwargs = example_arguments(example_inputs, example_kwargs)
         self.protect = checks.check_protect(model, protect)
-        check_inputs(model, self.example_inputs, self.example_kwargs)
-        # pruning only: nothing is attached, and what is there already is taken over
-        config = QuantConfig(weights=False) if quantize is None else quantize
-        self._analysis: Analysis = analyse(
-            model, self.example_inputs, self.example_kwargs, config,
-            protect=lambda name: checks.is_protected(name, self.protect), dense=dense_totals(model), approximate_norms=approximate_norms,
-        )
-        quantizers = self._analysis.quantizers
-        try:
-            restore_formats(model, quantizers)
-            self._analysis.match_codes()
-        except BaseException:
-            quantizers.undo()
-            raise
+        quantizers = self._analyse()
         self.quantizers: Quantizers | None = quantizers if quantizers.weights or quantizers.activations or quantize is not None else None
         self.groups = GroupList(self._analysis.table)
         self._optimizer: QASSO | None = None
         self._pending: dict[str, Any] | None = None
         self._saved: dict[str, Any] = {}
+        self._adopt(late=False)
 
     @property
     def trace(self) -> Trace:
@@ -112,7 +122,8 @@ class GETA(Resumable, Shown):
         Nothing here needs it: :attr:`trace` was made without quantizers and has the branches of those that stand on it. This is the other
         way to the same graph, for whoever wants to see it.
         """
-        return trace_quantized(self.model, self.example_inputs, self.example_kwargs, self._analysis.quantizers)
+        with without_adapters(self.model):
+            return trace_quantized(self.model, self.example_inputs, self.example_kwargs, self._analysis.quantizers)
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -132,13 +143,17 @@ class GETA(Resumable, Shown):
     def __deepcopy__(self, memo: dict[int, Any]) -> GETA:
         """Copy the model, its quantizers and the optimizer of the last :meth:`qasso`; the graphs are traced anew, from the copy."""
         model, inputs, keywords = copy.deepcopy((self.model, self.example_inputs, self.example_kwargs), memo)
-        twin = type(self)(
-            model, inputs, example_kwargs=keywords, quantize=self.config, protect=self.protect, approximate_norms=self.approximate_norms,
-            dynamic=self.dynamic,
-        )
+        twin = self._twin(model, *suited(model, inputs, keywords))  # the model may have moved since
         memo[id(self)] = twin
         twin._optimizer, twin._pending, twin._saved = copy.deepcopy((self._optimizer, self._pending, self._saved), memo)
         return twin
+
+    def _twin(self, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> GETA:
+        """Return the same of a copy of the model, traced anew."""
+        return type(self)(
+            model, inputs, example_kwargs=keywords, quantize=self.config, protect=self.protect, approximate_norms=self.approximate_norms,
+            dynamic=self.dynamic,
+        )
 
     def calibrate(self, batches: Iterable[Any]) -> tuple[str, ...]:
         """Set the ranges of all activation quantizers from data; returns layers that no batch reached.
@@ -148,6 +163,7 @@ class GETA(Resumable, Shown):
         """
         if self.quantizers is None or not self.quantizers.activations:
             return ()
+        self._ready()
         left_out = calibrate(self.model, self.quantizers, batches, self.example_kwargs)
         self._analysis.match_codes()
         return left_out
@@ -184,12 +200,13 @@ class GETA(Resumable, Shown):
         """
         checks.check_space(budget, len(self.groups), self.protected, self.model)
         checks.check_run(schedule, total_steps)
-        _check_calibrated(self.quantizers.activations if self.quantizers else {})
-        ranks.check_whole(self.model, "qasso")
-        parameters = parameter_tensors(self.model)
+        checks.check_calibrated(self.quantizers.activations if self.quantizers else {})
+        added = self._trained_adapters(Rules.of(rules, saliency, forgetting))
+        parameters = self._ready()
+        ranks.check_shared(self.model, parameters, fingerprint(self._analysis.table), self.quantizers.paths if self.quantizers else ())
         unique = list({id(parameter): parameter for parameter in parameters.values()}.values())
         qasso = QASSO(
-            checks.build_optimizer(optimizer, unique, inner),
+            checks.build_optimizer(optimizer, [*unique, *added], inner),
             table=self._analysis.table,
             parameters=parameters,
             quantizers=self.quantizers,
@@ -201,9 +218,7 @@ class GETA(Resumable, Shown):
             saliency=saliency,
             forgetting=forgetting,
         )
-        qasso.register_step_pre_hook(ranks.check_once_that_tensors_are_those_of(self.model, parameters))
-        qasso.pruner.count_samples(self.model)
-        qasso.pruner.members.with_buffers_of(self.model)
+        qasso.attach(self.model)
         if self._pending is not None:
             qasso.load_state_dict(self._pending)
             self._saved["groups"] = self._pending["param_groups"]
@@ -242,9 +257,11 @@ class GETA(Resumable, Shown):
             ConfigError: bits, shares or an estimate that are none.
         """
         asked = Asked(tuple(bits), tuple(kept), estimate, seed).check()
-        _check_calibrated(self.quantizers.activations if self.quantizers else {})
+        check_merged(self.model, "sensitivity")
+        self._adopt()
+        checks.check_calibrated(self.quantizers.activations if self.quantizers else {})
         losses = Losses(self.model, loss, batches, seed)
-        parameters = parameter_tensors(self.model)
+        parameters = self._ready()
         return find_sensitivity(self._analysis.table, parameters, self.quantizers, self.cost, losses, asked, path=path)
 
     def preview(
@@ -265,9 +282,19 @@ class GETA(Resumable, Shown):
         known = sensitivity.of(self.cost, table)
         return preview_budget(self.cost, table, budget, groups=groups, price=known.predict, order=known.removal_order(budget))
 
+    def _ready(self) -> dict[str, nn.Parameter]:
+        """Return the parameters, which are shards where the model is sharded, with quantizers that have ranges."""
+        reshard(self.model)
+        parameters = parameter_tensors(self.model)
+        if self.quantizers is not None:
+            start_ranges(self.quantizers, parameters)
+        return parameters
+
     def mask(self, groups: Iterable[int | Group]) -> None:
         """Zero the producing slices of these groups in place: weights, biases, norm parameters, shifts of frozen norms."""
+        reshard(self.model)
         masking.mask_groups(self._analysis.table, tensors_of_groups(self.model), masking.group_flags(groups, len(self.groups)))
+        self._adopt()
 
     def bit_widths(self) -> dict[str, int | float]:
         """Bits of each layer's weights; whole numbers once they are fixed."""
@@ -278,14 +305,16 @@ class GETA(Resumable, Shown):
         return _bits(self.quantizers.activations if self.quantizers else {})
 
     def group_sparsity(self) -> float:
-        """Zero groups over prunable groups, 0 when there are none."""
+        """Zero groups over prunable groups, 0 when there are none; of a sharded model all ranks must ask."""
+        reshard(self.model)
         alive = masking.alive_groups(self._analysis.table, tensors_of_groups(self.model))
         return float((~alive).mean()) if len(alive) else 0.0
 
     def construct_subnet(self, *, round_to: int = 1) -> nn.Module:
         """Return a smaller module that computes what the model computes now; every group that is exactly zero is cut.
 
-        Works at any time. Of a family that is zero as a whole one group stays: a layer needs a channel.
+        Works at any time. Of a family that is zero as a whole one group stays: a layer needs a channel. Of a sharded model all ranks call
+        it: rank 0 gathers tensor by tensor, has the subnet, and may save it; what the others get says so when it is used.
 
         Args:
             round_to: keep so many zero groups that the channels of each family are a multiple of this, which integer kernels like;
@@ -296,15 +325,20 @@ class GETA(Resumable, Shown):
 
         Raises:
             CalibrationError: an input quantizer has no range yet.
+            ConfigError: the model has adapters that are not merged.
             NonFiniteError: a weight is NaN or infinite.
         """
         checks.check_round_to(round_to)
+        check_merged(self.model, "construct_subnet")
+        self._ready()
         self._analysis.match_codes()
         table = self._analysis.table
         nonzero = masking.alive_groups(table, tensors_of_groups(self.model))
         if self._optimizer is not None:
             warn_of_strays(self._optimizer.group_mask, nonzero, self._optimizer.bank)
-        _check_calibrated(self.quantizers.activations if self.quantizers else {})
+        checks.check_calibrated(self.quantizers.activations if self.quantizers else {})
+        if is_managed(self.model):
+            return self._gathered_subnet(round_to)
         needed = masking.keep_one(table, nonzero)
         alive = round_up(table, needed, round_to=round_to)
         rounded = tuple(int(index) for index in np.flatnonzero(alive & ~needed))
@@ -313,6 +347,13 @@ class GETA(Resumable, Shown):
                 self.model, self._analysis, self.quantizers, alive, self.example_inputs, self.example_kwargs,
                 zero_groups=int((~nonzero).sum()), rounded=rounded, round_to=round_to, dynamic=self.dynamic,
             )
+
+    def _gathered_subnet(self, round_to: int) -> nn.Module:
+        model = gathered(self.model)
+        if model is None:
+            return Elsewhere()
+        inputs, keywords = real_inputs((self.example_inputs, self.example_kwargs))
+        return self._twin(model, inputs, keywords).construct_subnet(round_to=round_to)
 
     def report(self, subnet: nn.Module, *, metrics: Mapping[str, Any] | None = None) -> Report:
         """Return measured facts of a subnet of this object, as they were when it was cut; shows itself.
@@ -355,12 +396,3 @@ def _bits(quantizers: Mapping[str, Quantizer]) -> dict[str, int | float]:
     return {
         layer: q.initial_bits if q.step_size.is_meta else nearly_whole(float(q.bit_width())) for layer, q in quantizers.items()
     }
-
-
-def _check_calibrated(activations: Mapping[str, ActivationQuantizer]) -> None:
-    missing = [layer for layer, quantizer in activations.items() if not quantizer.calibrated]
-    if missing:
-        raise CalibrationError(
-            "GETA: input quantizers have no range yet.", at=", ".join(missing[:5]), expected="a calibrated model",
-            got=f"{len(missing)} of {len(activations)} without a range", hint="geta.calibrate(batches)",
-        )

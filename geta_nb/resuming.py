@@ -10,15 +10,16 @@ from dataclasses import asdict
 from os import PathLike
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import CheckpointError, ConfigError
-from geta_nb.files import checkpoint, random_state
+from geta_nb.files import checkpoint, distributed, first_difference, random_state
 from geta_nb.groups import GroupList
 from geta_nb.qadg import Analysis
 from geta_nb.qasso import QASSO
-from geta_nb.quantizers import Quantizers
+from geta_nb.quantizers import Quantizer, Quantizers, own_tensors, start_ranges
+from geta_nb.sharding import is_managed, reshard
 
 
 class Resumable:
@@ -47,18 +48,83 @@ class Resumable:
         Raises:
             CheckpointError: a value that a file cannot hold, or no place to write; what was there stays.
         """
+        if is_managed(self.model):
+            raise CheckpointError(
+                "save_checkpoint: one file cannot hold a sharded model.", at=path, expected="a model that this process has whole",
+                got="one of fully_shard", hint='torch.distributed.checkpoint.save({"geta": geta}, checkpoint_id=folder)',
+            )  # fmt: skip
         state = {
             "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict() if self._optimizer is not None else self._pending,
+            **self._options(),
+            "random": random_state.capture(),
+            "extra": checkpoint.state_of(extra),
+        }
+        checkpoint.write(path, state)
+
+    def _options(self) -> dict[str, Any]:
+        return {
             "quantize": asdict(self.config) if self.config is not None else None,
             "protect": list(self.protect),
             "approximate_norms": self.approximate_norms,
             "dynamic": self.dynamic,
             "groups": len(self.groups),
-            "random": random_state.capture(),
-            "extra": checkpoint.state_of(extra),
         }
-        checkpoint.write(path, state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return model, quantizers, the optimizer of the last :meth:`qasso` and where its run stands, for ``torch.distributed.checkpoint``.
+
+        So ``dcp.save({"geta": geta}, checkpoint_id=folder)`` writes it, each rank what it has, and ``dcp.load`` reads it on any number of
+        ranks. All ranks must ask. Random numbers, which are each rank's own, are not in it.
+        """
+        reshard(self.model)
+        own, optimizer = self._options() | {"qasso": None}, self._optimizer
+        if optimizer is not None:
+            own["qasso"] = optimizer.own_state()
+        return distributed.run_state(self.model, None if optimizer is None else optimizer.inner, own)
+
+    def load_weights(self, state: Mapping[str, Tensor] | None) -> None:
+        """Give the network the weights of a plain one, by their own names, also where it is sharded or came from the meta device.
+
+        Ranges of weights start on them as if new; those of inputs have to be calibrated again.
+
+        Args:
+            state: name -> whole tensor, of all parameters and of the buffers that a state dict holds; only rank 0 has to have it. All
+                ranks call this, and none has more of a sharded network than its rows and one tensor.
+
+        Raises:
+            CheckpointError: a tensor that is missing, of another shape, or of no such name; nothing was changed.
+        """
+        reshard(self.model)
+        own = own_tensors(self.model)
+        quantizers = [part for part in self.model.modules() if isinstance(part, Quantizer)]
+        theirs = {id(tensor) for part in quantizers for tensor in (*part.parameters(), *part.buffers())}
+        saved = {name: tensor for name, tensor in own.buffers.items() if name in own.saved and id(tensor) not in theirs}
+        distributed.scatter_weights({**own.parameters, **saved}, state)
+        for quantizer in quantizers:
+            quantizer.forget_range()
+        if self.quantizers is not None:
+            start_ranges(self.quantizers, own.parameters)
+        self._analysis.match_codes()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`; before :meth:`qasso` the model's part alone, and ranges with it.
+
+        Raises:
+            CheckpointError: the state of another network, or of another budget or schedule; nothing was changed.
+        """
+        own, optimizer = distributed.read_own(state), self._optimizer
+        difference = first_difference("options", self._options(), {key: own.get(key) for key in self._options()})
+        if difference is not None:
+            at, expected, got = difference
+            raise CheckpointError("load_state_dict: the run of another network.", at=at, expected=expected, got=got)
+        if optimizer is not None and own["qasso"] is not None:
+            optimizer.check_own_state(own["qasso"])
+        reshard(self.model)
+        distributed.load_run(self.model, None if optimizer is None else optimizer.inner, state)
+        self._analysis.match_codes()
+        if optimizer is not None and own["qasso"] is not None:
+            optimizer.load_own_state(own["qasso"])
 
     def restore(self, **objects: Any) -> dict[str, Any]:
         """After :meth:`resume` and :meth:`qasso`: give schedulers, scalers and generators their state back, and return all that was saved.

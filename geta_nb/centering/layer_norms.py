@@ -123,10 +123,10 @@ def _form(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in twin.parameters():  # a fresh norm has ones and zeros, which tell nothing
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu"))
     # other axes of two at least: over one position a norm of whole groups, or over time, is the same
     sizes = [size if place == axis else max(size, 2) for place, size in enumerate(shape)]
-    samples = [torch.randn(sizes, generator=generator, dtype=torch.float64) * size + size for size in (1.0, 1e-2)]
+    samples = [torch.randn(sizes, generator=generator, dtype=torch.float64, device="cpu") * size + size for size in (1.0, 1e-2)]
     try:
         with torch.no_grad(), wide_inside():
             results = [twin.train(mode)(sample.clone()) for mode in (False, True) for sample in samples]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from geta_nb.display.markup import Number, Prose, cards, fragment, name, note, table
+from geta_nb.display.markup import MAX_ROWS, Number, Prose, cards, fragment, name, note, table
 from geta_nb.display.wording import clean, count, plural, ranges, shorten
 
 _SHOWN_NAMES = 6
@@ -65,10 +65,11 @@ def family_html(family: Any) -> str:
             Number(count(g.size)),
             Prose("; ".join(f"{clean(s.parameter)} [{s.axis}] {ranges(s.indices)}" for s in g.slices)),
         )
-        for g in family.groups
+        for g in family.groups[:MAX_ROWS]  # a wide layer has more than anyone looks at
     ]
-    title = f"Family {shorten(family.name, 80)}: {plural(len(rows), 'group')}"
-    return fragment(title, table(("group", "elements", "slices: parameter [axis] indices"), rows, label="groups"))
+    many = len(family.groups)
+    title = f"Family {shorten(family.name, 80)}: {plural(many, 'group')}"
+    return fragment(title, table(("group", "elements", "slices: parameter [axis] indices"), rows, label="groups", total=many))
 
 
 def _elements(groups: Iterable[Any]) -> int:

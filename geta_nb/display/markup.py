@@ -62,16 +62,19 @@ def fragment(title: str, *content: str) -> str:
     return f'<div class="geta-view"><style>{THEME}{SVG_STYLE}{HTML_STYLE}</style>{heading}{"".join(content)}</div>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], *, label: str = "table", limit: int = MAX_ROWS) -> str:
-    """Return a table that scrolls inside itself; beyond ``limit`` rows the rest is counted, not shown."""
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, label: str = "table", limit: int = MAX_ROWS, total: int | None = None
+) -> str:
+    """Return a table that scrolls inside itself; beyond ``limit`` rows the rest is counted, not shown; ``total``: if not all are given."""
     body = list(rows)
+    many = len(body) if total is None else total
     numeric = [all(isinstance(row[i], Number) for row in body) and bool(body) for i in range(len(head))]
     titles = "".join(
         f'<th scope="col"{" class=gv-num" if right else ""}>{escape(text)}</th>' if text else "<td></td>"
         for text, right in zip(head, numeric, strict=True)
     )
     lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in body[:limit])
-    rest = note(f"… and {count(len(body) - limit)} more") if len(body) > limit else ""
+    rest = note(f"… and {count(many - limit)} more") if many > limit else ""
     return scroll(f'<table class="gv-table"><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table>', label=label) + rest
 
 

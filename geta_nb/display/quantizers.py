@@ -14,7 +14,9 @@ Numbers = list[float]
 
 
 def _values(quantizer: Any) -> tuple[Numbers, Numbers, float]:
-    """Return d and q_m of every channel, and t."""
+    """Return d and q_m of every channel, and t; not numbers on the meta device, where nothing has a value."""
+    if quantizer.step_size.is_meta:
+        return [math.nan], [math.nan], math.nan
     steps, clips = (value.detach().flatten().tolist() for value in (quantizer.step_size, quantizer.clip_max))
     return steps, clips, float(quantizer.exponent.detach())
 
@@ -31,7 +33,7 @@ def code_words(kind: Any) -> list[str]:
 
 
 def _bits(quantizer: Any) -> float:
-    return float(quantizer.bit_width().detach())
+    return float(quantizer.initial_bits if quantizer.step_size.is_meta else quantizer.bit_width().detach())
 
 
 def quantizer_text(quantizer: Any) -> str:

@@ -4,7 +4,7 @@ In: a subnet, or the state of a run. Out: one safetensors file with a JSON heade
 back from it.
 """
 
-from geta_nb.files import checkpoint, random_state
+from geta_nb.files import checkpoint, distributed, random_state
 from geta_nb.files.checkpoint import check_qasso_part, first_difference
 from geta_nb.files.packing import MAX_BITS, pack, unpack
 from geta_nb.files.pretrained import save_pretrained
@@ -15,6 +15,7 @@ __all__ = [
     "MAX_BITS",
     "check_qasso_part",
     "checkpoint",
+    "distributed",
     "first_difference",
     "load",
     "own_graph",

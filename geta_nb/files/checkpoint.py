@@ -35,7 +35,7 @@ def write(path: str | PathLike[str], state: dict[str, Any]) -> None:
     """
     target = Path(path)
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_flatten(state, tensors))
+    text = json.dumps(flatten(state, tensors))
     metadata = {"format": FORMAT, "state": text, "checksum": _checksum(text, tensors)}
     temporary = None
     try:
@@ -81,7 +81,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
             raise CheckpointError("resume: not a checkpoint of this version.", at=path, expected=FORMAT, got=metadata.get("format"))
         if metadata["checksum"] != _checksum(metadata["state"], tensors):
             raise ValueError("its checksum is another")
-        state = _unflatten(json.loads(metadata["state"]), tensors)
+        state = unflatten(json.loads(metadata["state"]), tensors)
     except CheckpointError:
         raise
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -101,7 +101,8 @@ def restore(model: nn.Module, state: dict[str, Any], groups: int, path: str | Pa
     """
     own, saved = model.state_dict(), dict(state["model"])
     # checkpoints from before there were unsigned quantizers say nothing of a sign
-    saved.update({name: torch.tensor(True) for name in own.keys() - saved.keys() if name.endswith("input_quantizer.has_sign")})
+    signs = [name for name in own.keys() - saved.keys() if name.endswith("input_quantizer.has_sign")]
+    saved.update({name: torch.tensor(True, device="cpu") for name in signs})
     shapes, theirs = ({name: getattr(value, "shape", None) for name, value in table.items()} for table in (own, saved))
     differ = [name for name in {**shapes, **theirs} if name not in shapes or name not in theirs or shapes[name] != theirs[name]]
     if differ or groups != state["groups"]:
@@ -235,15 +236,16 @@ def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
     return f"{total:08x}"
 
 
-def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+def flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON can write it, with its tensors in ``tensors``, copied, under numbers."""
     if isinstance(value, Tensor):
         key = str(len(tensors))
         tensors[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
     if isinstance(value, dict):
-        return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
+        return {"dict": [[key, flatten(item, tensors)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
-        return {"tuple" if isinstance(value, tuple) else "list": [_flatten(item, tensors) for item in value]}
+        return {"tuple" if isinstance(value, tuple) else "list": [flatten(item, tensors) for item in value]}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -253,13 +255,14 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
     )
 
 
-def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+def unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return what :func:`flatten` was given."""
     ((kind, content),) = value.items()
     if kind == "tensor":
         return tensors[content]
     if kind == "dict":
-        return {key: _unflatten(item, tensors) for key, item in content}
+        return {key: unflatten(item, tensors) for key, item in content}
     if kind in {"list", "tuple"}:
-        items = [_unflatten(item, tensors) for item in content]
+        items = [unflatten(item, tensors) for item in content]
         return tuple(items) if kind == "tuple" else items
     return content

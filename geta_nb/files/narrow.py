@@ -139,7 +139,7 @@ def _compare(model: nn.Module, graph: GraphNet) -> None:
     """Raise where the model does not compute what the graph computes; a graph that takes no probe is not asked."""
     try:
         args, kwargs = probe_inputs(graph)
-        twin = copy.deepcopy(graph) if next(iter(graph.parameters()), torch.empty(0)).device.type != "cpu" else graph
+        twin = copy.deepcopy(graph) if next(iter(graph.parameters()), torch.empty(0, device="cpu")).device.type != "cpu" else graph
         expected = outputs_of(twin.cpu(), args, kwargs)
     except Exception:  # of values that no probe hits: lengths, positions
         return

@@ -25,7 +25,7 @@ def capture() -> dict[str, Any]:
     return {
         "rank": _rank(),
         "python": random.getstate(),
-        "numpy": [kind, torch.as_tensor(np.asarray(keys, dtype=np.int64)), *rest],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if used else [],
     }

@@ -177,7 +177,7 @@ def _decode_raw(name: str, dtype: torch.dtype, shape: tuple[int, ...], block: Bl
         got = f"{block.dtype} {block.shape}"
         raise ArtifactError("load: a tensor is not what the header says.", at=name, expected=f"{dtype} {shape}", got=got)
     if block.size == 0:
-        return torch.empty(shape, dtype=dtype)
+        return torch.empty(shape, dtype=dtype, device="cpu")
     # a tensor of torch's own memory: its alignment decides which kernels run
     return torch.from_numpy(block.data().copy()).view(dtype).reshape(shape).clone()
 
@@ -198,4 +198,4 @@ def _decode_packed(
     if size and int(codes.min()) < least:
         raise ArtifactError("load: a code outside the symmetric range.", at=name, expected=f"at least {least}", got=int(codes.min()))
     wide = torch.from_numpy(codes).to(_grid_dtype(dtype)).reshape(shape)
-    return (wide * (form.steps(wide) if by_channel and form is not None else torch.tensor(step, dtype=wide.dtype))).to(dtype)
+    return (wide * (form.steps(wide) if by_channel and form is not None else torch.tensor(step, dtype=wide.dtype, device="cpu"))).to(dtype)

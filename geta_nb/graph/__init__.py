@@ -7,7 +7,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards, wide_inside
 from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.fingerprint import Fingerprint, Own, Unreadable, fingerprint
-from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, outputs_of_check
+from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, on_cpu, outputs_of_check
 from geta_nb.graph.marks import drop_mark, is_mark, mark, mark_label, marked_value
 from geta_nb.graph.nodes import (
     attribute_tensor,
@@ -64,6 +64,7 @@ __all__ = [
     "names_in",
     "nonnegative_nodes",
     "note_taken",
+    "on_cpu",
     "operator_name",
     "outputs_of",
     "outputs_of_check",

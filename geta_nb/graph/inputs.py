@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from geta_nb.errors import CalibrationError, InputError
 from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
 
+Net = TypeVar("Net", bound=nn.Module)
 Taken = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], bool]
 _TAKEN: weakref.WeakKeyDictionary[nn.Module, Taken] = weakref.WeakKeyDictionary()
 
@@ -54,6 +56,14 @@ def example_arguments(inputs: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[s
         if isinstance(leaf, Tensor) and leaf.numel() == 0:
             raise InputError("GETA: an example input is empty.", expected="at least one element", got=f"shape {tuple(leaf.shape)}")
     return args, named
+
+
+def on_cpu(model: Net, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Net, tuple[Any, ...], dict[str, Any]]:
+    """Return a model, a copy where it is on an accelerator, and its inputs, for what happens on the CPU alone."""
+    if any(tensor.device.type not in ("cpu", "meta") for tensor in (*model.parameters(), *model.buffers())):
+        model = copy.deepcopy(model).cpu()
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.cpu, (args, kwargs))
+    return model, args, kwargs
 
 
 def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -189,9 +189,9 @@ class InputSizes:
                 raise ArtifactError("a probe of inputs whose types are not known.", at=item.name)
             shape = [_number(size, sizes) for size in item.axes]
             if dtype.is_floating_point or dtype.is_complex:
-                made.append(torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype))
+                made.append(torch.randn(shape, generator=draw, dtype=torch.float64, device="cpu").to(dtype))
             else:
-                made.append((torch.arange(math.prod(shape)) % 2).view(shape).to(dtype))
+                made.append((torch.arange(math.prod(shape), device="cpu") % 2).view(shape).to(dtype))
         return made
 
     def _in_words(self, text: str) -> str:

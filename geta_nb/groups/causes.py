@@ -33,7 +33,7 @@ class Causes:
     def __init__(self, space: LabelSpace, values: Mapping[fx.Node, Any]) -> None:
         self._space, self._values = space, values
         self._axes: dict[fx.Node, tuple[tuple[int, ...], ...]] = {}
-        self._of_label = np.zeros(1024, dtype=np.int64)
+        self._of_label = np.zeros(1024, dtype=np.int32)  # ids of reasons
         self._done = 0
 
     def begin(self, node: fx.Node, text: str) -> None:
@@ -48,7 +48,8 @@ class Causes:
         """Give what was fixed at this node its cause, and note why axes of its value are fixed."""
         fixed = self._space.fixed
         if self._space.size > len(self._of_label):
-            self._of_label = np.concatenate([self._of_label, np.zeros(2 * self._space.size, dtype=np.int64)])
+            more = self._space.size + self._space.size // 2 - len(self._of_label)
+            self._of_label = np.concatenate([self._of_label, np.zeros(more, dtype=np.int32)])
         for place in range(self._done, len(fixed)):
             labels, reason = fixed[place]
             if is_consequence(self._space.reasons[reason]):

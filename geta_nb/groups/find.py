@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geta_nb.groups.labels import Ints, Reason
 from geta_nb.groups.propagation import Propagation, removable_classes
-from geta_nb.groups.table import AxisMap, Family, Group, GroupList, GroupTable, Protected, ProtectedList, Slice
+from geta_nb.groups.table import AxisMap, Family, Group, GroupList, GroupTable, Protected, ProtectedList, Slice, shared
 
 __all__ = ["AxisMap", "Family", "Group", "GroupList", "GroupTable", "Protected", "ProtectedList", "Slice", "find_groups"]
 
@@ -49,9 +49,10 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     group_of_class, family_of, first_axis = _families(state, axes, classes, removable, produced)
     label_groups = group_of_class[classes] if len(classes) else np.zeros(0, dtype=np.int64)
     names, paths = _family_names(axes, first_axis)
+    known: dict[bytes, Ints] = {}
     maps = [
         AxisMap(
-            entry.name, entry.axis, groups, bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()),
+            entry.name, entry.axis, shared(groups, known), bool(not entry.buffer and produced[entry.labels[groups >= 0]].any()),
             zeroed=entry.name in state.zeros.buffers,
         )
         for entry in axes
@@ -61,7 +62,7 @@ def find_groups(state: Propagation, *, protect: Callable[[str], bool] = lambda n
     exact = np.ones(len(family_of) + 1, dtype=bool)
     for labels in state.space.approximations:
         exact[label_groups[labels]] = False  # the last entry is that of no group
-    table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups, exact[:-1])
+    table = GroupTable(len(family_of), family_of, names, paths, maps, sizes, label_groups, exact[:-1], known)
     return table, _protected(state, axes, removable, blame, state.produced(lengths=False))
 
 
@@ -125,12 +126,16 @@ def _group_sizes(state: Propagation, maps: list[AxisMap], count: int) -> Ints:
     for entry in maps:
         if entry.parameter not in state.buffers:
             by_name.setdefault(entry.parameter, []).append(entry)
-    for name, entries in by_name.items():
-        left = np.ones(count)
-        for entry in entries:
-            owners = entry.group_of_index[entry.group_of_index >= 0]
-            left *= 1 - np.bincount(owners, minlength=count) / len(entry.group_of_index)
-        totals += np.prod(state.tensors[name].shape) * (1 - left)
+    left, counts = np.ones(count), np.zeros(count, dtype=np.int64)
+    for name, entries in by_name.items():  # touches no group but its own: there are many parameters and many groups
+        owners = [entry.group_of_index[entry.group_of_index >= 0] for entry in entries]
+        for entry, owner in zip(entries, owners, strict=True):
+            np.add.at(counts, owner, 1)
+            left[owner] = left[owner] * (1 - counts[owner] / len(entry.group_of_index))
+            counts[owner] = 0
+        for owner in owners:
+            totals[owner] = totals[owner] + np.prod(state.tensors[name].shape) * (1 - left[owner])
+            left[owner] = 1
     return np.rint(totals).astype(np.int64)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.groups.extents import BoolArray
 from geta_nb.groups.table import Group, GroupTable
+from geta_nb.sharding import local, shards_of, share_of
 
 
 def group_flags(groups: Iterable[int | Group], n_groups: int, who: str = "mask") -> BoolArray:
@@ -46,14 +47,20 @@ def mask_groups(table: GroupTable, tensors: Mapping[str, Tensor], chosen: BoolAr
     """Zero the producing slices of the chosen groups, [G], in place; ``tensors``: parameters and buffers by name."""
     padded = np.append(chosen, False)  # index -1 is an index of no group
     for entry in table.axis_maps:
-        rows = np.flatnonzero(padded[entry.group_of_index]) if entry.producing or entry.zeroed else ()
+        if not (entry.producing or entry.zeroed):
+            continue
+        tensor = tensors[entry.parameter]
+        share = share_of(tensor)
+        owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
+        rows = np.flatnonzero(padded[owners])
         if len(rows):
-            tensor = tensors[entry.parameter]
-            tensor.index_fill_(entry.axis, torch.from_numpy(np.asarray(rows)).to(tensor.device), 0)
+            local(tensor).index_fill_(entry.axis, torch.from_numpy(np.asarray(rows)).to(tensor.device), 0)
 
 
 def alive_groups(table: GroupTable, tensors: Mapping[str, Tensor]) -> BoolArray:
     """Return which groups are not exactly zero, [G]; ``tensors``: parameters and buffers by name.
+
+    All ranks must ask where they are sharded.
 
     Raises:
         InputError: the parameters have no values.
@@ -65,11 +72,14 @@ def alive_groups(table: GroupTable, tensors: Mapping[str, Tensor]) -> BoolArray:
         tensor = tensors[entry.parameter].detach()
         if tensor.is_meta:
             raise no_values(entry.parameter)
-        others = [axis for axis in range(tensor.dim()) if axis != entry.axis]
-        filled = (tensor != 0).any(dim=others) if others else tensor != 0
-        owners = entry.group_of_index[filled.cpu().numpy()]
+        share, here = share_of(tensor), local(tensor)
+        others = [axis for axis in range(here.dim()) if axis != entry.axis]
+        filled = (here != 0).any(dim=others) if others else here != 0
+        owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
+        owners = owners[filled.cpu().numpy()]
         alive[owners[owners >= 0]] = True
-    return alive
+    shards = shards_of(tensors.values())
+    return alive if shards is None else shards.largest(torch.from_numpy(alive).float()).numpy() > 0
 
 
 def keep_one(table: GroupTable, alive: BoolArray) -> BoolArray:

@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 
 from geta_nb.graph import attribute_tensor, hint, module_path, nonnegative_nodes, operator_name, overload_name, shape_of
 from geta_nb.groups.causes import Causes, is_consequence
-from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, single_axis
+from geta_nb.groups.labels import CONSTANT, REAL, SHARED, UNSTEADY, Ints, LabelArray, Labels, LabelSpace, components, single_axis
 from geta_nb.groups.operators.pointwise import is_pointwise, pointwise, tagged_pointwise
 from geta_nb.groups.operators.registry import RULES, Call, Choice, Findings
 from geta_nb.groups.zeros import Zeros, wanted, written
@@ -71,10 +69,8 @@ class Propagation:
         for labels in (*self.findings.produced, *(self.findings.lengths if lengths else ())):
             marks[labels] = True
         if self.findings.kin:
-            left, right = (np.concatenate([pair[side] for pair in self.findings.kin]) for side in (0, 1))
-            graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(self.space.size, self.space.size))
-            count, families = connected_components(graph, directed=False)
-            found = np.zeros(count, dtype=bool)
+            families = components(self.space.size, self.findings.kin)
+            found = np.zeros(self.space.size, dtype=bool)
             found[families[marks]] = True
             marks = found[families]
         for name, axis in self.zeros.left:
@@ -114,7 +110,9 @@ def propagate(
 
     state = _cured(walk, frozenset())
     inner = _without_outer(state)
-    return _cured(walk, inner) if inner else state
+    state = _cured(walk, inner) if inner else state
+    state.space.edges.clear()  # the classes say it all
+    return state
 
 
 def _cured(walk: Callable[[frozenset[Choice], Zeros], Propagation], inner: frozenset[Choice]) -> Propagation:
@@ -218,7 +216,7 @@ def _attribute(state: Propagation, module: fx.GraphModule, node: fx.Node, names:
     divides = state.space.reason("a parameter that something is divided by", "parameter", name) + UNSTEADY if state.zeros.left else 0
     marks = [divides if (name, axis) in state.zeros.left else mark for axis in range(len(shape))]
     arrays = [
-        single_axis(shape, axis, state.space.new(size), np.full(size, marks[axis], dtype=np.int64), origin=origin)
+        single_axis(shape, axis, state.space.new(size), np.full(size, marks[axis]) if marks[axis] else None, origin=origin)
         for axis, size in enumerate(shape)
         if size > 1
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import blake2b
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -89,6 +90,11 @@ class AxisMap:
     zeroed: bool = False
 
 
+def shared(groups: Ints, known: dict[bytes, Ints]) -> Ints:
+    """Return the array of ``known`` that equals this one, else this one, known from now on: what one layer gives out many others read."""
+    return known.setdefault(blake2b(np.ascontiguousarray(groups).data).digest(), groups)
+
+
 @dataclass
 class GroupTable:
     """All groups as arrays.
@@ -102,6 +108,8 @@ class GroupTable:
         group_size: parameter elements of each group, [G].
         label_groups: group of each label, [labels], -1 for none.
         exact: whether a group goes without a trace, [G]; not where a norm runs over it (``approximate_norms``).
+
+    Equal index arrays of it and of its extents are one array: see :func:`shared`.
     """
 
     n_groups: int
@@ -112,6 +120,7 @@ class GroupTable:
     group_size: Ints
     label_groups: Ints
     exact: NDArray[np.bool_] = field(default_factory=lambda: np.ones(0, dtype=bool))
+    _known: dict[bytes, Ints] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.exact) != self.n_groups:
@@ -119,7 +128,7 @@ class GroupTable:
 
     def extent(self, const: int, arrays: Sequence[Ints]) -> Extent:
         """Return the extent of axes given by their labels."""
-        return Extent(const, tuple(self.label_groups[labels].ravel() for labels in arrays))
+        return Extent(const, tuple(shared(self.label_groups[labels].ravel(), self._known) for labels in arrays))
 
     def kept(self, labels: Ints, alive: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which of ``labels`` live when the groups marked in ``alive`` [G] do."""
@@ -153,28 +162,31 @@ class GroupList(Sequence[Group], Shown):
     def _build(self, index: int) -> Group:
         producers: list[Slice] = []
         consumers: list[Slice] = []
-        bounds, positions, indices = self._members
-        run = slice(bounds[index], bounds[index + 1])
+        bounds, begins, members = self._members
+        places = members[bounds[index] : bounds[index + 1]]
+        positions = np.searchsorted(begins, places, side="right") - 1
         parts: dict[int, list[int]] = {}
-        for position, place in zip(positions[run].tolist(), indices[run].tolist(), strict=True):
-            parts.setdefault(position, []).append(place)
-        for position, places in parts.items():
+        for position, at in zip(positions.tolist(), (places - begins[positions]).tolist(), strict=True):
+            parts.setdefault(position, []).append(at)
+        for position, indices in parts.items():
             entry = self.table.axis_maps[position]
-            (producers if entry.producing or entry.zeroed else consumers).append(Slice(entry.parameter, entry.axis, tuple(places)))
+            (producers if entry.producing or entry.zeroed else consumers).append(Slice(entry.parameter, entry.axis, tuple(indices)))
         family = self.table.family_names[self.table.family_of[index]]
         return Group(index, family, tuple(producers), tuple(consumers), int(self.table.group_size[index]), bool(self.table.exact[index]))
 
     @cached_property
     def _members(self) -> tuple[Ints, Ints, Ints]:
-        """Where the members of each group begin, [G + 1], and of all members, group by group, the axis map and the index along it."""
+        """Where the members of each group begin, [G + 1]; where the indices of each axis map do, [maps], if all stand in a row; and all
+        members, group by group, by their place in that row.
+        """
         maps = self.table.axis_maps
-        nothing = np.zeros(0, dtype=np.int64)
-        owners = np.concatenate([nothing, *(entry.group_of_index for entry in maps)])
-        positions = np.repeat(np.arange(len(maps)), [len(entry.group_of_index) for entry in maps])
-        indices = np.concatenate([nothing, *(np.arange(len(entry.group_of_index)) for entry in maps)])
+        narrow = np.int32 if len(self) < 2**31 else np.int64
+        owners = np.concatenate([np.zeros(0, narrow), *(entry.group_of_index.astype(narrow) for entry in maps)])
+        begins = np.cumsum([0, *(len(entry.group_of_index) for entry in maps)])[:-1]
         order = np.argsort(owners, kind="stable")
-        order = order[np.searchsorted(owners[order], 0) :]  # what belongs to no group comes first
-        return np.searchsorted(owners[order], np.arange(len(self) + 1)), positions[order], indices[order]
+        free = int((owners < 0).sum())  # what belongs to no group comes first
+        counts = np.bincount(owners[owners >= 0], minlength=len(self))
+        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)]), begins, order[free:]
 
     @cached_property
     def families(self) -> tuple[Family, ...]:

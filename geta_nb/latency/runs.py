@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, InputError
 from geta_nb.files import own_graph
-from geta_nb.graph import eval_mode, example_arguments, tensors_in
+from geta_nb.graph import eval_mode, example_arguments, on_cpu, tensors_in
 from geta_nb.latency.runtimes import Array, Run, open_onnxruntime, open_openvino
 from geta_nb.latency.table import CLOCKS, Call, Clock, LatencyRow, LatencyTable, ratio_of, take_turns
 from geta_nb.onnx import dense_onnx, export_onnx
@@ -70,8 +70,11 @@ def benchmark_latency(
     args, kwargs = example_arguments(example_inputs, example_kwargs)
     if against is not None and not isinstance(against, nn.Module):
         raise ConfigError("benchmark_latency: against.", expected="a torch.nn.Module, or None", got=type(against).__name__)
-    modules: dict[str, nn.Module] = {"subnet": subnet} | ({} if against is None else {"dense": without_quantizers(against)})
     _, info = own_graph(subnet, "benchmark_latency")
+    if against is not None:
+        against, *_ = on_cpu(against, (), {})
+    subnet, args, kwargs = on_cpu(subnet, args, kwargs)
+    modules: dict[str, nn.Module] = {"subnet": subnet} | ({} if against is None else {"dense": without_quantizers(against)})
     with tempfile.TemporaryDirectory() as folder, _torch_threads(threads):
         files: dict[str, Path] = {}
         if set(backends) - {"torch"}:
@@ -146,7 +149,7 @@ def _sized(args: Any, kwargs: Any, batch: int) -> tuple[Any, Any]:
     def size(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or leaf.ndim == 0:
             return leaf
-        return leaf[torch.arange(batch) % len(leaf)].contiguous()
+        return leaf[torch.arange(batch, device=leaf.device) % len(leaf)].contiguous()
 
     sized: tuple[Any, Any] = pytree.tree_map(size, (args, kwargs))
     return sized

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from geta_nb.errors import ArtifactError, InputError
 from geta_nb.files import own_graph
-from geta_nb.graph import encode_sizes, eval_mode
+from geta_nb.graph import encode_sizes, eval_mode, on_cpu
 from geta_nb.onnx.export import write_graph
 from geta_nb.subnet import WeightFormat, input_sizes, whole_graph
 
@@ -126,6 +126,7 @@ def dense_decoder(model: nn.Module, path: str | PathLike[str], input_ids: Tensor
 
 
 def _write(net: nn.Module, formats: Mapping[str, WeightFormat], path: Path, input_ids: Tensor) -> Path:
+    net, (input_ids,), _ = on_cpu(net, (input_ids,), {})
     example, shapes = _example(net, input_ids)
     graph = whole_graph(CachedStep(net).eval(), example, {})
     inner = {f"{INNER}.{name}": form for name, form in formats.items()}

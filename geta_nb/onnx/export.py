@@ -31,6 +31,7 @@ from geta_nb.graph import (
     example_arguments,
     export_program,
     max_difference,
+    on_cpu,
     outputs_of,
     sizes_of,
 )
@@ -94,6 +95,7 @@ def export_onnx(
     args, kwargs = example_arguments(example_inputs, example_kwargs)
     net, info = own_graph(subnet, "export_onnx", dynamic=dynamic)
     dynamic = info.dynamic if dynamic is None else dynamic
+    net, args, kwargs = on_cpu(net, args, kwargs)
     check_inputs(net, args, kwargs)
     return write_graph(
         net, info.formats, Path(path), args, kwargs, integer_biases=integer_biases, any_processor=any_processor, dynamic=dynamic
@@ -123,18 +125,21 @@ def write_graph(
         finish: changes the file before it is written: names, metadata.
     """
     wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
-    lowered, bits = lower_for_onnx(net, formats, integer_biases=integer_biases, any_processor=wary)
-    _check_same(lowered, net, args, kwargs)
     facts = {"any_processor": str(wary).lower(), "dynamic": str(dynamic).lower()}
-    sizes = input_sizes(net) if dynamic else None
-    model = expand(*_translated(lowered, args, kwargs, bits, sizes=sizes, facts=facts), exact=not integer_biases)
+    with torch.device("cpu"):  # whatever device is the default
+        lowered, bits = lower_for_onnx(net, formats, integer_biases=integer_biases, any_processor=wary)
+        _check_same(lowered, net, args, kwargs)
+        sizes = input_sizes(net) if dynamic else None
+        model = expand(*_translated(lowered, args, kwargs, bits, sizes=sizes, facts=facts), exact=not integer_biases)
     finish(model)
     return write_model(model, path)
 
 
 def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:
     """Write a plain float32 model as torch's exporter does: the other side of a comparison."""
-    return write_model(expand(*_translated(model, args, kwargs, {}, sizes=None, facts={})), path)
+    model, args, kwargs = on_cpu(model, args, kwargs)
+    with torch.device("cpu"):  # whatever device is the default
+        return write_model(expand(*_translated(model, args, kwargs, {}, sizes=None, facts={})), path)
 
 
 def _translated(

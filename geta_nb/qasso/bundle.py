@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geta_nb.qasso.moving import COUNTERS
+
 ELEMENTWISE = (
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.RMSprop, torch.optim.Adamax,
 )  # fmt: skip
 """Optimizers that treat each element by itself and make their state when they first meet a parameter: for them, and for no subclass that
 may do otherwise, it makes no difference in which tensor an element lies."""
-_COUNTERS = ("step", "mu_product")  # one for a whole parameter, whatever its size
 
 
 class Bundle:
@@ -58,6 +59,12 @@ class Bundle:
         kind, _, device, contiguous, trains = next(iter(alike))
         return cls(inner, group, params) if kind is nn.Parameter and device.type != "meta" and contiguous and trains else None
 
+    @classmethod
+    def largest(cls, inner: torch.optim.Optimizer, small: Sequence[nn.Parameter]) -> Bundle | None:
+        """Return the bundle of that group which holds most of ``small``; None where no group has one."""
+        found = [cls.of(inner, group, small) for group in range(len(inner.param_groups))]
+        return max((bundle for bundle in found if bundle is not None), key=len, default=None)
+
     def __len__(self) -> int:
         return len(self._params)
 
@@ -70,14 +77,17 @@ class Bundle:
 
     def gather(self) -> bool:
         """Read values and gradients of all parameters into the vector; False where one has no gradient, or they differ in their past."""
-        gradients = [p.grad for p in self._params if p.grad is not None]
-        if len(gradients) < len(self._params) or not self._pack():
+        if any(p.grad is None for p in self._params) or not self._pack():
             return False
         if self._targets[0].data_ptr() != self._params[0].data_ptr():
             self._bind()  # the model moved to another device or dtype
         torch.cat(self._targets, out=self.flat.data)
-        self.flat.grad = torch.cat([g.reshape(-1) for g in gradients])
+        self.read_gradients()
         return True
+
+    def read_gradients(self) -> None:
+        """Read the gradients of all parameters, which each have one, into that of the vector."""
+        self.flat.grad = torch.cat([p.grad.reshape(-1) for p in self._params if p.grad is not None])
 
     def step(self, call: Callable[[], Any]) -> None:
         """Run ``call``, the inner optimizer's step, on the vector instead of the parameters."""
@@ -106,7 +116,7 @@ class Bundle:
         packed: dict[str, Any] = {}
         for key, first in own[0].items():
             values = [s[key] for s in own]
-            if isinstance(first, Tensor) and key not in _COUNTERS:
+            if isinstance(first, Tensor) and key not in COUNTERS:
                 packed[key] = torch.cat([v.reshape(-1) for v in values])
             elif all((v is first) or bool(v == first) for v in values):
                 packed[key] = first
@@ -124,6 +134,6 @@ class Bundle:
         for p in self._params if packed else ():
             assert packed is not None
             end = begin + p.numel()
-            own = {k: v[begin:end].view_as(p) if isinstance(v, Tensor) and k not in _COUNTERS else v for k, v in packed.items()}
+            own = {k: v[begin:end].view_as(p) if isinstance(v, Tensor) and k not in COUNTERS else v for k, v in packed.items()}
             self._inner.state[p] = {k: v.clone() if isinstance(v, Tensor) else v for k, v in own.items()}
             begin = end

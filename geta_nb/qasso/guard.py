@@ -19,6 +19,7 @@ from torch import Tensor
 from geta_nb.budget import Budget
 from geta_nb.errors import CollapseWarning, ConfigError, GetaWarning, NonFiniteError
 from geta_nb.qasso.schedule import Schedule
+from geta_nb.sharding import local, shards_of
 
 if TYPE_CHECKING:
     from geta_nb.groups import GroupTable
@@ -58,23 +59,29 @@ def check_gradients(param_groups: Iterable[Mapping[str, Any]], names: Mapping[in
     """
     known = known or Known((), frozenset())
     given = [p for group in param_groups for p in group["params"] if p.grad is not None]
+    shards = shards_of(given)
     sums = [*known.sums, *_sums([p.grad for p in given if id(p) not in known.covered])]
-    if not sums or math.isfinite(float(torch.stack([s.to(sums[0].device, torch.float32) for s in sums]).sum())):
+    if not sums:
+        return
+    total = torch.stack([s.to(sums[0].device, torch.float32) for s in sums]).sum()
+    if math.isfinite(float(total if shards is None else shards.sum(total))):
         return
     # a sum may overflow where every entry is finite: only an entry that is not counts
-    for parameter in given:
-        gradient = _entries(parameter.grad)
-        if not bool(gradient.isfinite().all()):
-            raise NonFiniteError(
-                "QASSO.step: a gradient is not finite, so no weight was changed.",
-                at=f"{names.get(id(parameter), 'a parameter outside the model')}, step {step}",
-                expected="finite numbers", got="NaN" if bool(gradient.isnan().any()) else "infinity",
-                hint="a smaller learning rate, torch.nn.utils.clip_grad_norm_, or torch.amp.GradScaler",
-            )  # fmt: skip
+    wrong = next((p for p in given if not bool(_entries(p.grad).isfinite().all())), None)
+    heard = torch.tensor(float(wrong is not None), device="cpu")
+    if not float(heard if shards is None else shards.largest(heard)):  # all ranks raise, or none does
+        return
+    at = "rows that another rank has" if wrong is None else names.get(id(wrong), "a parameter outside the model")
+    what = "not finite" if wrong is None else "NaN" if bool(_entries(wrong.grad).isnan().any()) else "infinity"
+    raise NonFiniteError(
+        "QASSO.step: a gradient is not finite, so no weight was changed.", at=f"{at}, step {step}", expected="finite numbers", got=what,
+        hint="a smaller learning rate, torch.nn.utils.clip_grad_norm_, or torch.amp.GradScaler",
+    )  # fmt: skip
 
 
 def _entries(gradient: Tensor | None) -> Tensor:
     assert gradient is not None
+    gradient = local(gradient)
     return gradient._values() if gradient.is_sparse else gradient
 
 

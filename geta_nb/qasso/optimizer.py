@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,23 @@ import torch
 from numpy.typing import NDArray
 
 from geta_nb.budget import Budget
-from geta_nb.errors import CheckpointError, ConfigError, NonFiniteError
+from geta_nb.errors import CheckpointError, NonFiniteError
 from geta_nb.files import check_qasso_part
 from geta_nb.qasso.allocation import Allocation
+from geta_nb.qasso.binding import Binding
 from geta_nb.qasso.bundle import Bundle
-from geta_nb.qasso.closures import calls_once, first_known
+from geta_nb.qasso.closures import calls_once, first_known, go_back, whole
 from geta_nb.qasso.fixed import Fixed
 from geta_nb.qasso.guard import Known, check_arguments, check_gradients, check_loss, warn_of_collapse, warn_of_no_gradient
 from geta_nb.qasso.holding import bound_to, hold
-from geta_nb.qasso.members import Products
+from geta_nb.qasso.members import Members, Products
+from geta_nb.qasso.moving import Places, state_follows
+from geta_nb.qasso.own_group import add_own_group
 from geta_nb.qasso.projection import QuantizerBank
 from geta_nb.qasso.pruning import Pruner
 from geta_nb.qasso.ranks import is_first
 from geta_nb.qasso.rules import Rules
-from geta_nb.qasso.saved import FORMAT, own_part
+from geta_nb.qasso.saved import check_own, load_own, own_part, own_state
 from geta_nb.qasso.schedule import WARM_UP, Schedule
 from geta_nb.qasso.snapshot import snapshot
 from geta_nb.views import Shown
@@ -65,6 +67,8 @@ class QASSO(Shown, torch.optim.Optimizer):
     Raises:
         ConfigError: an argument of the wrong kind.
         BudgetError: the budget cannot be met by this network, whatever the training.
+
+    Attributes: ``parameters``: own name -> parameter of the model; those of quantizers are none of these.
 
     Laws: after the last step of the schedule exactly K groups are zero and every bit width is an integer within its range; with nothing to
     prune and no quantizer, a step is the inner step, bit for bit.
@@ -102,37 +106,39 @@ class QASSO(Shown, torch.optim.Optimizer):
         layers = {name: index[layer] for name, layer in layer_of.items() if layer in index}
         self.pruner = Pruner(table, parameters, layers, self.bank, budget=budget, schedule=schedule, rules=self.rules, cost=cost)
         self._table, self.family_names = table, list(table.family_names)
-        self._parameters, self._layer_of = dict(parameters), {**layer_of, **(quantizers.computed if quantizers else {})}
+        self.parameters, self._layer_of = dict(parameters), {**layer_of, **(quantizers.computed if quantizers else {})}
         self._names = {id(p): name for name, p in reversed(list(parameters.items()))}
         for kind, found in (("weight", weights), ("input", activations)):
             for layer, quantizer in found.items():
                 self._names |= {id(p): f"{layer} ({kind} quantizer, {name})" for name, p in quantizer.named_parameters()}
         self._bundle: Bundle | None = None
+        self._binding = Binding()
         self._share_inner()
-        self._add_quantizer_group()
-        bundles = [Bundle.of(inner, index, self.bank.parameters()) for index in range(len(inner.param_groups))]
-        self._bundle = max((b for b in bundles if b is not None), key=len, default=None)
+        add_own_group(inner, self.bank.parameters(), lr_quant)
+        self._bundle = Bundle.largest(inner, self.bank.parameters())
+        self._places = Places([p for group in inner.param_groups for p in group["params"]])
         self._watch()
+
+    def attach(self, model: torch.nn.Module) -> None:
+        """Follow the model that is trained: its tensors, also once they are sharded, its buffers, and the samples of a step."""
+        self._binding = Binding(model, self.parameters, self.bank.parameters())
+        self.register_step_pre_hook(self._binding)
+        self.pruner.count_samples(model)
+        self.pruner.members.with_buffers_of(model)
+
+    def take_over(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Take the tensors of a model that was sharded since, under the same names, for those trained so far."""
+        self.parameters = {name: parameters[name] for name in self.parameters}
+        self._names |= {id(p): name for name, p in reversed(list(self.parameters.items()))}
+        self.pruner.bind(Members(self._table, self.parameters))
+        self.bank.bind(self.parameters, self._layer_of)
+        self._places = Places([p for group in self.param_groups for p in group["params"]])
 
     def _share_inner(self) -> None:
         """Set up the hooks of the base class, and leave groups and state to the inner optimizer."""
         groups, state = self.inner.param_groups, self.inner.state
         super().__init__(groups, self.inner.defaults)
         self.inner.param_groups, self.inner.state = groups, state
-
-    def _add_quantizer_group(self) -> None:
-        present = {id(p) for group in self.inner.param_groups for p in group["params"]}
-        missing = [p for p in self.bank.parameters() if id(p) not in present]
-        if missing:
-            if isinstance(self.inner, torch.optim.LBFGS):  # it would take a second group and never look at it
-                raise ConfigError(
-                    "QASSO: LBFGS trains one parameter group, and the quantizers need one of their own.", expected="another optimizer",
-                    got="LBFGS over the model's own parameters",
-                    hint="torch.optim.LBFGS(geta.model.parameters()) trains them too, at its own rate",
-                )  # fmt: skip
-            # zero decay whatever the default: a step size that decays is a bit width that drifts
-            decay = {"weight_decay": 0.0} if "weight_decay" in self.inner.defaults else {}
-            self.inner.add_param_group({"params": missing, "lr": self.lr_quant, **decay})
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -191,8 +197,9 @@ class QASSO(Shown, torch.optim.Optimizer):
             CollapseWarning: of a family's groups all but one begin to fade.
             GetaWarning: groups are chosen by the size of their weights, for no gradient reaches them.
         """
+        self._follow()
         loss = self._evaluate(closure) if closure else None
-        before = None if closure is None or calls_once(self.inner) else self._whole()
+        before = None if closure is None or calls_once(self.inner) else whole(self)
         products = self.pruner.observe(self.steps_done)
         bundle = self._gathered()
         if self.check_finite:
@@ -208,7 +215,7 @@ class QASSO(Shown, torch.optim.Optimizer):
                 bundle.step(step)
         except NonFiniteError:  # of a later call of the closure: by then the inner optimizer has moved
             if before is not None:
-                self._go_back(*before)
+                go_back(self, *before)
             raise
         self.steps_done += 1
         self._project(bundle)
@@ -227,16 +234,15 @@ class QASSO(Shown, torch.optim.Optimizer):
         if collapsing and is_first():
             warn_of_collapse(self._table, collapsing, self.budget, self.steps_done)
 
-    def _whole(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], dict[str, Any]]:
-        """Return all that a step changes: each parameter with a copy of its values, and a copy of the state."""
-        values = [(p.detach(), p.detach().clone()) for group in self.param_groups for p in group["params"]]
-        return values, copy.deepcopy(self.state_dict())
-
-    def _go_back(self, values: list[tuple[torch.Tensor, torch.Tensor]], state: dict[str, Any]) -> None:
-        for parameter, value in values:
-            parameter.copy_(value)
-        self.inner.state.clear()  # what the step made first
-        self.load_state_dict(state)
+    def _follow(self) -> None:
+        """Bind all to where the parameters are now, if the model moved since the last step."""
+        if self._places.moved():
+            if self._bundle is not None:
+                self._bundle.unpack()
+            state_follows(self.inner)
+            self._bundle = Bundle.largest(self.inner, self.bank.parameters())
+            self.bank.follow()
+            self.pruner.follow()
 
     def _gathered(self) -> Bundle | None:
         """Return the bundle, filled; None, and the state of each quantizer's parameters in its place, where it cannot be used."""
@@ -272,7 +278,10 @@ class QASSO(Shown, torch.optim.Optimizer):
         """Hand the gradients of steps that cannot shrink on to what they depend on."""
         begun = self.schedule.stage(self.steps_done) != WARM_UP and self.rules.tie == "bound"
         if len(self.bank) and self.rules.tie != "never" and (begun or self.bank.frozen is not None):
-            self.bank.tie(bundle.flat if bundle is not None and len(bundle) == self.bank.n_trained else None)
+            all_of_it = bundle is not None and len(bundle) == self.bank.n_trained
+            self.bank.tie(bundle.flat if bundle is not None and all_of_it else None)
+            if bundle is not None and not all_of_it:  # the parameters' own gradients have changed
+                bundle.read_gradients()
 
     def _watch(self, *, fade: bool = True) -> None:
         """Let inputs be counted on some of the steps until no width will fall any more."""
@@ -339,7 +348,8 @@ class QASSO(Shown, torch.optim.Optimizer):
         """
         members, bank = self.pruner.members, self.bank
         if model is not None:
-            members, bank = bound_to(model, self._table, bank, self._parameters, self._layer_of)
+            members, bank = bound_to(model, self._table, bank, self.parameters, self._layer_of)
+        self._binding.reshard()
         hold(members, bank, self.pruner.alive)
 
     def saliency(self) -> dict[str, Any]:
@@ -352,30 +362,14 @@ class QASSO(Shown, torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything a resumed run needs: the inner optimizer's state, and under ``"qasso"`` our own. Plain tensors and values."""
-        own = {
-            "format": FORMAT,
-            "step": self.steps_done,
-            **self._identity(),
-            "lower_bits": list(self.bank.lower),
-            "frozen_bits": None if self.bank.frozen is None else list(self.bank.frozen),
-            "histograms": self.bank.counted(),
-            **self.pruner.state_dict(),
-        }
-        if self._bundle is not None:
-            self._bundle.unpack()
+        own = self.own_state()
         return {**self.inner.state_dict(), "qasso": own}
 
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same in the run that loads a state: plain values."""
-        sizes = torch.bincount(self.pruner.members.family_of.cpu(), minlength=len(self.family_names)).tolist()
-        return {
-            "optimizer": type(self.inner).__name__,
-            "groups": [[name, size] for name, size in zip(self.family_names, sizes, strict=True)],
-            "quantizers": [list(key) for key in self.bank.keys],
-            "budget": self.budget.to_dict(),
-            "schedule": self.schedule.to_dict(),
-            "rules": asdict(self.rules),
-        }
+    def own_state(self) -> dict[str, Any]:
+        """Return what of :meth:`state_dict` is not the inner optimizer's, whose state is that of each parameter then."""
+        if self._bundle is not None:
+            self._bundle.unpack()
+        return own_state(self)
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -384,17 +378,23 @@ class QASSO(Shown, torch.optim.Optimizer):
         Raises:
             CheckpointError: a state of another optimizer, model, budget or schedule.
         """
-        own = own_part(state_dict, self._identity())
-        check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted(), self.pruner.joint_state())
+        own = own_part(state_dict)
+        self.check_own_state(own)
         if self._bundle is not None:
             self._bundle.unpack()
         try:
             self.inner.load_state_dict({k: v for k, v in state_dict.items() if k != "qasso"})
         except (KeyError, TypeError, ValueError) as error:  # torch compares the parameter groups before it changes anything
             raise CheckpointError("QASSO.load_state_dict: saved by another run.", at="param_groups", got=str(error)) from None
-        self.steps_done = int(own["step"])
-        self.bank.lower = [int(b) for b in own["lower_bits"]]
-        self.bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
-        self.bank.load_counted(own["histograms"])
+        self.load_own_state(own)
+
+    def check_own_state(self, own: dict[str, Any]) -> None:
+        """Raise :class:`CheckpointError` where :meth:`own_state` of another run is given; changes nothing."""
+        check_own(own, self)
+        check_qasso_part(own, len(self.group_mask), len(self.bank), self.bank.counted(), self.pruner.joint_state())
+
+    @torch.no_grad()
+    def load_own_state(self, own: dict[str, Any]) -> None:
+        """Restore :meth:`own_state`."""
+        load_own(self, own)
         self._watch(fade=False)
-        self.pruner.load_state_dict(own)

@@ -10,7 +10,6 @@ belongs to q_m and t (:meth:`QuantizerBank.tie`).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor
 
 from geta_nb.config import MAX_BITS, MIN_BITS
-from geta_nb.errors import GetaWarning
 from geta_nb.qasso import ranks
 from geta_nb.qasso.ranks import agreed
+from geta_nb.qasso.signs import give_signs_back
 from geta_nb.qasso.steps import levels, project_step_size
 from geta_nb.quantizers import ActivationQuantizer, Histogram, bit_width, fitted_clip, largest_code
+from geta_nb.sharding import shards_of
 
 if TYPE_CHECKING:
     from geta_nb.quantizers import Quantizer
@@ -72,6 +72,7 @@ class QuantizerBank:
         aim: where the upper bounds fall to, each evenly, [L integers]; None: all fall alike, to the lower ones.
         full_reduction: bits of all falls together.
         frozen: the final bits, [L integers], or None while they still move.
+        shards: the ranks over which weights are sharded; None: all are whole.
     """
 
     def __init__(
@@ -99,12 +100,21 @@ class QuantizerBank:
         self._tensors = None if tensors is None else [tensors[layer] for layer in weights]
         if tensors is not None:
             self.histograms = [Histogram(q.step_size.device, most=WATCHED) for q in activations.values()]
+        self.shards = shards_of(t for t in self._tensors or () if isinstance(t, Tensor))
         self._sizes = [p.numel() for p in self.step_sizes]
         self._placed: dict[torch.device, _Indices] = {}
         self._levels: tuple[object, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def bind(self, parameters: Mapping[str, Tensor], layer_of: Mapping[str, str]) -> None:
+        """Take other tensors of the same weights."""
+        if self._tensors is not None:
+            of = {layer: parameters[name] for name, layer in reversed(list(layer_of.items())) if name in parameters}
+            layers = [layer for kind, layer in self.keys if kind == "weight"]
+            self._tensors = [of[layer] if isinstance(old, Tensor) else old for layer, old in zip(layers, self._tensors, strict=True)]
+            self.shards = shards_of(t for t in self._tensors if isinstance(t, Tensor))
 
     def hold_above(self, weights: Mapping[str, float], activations: Mapping[str, float]) -> None:
         """Raise the lower bounds to these bits, by layer."""
@@ -159,6 +169,10 @@ class QuantizerBank:
         """Return one number a quantizer, [L], as one a range, [E]."""
         return values if len(values) == sum(self._sizes) else values[self._owners(values.device)]
 
+    def _sum_channels(self, values: Tensor) -> Tensor:
+        """Return the sum of each quantizer's ranges, [L], of ``values`` [E], in a fixed order on an accelerator too."""
+        return torch.segment_reduce(values, "sum", lengths=self._indices(values.device).sizes, unsafe=True)
+
     def settle(self, flat: Tensor, *, anywhere: bool = False) -> None:
         """Do :meth:`keep_positive` and :meth:`constrain` in place on one vector that holds all of :meth:`parameters`, in their order."""
         step, clip, exponent = self._split(flat)
@@ -212,8 +226,7 @@ class QuantizerBank:
         index = self._owners(step.device)
         top = v.clip**v.exponent
         ratio = torch.log(top / step)  # of equal ratios the mean is that ratio: what is at a bound stays there
-        sums = ratio.new_zeros(len(self)).index_add_(0, index, ratio)
-        mean = (sums / self._indices(step.device).sizes)[index]
+        mean = (self._sum_channels(ratio) / self._indices(step.device).sizes)[index]
         return torch.minimum(torch.maximum(top * torch.exp(-mean), top / many), top / few)
 
     def tie(self, flat: torch.nn.Parameter | None) -> None:
@@ -257,7 +270,7 @@ class QuantizerBank:
         if len(exponent):
             sums = given * v.clip.log()
             if len(sums) > len(self):
-                sums = sums.new_zeros(len(self)).index_add_(0, self._owners(sums.device), sums)
+                sums = self._sum_channels(sums)
             trained = self._indices(sums.device).trained
             exponent.add_(sums if len(trained) == len(sums) else sums[trained])
 
@@ -337,6 +350,11 @@ class QuantizerBank:
             histogram.counts.copy_(counted["counts"][i])
             histogram.extremes.copy_(counted["extremes"][i])
 
+    def follow(self) -> None:
+        """Let what was counted go where the quantizers are, which may have moved."""
+        for quantizer, histogram in zip(self.quantizers[len(self) - len(self.histograms) :], self.histograms, strict=True):
+            histogram.to(quantizer.step_size.device)
+
     def watch(self, on: bool, *, fade: bool = True) -> None:
         """Let the inputs of the coming step be counted, or not; what was counted before fades, unless the step had begun already."""
         for quantizer, histogram in zip(self.quantizers[len(self) - len(self.histograms) :], self.histograms, strict=True):
@@ -355,7 +373,7 @@ class QuantizerBank:
             return
         first = len(self._tensors)
         self.share_histograms()
-        self._give_signs_back(moved)
+        give_signs_back(self, moved)
         for i in moved:
             quantizer = self.quantizers[i]
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()
@@ -375,19 +393,6 @@ class QuantizerBank:
             for histogram, counts, ends in zip(self.histograms, counted, extremes, strict=True):
                 histogram.counts.copy_(counts)
                 histogram.extremes.copy_(ends * SIGNS.to(ends))
-
-    def _give_signs_back(self, moved: Sequence[int]) -> None:
-        """Let the codes of inputs be negative again where training showed some that calibration had not."""
-        first = len(self) - len(self.histograms)
-        for i in moved:
-            quantizer = self.quantizers[i]
-            if i < first or quantizer.signed or float(self.histograms[i - first].extremes[1]) >= 0:
-                continue
-            assert isinstance(quantizer, ActivationQuantizer)
-            quantizer.set_signed(True)
-            what = "QASSO: inputs of a layer are negative in training that never were in calibration; its codes get a sign."
-            hint = 'geta.calibrate(batches that look like those of training), or QuantConfig(signed=True)'
-            warnings.warn(GetaWarning(what, at=self.keys[i][1], hint=hint), stacklevel=2)
 
     def by_layer(self, kind: str, values: Sequence[float]) -> dict[str, float]:
         """Return the values of the ``"weight"`` or ``"activation"`` quantizers by layer."""

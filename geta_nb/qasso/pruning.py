@@ -89,7 +89,7 @@ class Pruner:
         if cost is not None and self._joint is None:
             bank.hold_above(*lowest_bits(cost, budget, self.limits.fewest_alive()))
         self._target = CostTarget(cost, self.limits, bank, budget, schedule) if budget.target and self._joint is None else None
-        self._sizes = torch.as_tensor(np.asarray(table.group_size, dtype=np.int64))
+        self._sizes = torch.from_numpy(np.array(table.group_size, dtype=np.int64))
         device = self.members.device
         self.alive = torch.ones(table.n_groups, dtype=torch.bool, device=device)
         self.redundant = torch.zeros_like(self.alive)
@@ -108,6 +108,11 @@ class Pruner:
     def active(self) -> bool:
         """Whether anything will ever be pruned."""
         return self.schedule.joint_steps > 0 and self.n_redundant != 0
+
+    def bind(self, members: Members) -> None:
+        """Take other tensors of the same groups; before the first step."""
+        self.members = members
+        self._set_redundant(self.redundant)
 
     def count_samples(self, model: torch.nn.Module) -> None:
         """Let ``model``'s next passes, until the next step, say how many samples a step has; only where a plan wants to know."""
@@ -148,6 +153,7 @@ class Pruner:
             self._set_redundant(torch.zeros_like(self.redundant))
         if self._factors is not None:
             self._factors.apply()
+        self.members.watch(self._observes(steps_done))
 
     def _observes(self, step: int) -> bool:
         """Whether the moving average takes ``step`` in: from a window before the joint stage until the last choice."""
@@ -163,7 +169,7 @@ class Pruner:
 
     def scores(self, *, shared: bool = False) -> Tensor:
         """Return the saliency of all groups, [G], float64 on the CPU; of this rank unless ``shared``, which all ranks must ask for."""
-        members = self.members
+        members = self.members if shared or self.members.shards is None else self.members.of_this_rank()
         averaged = {"fisher": fisher_scores, "taylor": taylor_scores}.get(self.rules.saliency)
         figures = [self.average] if averaged else [*members.square_sums(), members.inner_products()]
         stacked = torch.stack([f.double() for f in figures])
@@ -223,11 +229,11 @@ class Pruner:
             order, last = removal_order(self._scores().numpy(), alive, self.limits), left == 1
             wanted = self.n_redundant * (period.period + 1) // self.schedule.joint_periods - int((~alive).sum())
             chosen = choose_count(order, wanted, self.limits, exactly=last)
-        redundant = torch.zeros(len(alive), dtype=torch.bool)
-        redundant[torch.as_tensor(chosen)] = True
-        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant.numpy())
+        redundant = np.zeros(len(alive), dtype=bool)
+        redundant[chosen] = True
+        self.collapsing = collapsing_families(self.limits.family_of, alive, alive & ~redundant)
         self._note_unmoved()
-        self._set_redundant(redundant.to(self.alive.device))
+        self._set_redundant(torch.from_numpy(redundant).to(self.alive.device))
 
     def _note_unmoved(self) -> None:
         """Note the families that are judged by the size of their weights, each once a run."""
@@ -260,7 +266,8 @@ class Pruner:
         """x <- x - gamma (c + d R) with the paper's gamma and d, after the inner step showed the direction."""
         after, n_q = elements.take(), elements.n_quantized
         self._fading = None
-        if not n_q:
+        quantized = len(elements.pair_layer) > 0  # on some rank: all take the same rates and steps, whatever they have of it
+        if not quantized:
             one = torch.ones(elements.n_layers, dtype=after.dtype, device=elements.device)
             few = many = one
         else:
@@ -272,12 +279,21 @@ class Pruner:
             elements, fading.forgotten, fading.residual, fading.before - after, rate=fading.rate, widest=few, finest=many, rules=self.rules
         )
         shift = fading.forgotten
-        if n_q:
+        if quantized:
             shift = torch.cat([shift[:n_q] + rates.step_size[elements.layer] * fading.residual, shift[n_q:]])
             steps = v.step.clone()
             steps[: elements.n_layers] = torch.where(rates.set_step, rates.step_size, steps[: elements.n_layers].to(elements.device))
             self.bank.write(steps)
         elements.put(after - rates.gamma[elements.family] * shift)
+
+    def follow(self) -> None:
+        """Go where the members' tensors are, which may have moved; between steps."""
+        self.members.follow()
+        device = self.members.device
+        self.alive, self.average = self.alive.to(device), self.average.to(device)
+        if self._rises is not None:
+            self._rises.follow()
+        self._set_redundant(self.redundant.to(device))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: living and fading groups, and the average."""

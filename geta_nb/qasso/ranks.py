@@ -1,12 +1,13 @@
 """Runs of several processes: what all ranks agree on, and models that lie on several. In: a model or figures. Out: the same, checked.
 
 Data-parallel training (``DistributedDataParallel``) needs no more: gradients are the mean of all ranks', so weights stay the same on each.
+Where parameters are sharded, ``sharding`` adds up what each rank has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -14,9 +15,7 @@ from torch import Tensor, nn
 
 from geta_nb.errors import ConfigError
 from geta_nb.quantizers import parameter_tensors
-
-_WHY = "whole parameters on every rank: groups and quantizers are sums and maxima over all rows of a weight"
-_INSTEAD = "torch.nn.parallel.DistributedDataParallel(geta.model) instead of fully_shard"
+from geta_nb.sharding import check_shards, is_sharded
 
 
 def several() -> bool:
@@ -55,11 +54,6 @@ def agreed(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(value) for value in shared.tolist()]
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor holds only this rank's share (``torch.distributed.tensor.DTensor``)."""
-    return getattr(tensor, "placements", None) is not None
-
-
 def check_unwrapped(model: nn.Module) -> None:
     """Check that a model is itself, whole, and not what distributes it.
 
@@ -72,43 +66,54 @@ def check_unwrapped(model: nn.Module) -> None:
             "GETA: the model is wrapped already.", expected="the model itself, wrapped afterwards", got=type(model).__name__,
             hint=f"geta = gt.GETA(model, ...); model = {type(model).__name__}(geta.model)",
         )  # fmt: skip
-    check_whole(model, "GETA")
+    parameters = parameter_tensors(model)
+    if check_shards(model, parameters, "GETA") is not None:
+        name = next(name for name, tensor in parameters.items() if is_sharded(tensor))
+        raise ConfigError(
+            "GETA: the model is sharded already.", at=name, expected="the whole model (on the meta device where it is too large)",
+            got=f"a DTensor, {tuple(getattr(parameters[name], 'placements', ()))}",
+            hint="geta = gt.GETA(model, ...); fully_shard(geta.model); optimizer = geta.qasso(...)",
+        )  # fmt: skip
 
 
-def check_whole(model: nn.Module, who: str) -> None:
-    """Check that no parameter is sharded over ranks.
+def check_shared(model: nn.Module, parameters: Mapping[str, Tensor], identity: str, quantizers: Iterable[nn.Module]) -> None:
+    """Check that ranks share a model in a way that is supported, and bring the quantizers of a sharded one to where its passes run.
+
+    Args:
+        model: copied, sharded, or this process's own.
+        parameters: own name -> tensor.
+        identity: of the pruning space.
+        quantizers: whole on every rank: ``fully_shard`` moves what it shards and leaves these.
 
     Raises:
-        ConfigError: one is (``fully_shard``, tensor parallelism); names it.
+        ConfigError: shards that are not supported, or other networks on other ranks; nothing was changed.
     """
-    for name, tensor in parameter_tensors(model).items():
-        if is_sharded(tensor):
-            raise ConfigError(
-                f"{who}: parameters sharded over ranks are not supported yet.", at=name, expected=_WHY,
-                got=f"a DTensor, {tuple(getattr(tensor, 'placements', ()))}", hint=_INSTEAD,
-            )  # fmt: skip
+    shards = check_shards(model, parameters, "qasso")
+    first = next(iter(parameters.values()), None)
+    check_alike(identity, torch.device("cpu") if first is None else first.device if shards is None else shards.device)
+    for quantizer in quantizers:
+        if shards is not None and not any(p.is_meta for p in quantizer.parameters()):
+            quantizer.to(shards.device)
 
 
-def check_once_that_tensors_are_those_of(model: nn.Module, parameters: Mapping[str, Tensor]) -> Callable[..., None]:
-    """Return a hook for the first step: the optimizer's tensors must still be the model's, else it would train nothing and say nothing.
+def check_alike(identity: str, device: torch.device) -> None:
+    """Check that all ranks compress the same network; all must ask.
 
-    Raises (the hook):
-        ConfigError: a parameter of the model is another tensor by then (``fully_shard``, ``load_state_dict(assign=True)``).
+    Args:
+        identity: of the pruning space.
+        device: where a message is taken from.
+
+    Raises:
+        ConfigError: they do not, as the stages of a pipeline do.
     """
-    expected: dict[str, Tensor] = dict(parameters)
-
-    def hook(*_: Any) -> None:
-        if not expected:
-            return
-        check_whole(model, "QASSO.step")
-        now = parameter_tensors(model)
-        for name, tensor in expected.items():
-            if now.get(name) is not tensor:
-                raise ConfigError(
-                    "QASSO.step: the model has other parameters than when the optimizer was built.", at=name,
-                    expected="the same tensors", got="another one" if name in now else "none of this name",
-                    hint="call geta.qasso(...) after the last change of the model's parameters",
-                )  # fmt: skip
-        expected.clear()
-
-    return hook
+    if not several():
+        return
+    own = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:7], "big")
+    differs = agreed([own], device)[0] != own
+    if bool(largest(torch.tensor(float(differs), device=device))):
+        raise ConfigError(
+            "qasso: ranks have different networks: stages of a pipeline are not supported, each would need budgets of its own.",
+            expected="one network, copied (DistributedDataParallel) or sharded (fully_shard)",
+            got=f"rank {dist.get_rank()} has {'another one than' if differs else 'that of'} rank 0",
+            hint="gt.GETA(model, ...) of the whole network on every rank",
+        )  # fmt: skip

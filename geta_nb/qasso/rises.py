@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from geta_nb.qasso import ranks
-from geta_nb.qasso.projection import QuantizerBank
-from geta_nb.quantizers import Histogram, largest_code
+from geta_nb.qasso.projection import SIGNS, QuantizerBank
+from geta_nb.quantizers import Histogram, Quantizer, largest_code
+from geta_nb.sharding import is_sharded, local, share_of
 
 COUNTED = 1 << 16
 """Elements of a weight that its error is taken from."""
@@ -48,11 +49,18 @@ class Rises:
         sources = [_dense(w) if w is not None else step.grad for w, step in itertools.zip_longest(weights, self._bank.step_sizes)]
         norms = torch._foreach_norm([self.average[:1] * 0 if source is None else source for source in sources])
         found = torch.stack([norm.to(self.average) for norm in norms]).square()
+        if self._bank.shards is not None:
+            parts = [weight is not None and is_sharded(weight) for weight, _ in itertools.zip_longest(weights, sources)]
+            found = torch.where(torch.tensor(parts, device="cpu").to(found.device), self._bank.shards.sum(found), found)
         own = tuple(weight is not None for weight, _ in itertools.zip_longest(weights, sources))
         if self._factors is None or self._factors[0] != own:
             factors = torch.tensor([1.0 if there else 12.0 for there in own], dtype=found.dtype, device="cpu")
             self._factors = own, factors.to(found.device)
         return found * self._factors[1]
+
+    def follow(self) -> None:
+        """Go where the quantizers are, which may have moved."""
+        self.average, self._factors = self.average.to(self._bank.step_sizes[0].device), None
 
     def take_in(self, seen: Tensor, decay: float) -> None:
         """Let the mean move towards what was read."""
@@ -65,21 +73,41 @@ class Rises:
             widths: bits that are asked for, of each quantizer.
         """
         self._bank.share_histograms()
-        errors = [self._errors(i) for i in range(len(self._bank))]
+        histograms = [*self._of_weights(), *self._bank.histograms]
+        errors = [self._errors(*found) for found in zip(self._bank.quantizers, histograms, strict=True)]
         energies = ranks.mean(self.average.double()).tolist()
         return [{b: energy * _at(row, b) for b in asked} for asked, row, energy in zip(widths, errors, energies, strict=True)]
 
-    def _errors(self, index: int) -> list[float]:
+    def _of_weights(self) -> list[Histogram]:
+        """Count some elements of each weight, of a sharded one on all ranks together."""
+        found, bank = [], self._bank
+        for i in range(self._first):
+            weight = bank.weight(i).detach()
+            found.append(Histogram(weight.device))
+            found[-1](evenly_spaced(weight, COUNTED))
+        if bank.shards is not None and found:
+            counts = bank.shards.sum(torch.stack([h.counts for h in found]))
+            signs = SIGNS.to(counts)
+            extremes = bank.shards.largest(torch.stack([h.extremes * signs for h in found])) * signs
+            whole = [not is_sharded(bank.weight(i)) for i in range(self._first)]
+            for histogram, own, count, ends in zip(found, whole, counts, extremes, strict=True):
+                if not own:
+                    histogram.counts.copy_(count)
+                    histogram.extremes.copy_(ends)
+        return found
+
+    def _errors(self, quantizer: Quantizer, histogram: Histogram) -> list[float]:
         """Return the mean squared error of a quantizer at each of :data:`FITTED`."""
-        bank, quantizer = self._bank, self._bank.quantizers[index]
-        if index < self._first:
-            weight = bank.weight(index).detach()
-            histogram = Histogram(weight.device, most=COUNTED)
-            histogram(weight)
-        else:
-            histogram = bank.histograms[index - self._first]
         exponent = float(quantizer.exponent.detach())
         return [histogram.fit(largest_code(bits, signed=quantizer.signed), exponent)[1] for bits in FITTED]
+
+
+def evenly_spaced(tensor: Tensor, most: int) -> Tensor:
+    """Return at most so many elements of a tensor, a vector: those at multiples of one stride; of a sharded one those of them here."""
+    flat, share = local(tensor).detach().reshape(-1), share_of(tensor)
+    stride = max(1, -(-tensor.numel() // most))
+    first = 0 if share is None or share.axis else share.start * (tensor.numel() // max(len(tensor), 1))
+    return flat[-first % stride :: stride]
 
 
 def _at(errors: Sequence[float], bits: int) -> float:
@@ -89,5 +117,6 @@ def _at(errors: Sequence[float], bits: int) -> float:
 
 
 def _dense(gradient: Tensor) -> Tensor:
-    """Return the numbers of a gradient that are not zero for being left out."""
+    """Return the numbers of a gradient that are here, and not zero for being left out."""
+    gradient = local(gradient)
     return gradient.coalesce().values() if gradient.is_sparse else gradient

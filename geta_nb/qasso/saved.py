@@ -1,41 +1,95 @@
-"""Whether a saved state is one of this optimizer and this run. In: a state dict. Out: our own part of it, or an error that says why not."""
+"""What of a run is saved beside the inner optimizer's state. In: an optimizer, or a state. Out: the other, or why not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from geta_nb.errors import CheckpointError
 from geta_nb.files import first_difference
 from geta_nb.qasso.allocation import Allocation
 
+if TYPE_CHECKING:
+    from geta_nb.qasso.optimizer import QASSO
+
 FORMAT = 4
 """Version of the ``"qasso"`` part of a state dict."""
 
 
-def own_part(state_dict: Any, identity: Mapping[str, Any]) -> dict[str, Any]:
+def own_part(state_dict: Any) -> dict[str, Any]:
     """Return the ``"qasso"`` part of a state dict.
 
+    Raises:
+        CheckpointError: there is none.
+    """
+    own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
+    if not isinstance(own, dict):
+        raise _foreign("none")
+    return own
+
+
+def identity(optimizer: QASSO) -> dict[str, Any]:
+    """Return what must be the same in the run that loads a state: plain values."""
+    sizes = torch.bincount(optimizer.pruner.members.family_of.cpu(), minlength=len(optimizer.family_names)).tolist()
+    return {
+        "optimizer": type(optimizer.inner).__name__,
+        "groups": [[name, size] for name, size in zip(optimizer.family_names, sizes, strict=True)],
+        "quantizers": [list(key) for key in optimizer.bank.keys],
+        "budget": optimizer.budget.to_dict(),
+        "schedule": optimizer.schedule.to_dict(),
+        "rules": asdict(optimizer.rules),
+    }
+
+
+def check_own(own: Mapping[str, Any], optimizer: QASSO) -> None:
+    """Check whose state this is.
+
     Args:
-        state_dict: of an optimizer.
-        identity: what must be the same in the run that loads it.
+        own: the ``"qasso"`` part of a state dict.
+        optimizer: that is to load it.
 
     Raises:
         CheckpointError: a state of another optimizer, model, budget or schedule, or a damaged plan.
     """
-    own = state_dict.get("qasso") if isinstance(state_dict, Mapping) else None
-    if not isinstance(own, dict) or own.get("format") != FORMAT:
-        raise CheckpointError(
-            "QASSO.load_state_dict: not a state of this optimizer.",
-            expected=f"a 'qasso' part, format {FORMAT}",
-            got="none" if not isinstance(own, dict) else f"format {own.get('format')}",
-        )
+    if own.get("format") != FORMAT:
+        raise _foreign(f"format {own.get('format')}")
     plan = own["joint"].get("plan") if isinstance(own.get("joint"), Mapping) else None
     if plan is not None:
         Allocation.from_dict(plan)
-    for name, mine in identity.items():
+    for name, mine in identity(optimizer).items():
         difference = first_difference(name, mine, own.get(name))
         if difference is not None:
             at, expected, got = difference
             raise CheckpointError("QASSO.load_state_dict: saved by another run.", at=at, expected=expected, got=got)
-    return own
+
+
+def _foreign(got: str) -> CheckpointError:
+    what = "QASSO.load_state_dict: not a state of this optimizer."
+    return CheckpointError(what, expected=f"a 'qasso' part, format {FORMAT}", got=got)
+
+
+def own_state(optimizer: QASSO) -> dict[str, Any]:
+    """Return where a run stands. Plain tensors and values."""
+    bank = optimizer.bank
+    return {
+        "format": FORMAT,
+        "step": optimizer.steps_done,
+        **identity(optimizer),
+        "lower_bits": list(bank.lower),
+        "frozen_bits": None if bank.frozen is None else list(bank.frozen),
+        "histograms": bank.counted(),
+        **optimizer.pruner.state_dict(),
+    }
+
+
+def load_own(optimizer: QASSO, own: Mapping[str, Any]) -> None:
+    """Restore :func:`own_state`, which was checked."""
+    bank = optimizer.bank
+    optimizer.steps_done = int(own["step"])
+    bank.lower = [int(b) for b in own["lower_bits"]]
+    bank.frozen = None if own["frozen_bits"] is None else [int(b) for b in own["frozen_bits"]]
+    bank.load_counted(own["histograms"])
+    optimizer.pruner.load_state_dict(own)

@@ -4,6 +4,8 @@ In: a model and the sites that its graph asks for. Out: the same model, quantiza
 can be calibrated, listed and taken off again.
 """
 
+from geta_nb.quantizers.adapters import adapter_layers, adapter_parameters, without_adapters
+from geta_nb.quantizers.adopted import Adopted, adopt, adopted_in, check_adapters, check_merged
 from geta_nb.quantizers.aten import NUMBERS, WRITTEN_AT, branch_program
 from geta_nb.quantizers.calibration import calibrate, eval_mode
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
@@ -24,6 +26,7 @@ from geta_nb.quantizers.parametrized import (
 from geta_nb.quantizers.prepare import IDLE, Quantizers, attach_quantizers
 from geta_nb.quantizers.refit import Histogram, fitted_clip, largest_code
 from geta_nb.quantizers.sites import CANDIDATE, WEIGHT, Asked, computed_weights, mark_of, marked, standing_in
+from geta_nb.quantizers.starting import start_ranges
 
 __all__ = [
     "CANDIDATE",
@@ -32,6 +35,7 @@ __all__ = [
     "WEIGHT",
     "WRITTEN_AT",
     "ActivationQuantizer",
+    "Adopted",
     "Asked",
     "ComputedWeight",
     "Histogram",
@@ -39,11 +43,17 @@ __all__ = [
     "Quantizer",
     "Quantizers",
     "WeightQuantizer",
+    "adapter_layers",
+    "adapter_parameters",
+    "adopt",
+    "adopted_in",
     "attach_quantizers",
     "bit_width",
     "branch_program",
     "calibrate",
     "canonical_name",
+    "check_adapters",
+    "check_merged",
     "codes",
     "computed",
     "computed_weights",
@@ -61,8 +71,10 @@ __all__ = [
     "parameter_tensors",
     "quantizers_at",
     "standing_in",
+    "start_ranges",
     "step_size",
     "tensors_of_groups",
     "unregister",
+    "without_adapters",
     "without_parametrizations",
 ]

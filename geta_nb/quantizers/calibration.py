@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from geta_nb.errors import GetaError, InputError, NonFiniteError
 from geta_nb.quantizers.prepare import Quantizers
 from geta_nb.quantizers.refit import Histogram, largest_code
+from geta_nb.sharding import shards_of
 
 
 class Observer:
@@ -56,7 +57,7 @@ def calibrate(
     """Run ``batches`` through ``model`` and set the ranges of ``quantizers.activations`` at their initial bits, and who needs a sign.
 
     The model runs in eval mode without gradients, its activations unquantized; every module's own mode is restored, and after an error
-    no range has changed.
+    no range has changed. Of a sharded model each rank runs batches of its own, equally many; ranges are those of all.
 
     Args:
         model: the model that ``attach_quantizers`` prepared.
@@ -91,9 +92,13 @@ def calibrate(
             quantizer.observer = None
     if count == 0:
         raise InputError("calibrate: there are no batches.", expected="at least one", got="none", hint="geta.calibrate([example_inputs])")
+    shards = shards_of(model.parameters())
+    if shards is not None:
+        for observer in observers.values():
+            observer.histogram.add_up(shards)
     for layer, quantizer in quantizers.activations.items():
         histogram = observers[layer].histogram
-        if histogram.calls:
+        if histogram.called:
             if quantizers.finds_signs and quantizer.signed and histogram.never_negative():
                 quantizer.set_signed(False)
             quantizer.set_range(histogram.fitted_clip(largest_code(quantizer.initial_bits, signed=quantizer.signed)))

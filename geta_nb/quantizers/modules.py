@@ -6,6 +6,7 @@ them to a network, ``calibration`` sets the range of the ones on activations, QA
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self, cast
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from geta_nb.errors import CalibrationError, NonFiniteError
 from geta_nb.quantizers.fake_quant import bit_width, codes, fake_quantize, step_size
 from geta_nb.quantizers.gradients import HALF_TYPES, Codes, compute_dtype
+from geta_nb.quantizers.whole import keep_whole
 from geta_nb.views import Shown
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -90,7 +92,7 @@ class Quantizer(Shown, nn.Module):
     @torch.no_grad()
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
         """Set q_m, t = 1 and the d of ``bits`` (default: the initial bits), in place."""
-        self.clip_max.copy_(torch.as_tensor(clip_max))
+        self.clip_max.copy_(torch.as_tensor(clip_max, device=self.clip_max.device))
         self.exponent.fill_(1)
         width = self.initial_bits if bits is None else bits
         self.step_size.copy_(step_size(width, self.clip_max, self.exponent, signed=self.signed))
@@ -117,15 +119,27 @@ class Quantizer(Shown, nn.Module):
         # model.half() must not round d: a 16-bit step in bfloat16 is off by 0.4 %, which is no longer 16 bits
         before = [p.data for p in self.parameters()]
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.clip_max.device.type != "meta" and before[0].is_meta:
+            self.forget_range()
         for parameter, old in zip(self.parameters(), before, strict=True):
             if parameter.dtype in HALF_TYPES:
                 parameter.data = old.to(parameter.device, compute_dtype(old))
                 parameter.grad = None if parameter.grad is None else parameter.grad.to(parameter.dtype)
         return self
 
+    @torch.no_grad()
+    def forget_range(self) -> None:
+        """Have no range: memory that was just taken (``to_empty``) holds anything."""
+        self.exponent.fill_(1)
+        self.clip_max.fill_(math.nan)
+        self.step_size.fill_(math.nan)
+
     def extra_repr(self) -> str:
         """Return the layer: values would wait for the device."""
         return repr(self.layer)
+
+
+keep_whole(Quantizer)
 
 
 def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
@@ -136,7 +150,11 @@ def weight_range(weight: Tensor, axes: tuple[int, ...] | None = None) -> Tensor:
     wide = weight.detach()
     # read without a copy of it: max|W| is the larger of max W and -min W, to the bit, and not finite where an element is not
     low, high = wide.aminmax() if axes is None else (wide.amin(axes, keepdim=True), wide.amax(axes, keepdim=True))
-    largest = torch.maximum(low.abs(), high.abs()).to(compute_dtype(wide))
+    return or_default(torch.maximum(low.abs(), high.abs()).to(compute_dtype(wide)), weight)
+
+
+def or_default(largest: Tensor, weight: Tensor) -> Tensor:
+    """Return max|W| as a range: where it is 0, 1/sqrt(fan_in)."""
     fallback = (weight.shape[0] / weight.numel()) ** 0.5
     # below `tiny` the step of 16 bits would be subnormal, or 0
     tiny = torch.finfo(largest.dtype).tiny * 2.0**20
@@ -246,6 +264,14 @@ class ActivationQuantizer(Quantizer):
         """Return the present bit width, 0-dim, in bits: the initial one before calibration."""
         return super().bit_width() if self.calibrated else torch.full_like(self.clip_max, self.initial_bits)
 
+    def forget_range(self) -> None:
+        """Have no range, until one is calibrated."""
+        super().forget_range()
+        with torch.no_grad():
+            self.clip_max.zero_()
+            self.has_sign.fill_(self.signed)
+        self.calibrated = False
+
     def set_range(self, clip_max: Tensor | float, bits: float | None = None) -> None:
         """Set q_m, t = 1 and d as :meth:`Quantizer.set_range` does; from then on the quantizer is calibrated if q_m > 0."""
         super().set_range(clip_max, bits)
@@ -258,7 +284,7 @@ class ActivationQuantizer(Quantizer):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # states from before there were unsigned quantizers say nothing of a sign
-        state_dict.setdefault(f"{prefix}has_sign", torch.tensor(True))
+        state_dict.setdefault(f"{prefix}has_sign", torch.tensor(True, device="cpu"))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.signed = self.has_sign.is_meta or bool(self.has_sign)
         self._read_calibrated()

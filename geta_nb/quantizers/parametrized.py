@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
+from geta_nb.quantizers.adapters import adapter_parameters, inner
 from geta_nb.quantizers.lookup import lookup, reads_rows
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
 from geta_nb.quantizers.plain_state import stop_watching, watch_loading
@@ -53,10 +54,10 @@ def quantizers_at(
     weights: dict[str, WeightQuantizer] = {}
     for name, layer in parameter_layer.items():
         path, _, leaf = name.rpartition(".")
-        found = weight_quantizer(modules[path], leaf) if path in modules else None
+        found = weight_quantizer(inner(modules[path]), leaf) if path in modules else None
         if found is not None:
             weights.setdefault(layer, found)
-    own = {layer: getattr(modules.get(layer), "input_quantizer", None) for layer in inputs}
+    own = {layer: getattr(inner(modules[layer]), "input_quantizer", None) for layer in inputs if layer in modules}
     return weights, {layer: quantizer for layer, quantizer in own.items() if isinstance(quantizer, ActivationQuantizer)}
 
 
@@ -183,7 +184,8 @@ def replace_computed(module: nn.Module, name: str, value: nn.Parameter) -> None:
 
 
 def original_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield (path, module) for every module of the user's, under every path it has: no quantizer, no parametrization."""
+    """Yield (path, module) for every module of the user's, under every path it has: no quantizer, no parametrization, no adapter."""
+    model = inner(model)
     yield path, model
     for name, child in model._modules.items():
         hidden = name == "parametrizations" and computed(model)
@@ -192,7 +194,7 @@ def original_modules(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn
 
 
 def parameter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the model's own parameters by their original names (tied ones under each name), without those of quantizers.
+    """Return the model's own parameters by their original names (tied ones under each name), without those of quantizers and adapters.
 
     The value for a quantized parameter is its ``.original``, the very object the model had before. Those that a foreign parametrization
     computes with (the length and the direction of ``weight_norm``) come last, by the names that torch has for them.
@@ -200,6 +202,7 @@ def parameter_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
     own = {f"{path}.{name}" if path else name: p for path, m in original_modules(model) for name, p in own_parameters(m).items()}
     known = {id(p) for p in own.values()}
     known |= {id(p) for module in model.modules() if isinstance(module, Quantizer) for p in module.parameters()}
+    known |= {id(p) for p in adapter_parameters(model).values()}
     return {**own, **{name: p for name, p in model.named_parameters() if id(p) not in known}}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from geta_nb.config import QuantConfig
 from geta_nb.errors import ConfigError, NonFiniteError
+from geta_nb.quantizers.adopted import Adopted
 from geta_nb.quantizers.foreign import ComputedWeight, weight_value
 from geta_nb.quantizers.matrices import Site, channel_axis, layer_name
 from geta_nb.quantizers.modules import ActivationQuantizer, Quantizer, WeightQuantizer, quantize_input
@@ -35,6 +36,7 @@ class Quantizers(Shown):
         weights: {layer: quantizer}; tied parameters share one, under the first name.
         activations: {layer: quantizer}, each the submodule ``input_quantizer`` of its layer.
         parameter_layer: {original parameter name: layer of ``weights``}, tied names too.
+        adapted: {layer of ``weights``: the low-rank terms of an adapter that are added to the parameter in front of it}.
         computed: {name of a weight that parametrizations of the model's own compute: layer of ``weights``}; none of ``parameter_layer``.
         taken_over: layers whose quantizer was there before this call.
         excluded: {parameter name: why it stays unquantized}.
@@ -46,6 +48,7 @@ class Quantizers(Shown):
         self.weights: dict[str, WeightQuantizer] = {}
         self.activations: dict[str, ActivationQuantizer] = {}
         self.parameter_layer: dict[str, str] = {}
+        self.adapted: dict[str, Adopted] = {}
         self.computed: dict[str, str] = {}
         self.taken_over: tuple[str, ...] = ()
         self.excluded: dict[str, str] = {}
@@ -58,11 +61,19 @@ class Quantizers(Shown):
         """Whether the weight quantizer of a layer is this call's own, whatever stood on its input before."""
         return layer in self.weights and all(site.new for site in self._sites[layer])
 
-    def quantized_tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor | ComputedWeight]:
+    def quantized_tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor | ComputedWeight | Adopted]:
         """Return what each weight quantizer is given: layer -> the parameter, or what computes the weight when it is called."""
         named = {layer: parameters[name] for name, layer in reversed(list(self.parameter_layer.items())) if layer in self.weights}
         sites = {layer: self._sites[layer][0] for layer in self.computed.values()}
-        return {**named, **{layer: ComputedWeight(site.module, site.name) for layer, site in sites.items()}}
+        return {**named, **{layer: ComputedWeight(site.module, site.name) for layer, site in sites.items()}, **self.adapted}
+
+    def train(self, config: QuantConfig) -> None:
+        """Let the numbers of all quantizers train, exponents as configured: who puts adapters into a model freezes all else."""
+        for table, learns in ((self.weights, config.learn_exponent), (self.activations, config.learn_activation_exponent)):
+            for quantizer in table.values():
+                quantizer.step_size.requires_grad_(True)
+                quantizer.clip_max.requires_grad_(True)
+                quantizer.exponent.requires_grad_(learns)
 
     def detach_weight(self, layer: str) -> None:
         """Take the quantizer off this layer's parameter, under all its names.

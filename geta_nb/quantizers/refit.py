@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from geta_nb.sharding import Shards, local, shards_of, share_of
+
 COARSE, FINE, DESCENTS = 24, 8, 4
 """Candidates between a sixteenth of the largest value and all of it; more around the best of them; and steps downhill from there."""
 MANY = 2.0**12
@@ -38,7 +40,7 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     """Return the q_m of least squared error over all elements of a weight.
 
     Args:
-        weight: any shape, floating.
+        weight: any shape, floating; of a sharded one all ranks must ask, and sums are added up over them, a few numbers at a time.
         levels: L, the largest code, >= 1.
         clip: the present q_m, 0-dim or a shape that broadcasts against ``weight`` (one range a channel); kept where all is zero.
         exponent: t, 0-dim.
@@ -50,56 +52,91 @@ def fitted_clip(weight: Tensor, levels: float, clip: Tensor, exponent: Tensor, *
     >>> fitted_clip(torch.tensor([1.0, -1.0, 1.0, 0.0, 1.2]), 1.0, torch.tensor(9.0), torch.tensor(1.0))
     tensor(1.0500)
     """
-    magnitude = weight.detach().abs().to(clip.dtype).pow(exponent.detach())
-    most = levels if narrow_range else (weight.detach() < 0).to(clip.dtype).add_(levels)
+    sums = RangeSums(weight, clip)
+    here = local(weight).detach()
+    magnitude = here.abs().to(clip.dtype).pow(exponent.detach())
+    most = levels if narrow_range else (here < 0).to(clip.dtype).add_(levels)
 
     def code_of(step: Tensor) -> Tensor:
         codes = (magnitude / step).round_()
         return codes.clamp_(max=most) if isinstance(most, float) else torch.minimum(codes, most)
 
-    def total(terms: Tensor) -> Tensor:
-        return terms.sum() if clip.ndim == 0 else terms.sum_to_size(clip.shape)
-
     def error(top: Tensor) -> Tensor:
-        step = top / levels
-        return total((magnitude - code_of(step).mul_(step)).square_())
+        step = sums.here(top / levels)
+        return sums.own((magnitude - code_of(step).mul_(step)).square_())
 
-    axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
-    largest = magnitude.amax() if clip.ndim == 0 else magnitude.amax(axes, keepdim=True) if axes else magnitude
+    def better(tops: list[Tensor], best: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+        for top, found in zip(tops, sums.over_ranks([error(top) for top in tops]), strict=True):
+            best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+        return best, least
+
+    largest = sums.largest(magnitude)
     empty = largest <= 0
     largest = torch.where(empty, 1, largest)
-    best, least = largest, error(largest)
     ratio = 2 ** (4 / (COARSE - 1))
-    for number in range(1, COARSE):
-        top = largest / ratio**number
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
-    middle = best
-    for number in range(-FINE // 2, FINE // 2 + 1):
-        top = torch.minimum(middle * ratio ** (2 * number / (FINE + 2)), largest)
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+    best, least = better([largest / ratio**number for number in range(COARSE)], largest, torch.full_like(largest, math.inf))
+    fine = [ratio ** (2 * number / (FINE + 2)) for number in range(-FINE // 2, FINE // 2 + 1)]
+    best, least = better([torch.minimum(best * factor, largest) for factor in fine], best, least)
     for _ in range(DESCENTS):
-        codes = code_of(best / levels)
+        codes = code_of(sums.here(best / levels))
         # the best step for these codes; theirs are then the best codes for that step, and so on downhill
-        norm = total(codes * codes)
-        top = torch.where(norm > 0, total(codes * magnitude) / norm * levels, best)
-        found = error(top)
-        best, least = torch.where(found < least, top, best), torch.minimum(found, least)
+        norm, product = sums.over_ranks([sums.own(codes * codes), sums.own(codes * magnitude)])
+        best, least = better([torch.where(norm > 0, product / norm * levels, best)], best, least)
     return torch.where(empty, clip, best.pow(1 / exponent))
+
+
+class RangeSums:
+    """Sums over the elements that share a range, in the shape of the ranges: over what is here, and over all ranks of a sharded weight."""
+
+    def __init__(self, weight: Tensor, clip: Tensor) -> None:
+        self._shape, self._shards, share = clip.shape, shards_of([weight]), share_of(weight)
+        by_channel = share is not None and clip.ndim > 0 and clip.shape[share.axis] > 1
+        self._share = share if by_channel else None
+        self._axes = [axis for axis in range(weight.ndim) if clip.ndim and clip.shape[axis] == 1]
+
+    def here(self, values: Tensor) -> Tensor:
+        """Return those of one number a range that the elements here have."""
+        return values if self._share is None else values.narrow(self._share.axis, self._share.start, self._share.stop - self._share.start)
+
+    def _everywhere(self, values: Tensor) -> Tensor:
+        if self._share is None:
+            return values
+        whole = values.new_zeros(self._shape)
+        self.here(whole).copy_(values)
+        return whole
+
+    def own(self, terms: Tensor) -> Tensor:
+        """Return the sums over what is here, in the shape of the ranges."""
+        if not self._shape:
+            return terms.sum()
+        return self._everywhere(terms.sum(self._axes, keepdim=True) if self._axes else terms)
+
+    def over_ranks(self, values: list[Tensor]) -> list[Tensor]:
+        """Return each added up over all ranks; one message for all."""
+        return values if self._shards is None else list(self._shards.sum(torch.stack(values)).unbind())
+
+    def largest(self, magnitude: Tensor) -> Tensor:
+        """Return the largest of what shares a range, over all ranks."""
+        if not magnitude.numel():
+            found = magnitude.new_zeros(self._shape)
+        elif not self._shape:
+            found = magnitude.amax()
+        else:
+            found = self._everywhere(magnitude.amax(self._axes, keepdim=True) if self._axes else magnitude)
+        return found if self._shards is None else self._shards.largest(found)
 
 
 class Histogram:
     """Counts the magnitudes of a layer's inputs in bins of equal ratio; a few vector operations for a batch, and no wait for the device.
 
     Args:
-        device: of what will be counted.
+        device: of what will be counted; it follows what it is given.
         most: of a larger tensor only about so many elements, evenly spaced, are looked at; 0: all.
 
     Attributes:
         counts: [:data:`BINS`], float64.
         extremes: [largest |x|, smallest x], float64.
-        calls: tensors counted.
+        called: whether a tensor was counted, be it an empty one.
 
     Raises nothing: NaN counts as zero, infinity into the last bin.
     """
@@ -107,7 +144,7 @@ class Histogram:
     def __init__(self, device: torch.device | None = None, *, most: int = 0) -> None:
         self.counts = torch.zeros(BINS, dtype=torch.float64, device=device)
         self.extremes = torch.zeros(2, dtype=torch.float64, device=device)
-        self.calls, self.most = 0, most
+        self.called, self.most = False, most
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> None:
@@ -116,14 +153,27 @@ class Histogram:
         if self.most and flat.numel() > self.most:
             flat = flat[:: -(-flat.numel() // self.most)]
         flat = flat.to(torch.float32 if flat.dtype != torch.float64 else flat.dtype).nan_to_num()
-        self.calls += 1
+        self.called = True  # written, never read: a compiled forward that counted its calls would be compiled anew for each
         if flat.numel() == 0:
             return
+        if self.counts.device != flat.device:  # the model moved
+            self.to(flat.device)
         magnitude = flat.abs()
         bins = (magnitude.log2() + OCTAVES // 2).mul_(PER_OCTAVE).floor_().clamp_(0, BINS - 1).long()
+        # in whatever order an accelerator adds: all that a bin gets is ones
         self.counts.index_add_(0, bins, (magnitude > 0).double())
         largest = torch.maximum(self.extremes[0], magnitude.amax())
         self.extremes.copy_(torch.stack([largest, torch.minimum(self.extremes[1], flat.amin())]))
+
+    def add_up(self, shards: Shards) -> None:
+        """Count what all ranks counted; all must call it."""
+        signs = torch.tensor([1.0, -1.0], dtype=self.extremes.dtype, device="cpu").to(self.extremes.device)
+        self.counts.copy_(shards.mean(self.counts) * shards.count)
+        self.extremes.copy_(shards.largest_of_all(self.extremes * signs) * signs)
+
+    def to(self, device: torch.device) -> None:
+        """Bring the counts to a device."""
+        self.counts, self.extremes = self.counts.to(device), self.extremes.to(device)
 
     def never_negative(self) -> bool:
         """Whether something was counted and nothing was below 0. Waits for the device."""
@@ -149,7 +199,7 @@ class Histogram:
             return 1.0, 0.0
         if levels >= MANY:
             return float(largest), (largest**exponent / levels) ** 2 / 12
-        edges = torch.arange(1, BINS + 1, dtype=torch.float64).div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
+        edges = torch.arange(1, BINS + 1, dtype=torch.float64, device="cpu").div_(PER_OCTAVE).sub_(OCTAVES // 2).exp2_()
         counts = self.counts.cpu()
         used = counts.nonzero()[:, 0]
         counts, upper = counts[used], edges[used].clamp(max=largest)
@@ -157,7 +207,7 @@ class Histogram:
         upper, lower = upper.pow(exponent), lower.pow(exponent)
         centres, widths = (upper + lower) / 2, upper - lower
         top = largest**exponent
-        clips = top * torch.logspace(-12, 0, 12 * 24 + 1, base=2.0, dtype=torch.float64)[:, None]
+        clips = top * torch.logspace(-12, 0, 12 * 24 + 1, base=2.0, dtype=torch.float64, device="cpu")[:, None]
         steps = clips / levels
         coarse = (centres - steps * (centres / steps).round()) ** 2 + widths**2 / 12
         rounded = torch.where(steps < 2 * widths, steps**2 / 12, coarse)

@@ -28,6 +28,7 @@ from geta_nb.qasso import FAMILY, INPUT, Members
 from geta_nb.quantizers import Quantizer, fake_quantize
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import Probe, Prober
+from geta_nb.sharding import Shards, Share, is_sharded, local, share_of
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +52,7 @@ def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor
     further = leaves if leaves is not None else []
     tensors = list({id(p): p for p in parameters if p.is_floating_point()}.values())
     before = [(p, p.grad, p.requires_grad) for p in tensors]
+    whole = [] if losses.shards is None else [(p, p.grad) for p in losses.model.parameters()]  # a whole pass reaches all
 
     def of(number: int) -> None:
         for p in tensors:
@@ -59,6 +61,10 @@ def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor
             loss = losses.of(number)
         if not loss.requires_grad:
             raise no_gradient()
+        if losses.shards is not None:  # what a rank has of a parameter gets its gradient from a whole pass
+            loss.backward()
+            further.clear()
+            return
         found = torch.autograd.grad(loss, [*tensors, *further], allow_unused=True)
         further.clear()
         for p, gradient in zip(tensors, found, strict=False):
@@ -73,6 +79,8 @@ def _gradients(losses: Losses, parameters: Iterable[Tensor], leaves: list[Tensor
         for p, gradient, wanted in before:
             p.grad = gradient
             p.requires_grad_(wanted)
+        for p, gradient in whole:
+            p.grad = gradient
 
 
 def group_products(table: GroupTable, parameters: Mapping[str, Tensor], losses: Losses) -> Floats:
@@ -115,7 +123,7 @@ def estimated(prober: Prober, losses: Losses, probes: Sequence[Probe], products:
     asked = [probe for probe in probes if probe.kind != FAMILY]
     if asked:
         numbers = {probe: prober.numbers(probe) for probe in asked}
-        dots = _Dots(prober, numbers)
+        dots = _Dots(prober, numbers, losses.shards)
         rows = []
         with _gradients(losses, prober.parameters.values(), dots.leaves) as fill, dots.listening():
             for number in tqdm(range(len(losses.batches)), desc="estimate", unit="batch", leave=False):
@@ -129,8 +137,8 @@ def estimated(prober: Prober, losses: Losses, probes: Sequence[Probe], products:
 class _Dots:
     """<Q_b(x) - Q(x), g> of each probe of bits, for the batch that was just run: parameters afterwards, the rest while gradients pass."""
 
-    def __init__(self, prober: Prober, numbers: Mapping[Probe, tuple[Tensor, Tensor, Tensor]]) -> None:
-        self._prober, self._numbers = prober, numbers
+    def __init__(self, prober: Prober, numbers: Mapping[Probe, tuple[Tensor, Tensor, Tensor]], shards: Shards | None) -> None:
+        self._prober, self._numbers, self._shards = prober, numbers, shards
         self._heard: dict[Probe, Tensor] = {}
         self._passing: dict[Quantizer, list[Probe]] = {}
         for probe in numbers:
@@ -167,16 +175,31 @@ class _Dots:
     def take(self) -> list[float]:
         """Return the products, one for each probe, and forget them."""
         found, self._heard = self._heard, {}
-        zero, heard = torch.zeros(()), {probe for probes in self._passing.values() for probe in probes}
+        zero, heard = torch.zeros((), device="cpu"), {probe for probes in self._passing.values() for probe in probes}
         parts = [found.get(probe, zero) if probe in heard else self._of_weight(probe) for probe in self._numbers]
-        return [float(value) for value in torch.stack([part.double().cpu() for part in parts])]
+        values = torch.stack([part.double().cpu() for part in parts])
+        if self._shards is not None:  # rows of a weight add up, and shares of a batch make one
+            rows = torch.tensor([probe not in heard and is_sharded(self._prober.weight(probe.name)) for probe in self._numbers])
+            values = torch.where(rows, self._shards.sum(values), self._shards.mean(values))
+        return [float(value) for value in values]
 
     def _of_weight(self, probe: Probe) -> Tensor:
         weight, quantizer = self._prober.weight(probe.name), self._prober.quantizer(probe)
         gradient = self._prober.gradient(probe.name)
         if gradient is None:
-            return torch.zeros(())
-        return _dot(weight, quantizer(weight), gradient, self._numbers[probe], quantizer.kind._asdict())
+            return torch.zeros((), device="cpu")
+        kind, share, here = quantizer.kind._asdict(), share_of(weight), local(weight)
+        step, clip, exponent = (_rows(number.detach(), share) for number in (quantizer.step_size, quantizer.clip_max, quantizer.exponent))
+        wanted, top, bent = self._numbers[probe]
+        now = fake_quantize(here, step, clip, exponent, **kind)
+        return _dot(here, now, gradient, (_rows(wanted, share), _rows(top, share), bent), kind)
+
+
+def _rows(numbers: Tensor, share: Share | None) -> Tensor:
+    """Return those of one number a channel that belong to the rows here."""
+    if share is None or not numbers.ndim or numbers.shape[share.axis] == 1:
+        return numbers
+    return numbers.narrow(share.axis, share.start, share.stop - share.start)
 
 
 def _dot(x: Tensor, now: Tensor, gradient: Tensor, numbers: tuple[Tensor, Tensor, Tensor], kind: Mapping[str, bool]) -> Tensor:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaError, InputError
 from geta_nb.quantizers import eval_mode
+from geta_nb.sharding import reshard, shards_of
 
 Loss = Callable[[nn.Module, Any], Tensor]
 
@@ -39,14 +40,23 @@ class Losses:
         if not callable(loss):
             raise InputError("sensitivity: no loss.", expected="loss(model, batch) -> scalar tensor", got=type(loss).__name__)
         self.model, self._loss, self.batches, self._seed = model, loss, list(batches), seed
+        self.shards = shards_of(model.parameters())
         if not self.batches:
             raise InputError("sensitivity: there are no batches.", expected="at least one", got="none", hint="[batch]")
+        if self.shards is not None:
+            counts = self.shards.largest_of_all(torch.tensor([len(self.batches), -len(self.batches)], device="cpu")).tolist()
+            if counts[0] != -counts[1]:
+                expected, got = "equally many", f"{-counts[1]} to {counts[0]}"
+                raise InputError("sensitivity: ranks have different numbers of batches.", expected=expected, got=got)
 
     def __call__(self) -> NDArray[np.float64]:
-        """Return the loss of each batch, [B]; infinity where it is not finite. In eval mode, without gradients."""
+        """Return the loss of each batch, [B]; infinity where it is not finite. In eval mode, without gradients.
+
+        Of a sharded model each rank has its share of each batch, and the mean of theirs is the loss.
+        """
         with torch.no_grad(), self.repeatable():
             values = torch.stack([self.of(number).detach().double().cpu() for number in range(len(self.batches))])
-        found: NDArray[np.float64] = values.numpy()
+        found: NDArray[np.float64] = (values if self.shards is None else self.shards.mean(values)).numpy()
         return np.where(np.isfinite(found), found, math.inf)
 
     def of(self, number: int) -> Tensor:
@@ -68,13 +78,17 @@ class Losses:
         return value.reshape(())
 
     def samples(self, number: int) -> int:
-        """Return how many samples a batch has: the length of its first tensor."""
+        """Return how many samples a batch has: the length of its first tensor, times ranks of a sharded model."""
         leaves = [leaf for leaf in pytree.tree_leaves(self.batches[number]) if isinstance(leaf, Tensor) and leaf.dim()]
-        return len(leaves[0]) if leaves else 1
+        return (len(leaves[0]) if leaves else 1) * (1 if self.shards is None else self.shards.count)
 
     @contextmanager
     def repeatable(self) -> Iterator[None]:
         """Eval mode, and the same random numbers as ever; both as before afterwards."""
-        with eval_mode(self.model), torch.random.fork_rng():
-            torch.manual_seed(self._seed)
-            yield
+        reshard(self.model)  # what a pass before left whole may have changed since
+        try:
+            with eval_mode(self.model), torch.random.fork_rng():
+                torch.manual_seed(self._seed)
+                yield
+        finally:
+            reshard(self.model)

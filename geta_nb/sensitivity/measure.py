@@ -182,7 +182,10 @@ def _histograms(quantizers: Quantizers | None, losses: Losses) -> dict[str, Hist
     finally:
         for quantizer in inputs.values():
             quantizer.observer = None
-    return {layer: histogram for layer, histogram in found.items() if histogram.calls}
+    for histogram in found.values():
+        if losses.shards is not None:
+            histogram.add_up(losses.shards)
+    return {layer: histogram for layer, histogram in found.items() if histogram.called}
 
 
 def _measured(prober: Prober, losses: Losses, probe: Probe, base: Floats) -> Rise:

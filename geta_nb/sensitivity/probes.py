@@ -18,7 +18,8 @@ from torch import Tensor
 
 from geta_nb.groups import GroupTable
 from geta_nb.qasso import FAMILY, INPUT, WEIGHT
-from geta_nb.quantizers import ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
+from geta_nb.quantizers import Adopted, ComputedWeight, Histogram, Quantizer, Quantizers, fitted_clip, largest_code
+from geta_nb.sharding import local, share_of
 
 
 class Probe(NamedTuple):
@@ -96,11 +97,11 @@ class Prober:
     def gradient(self, layer: str) -> Tensor | None:
         """Return the gradient of the parameter, dense."""
         found = self._quantized[layer]
-        gradient = found.grad if isinstance(found, Tensor) else None
+        gradient = None if not isinstance(found, Tensor) or found.grad is None else local(found.grad)
         return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
 
     @cached_property
-    def _quantized(self) -> Mapping[str, Tensor | ComputedWeight]:
+    def _quantized(self) -> Mapping[str, Tensor | ComputedWeight | Adopted]:
         return self.quantizers.quantized_tensors(self.parameters) if self.quantizers is not None else {}
 
     def removed(self, probe: Probe) -> Sequence[int]:
@@ -136,9 +137,14 @@ class Prober:
         before: list[tuple[Tensor, int, Tensor, Tensor]] = []
         try:
             for entry in self.table.axis_maps:
-                places = np.flatnonzero(chosen[entry.group_of_index]) if entry.producing or entry.zeroed else ()
+                if not (entry.producing or entry.zeroed):
+                    continue
+                whole = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
+                share = share_of(whole)
+                owners = entry.group_of_index if share is None else share.rows(entry.axis, entry.group_of_index)
+                places = np.flatnonzero(chosen[owners])
                 if len(places):
-                    tensor = (self.buffers if entry.zeroed else self.parameters)[entry.parameter].detach()
+                    tensor = local(whole)
                     rows = torch.from_numpy(np.asarray(places)).to(tensor.device)
                     before.append((tensor, entry.axis, rows, tensor.index_select(entry.axis, rows)))
                     tensor.index_fill_(entry.axis, rows, 0)

@@ -8,6 +8,7 @@ from geta_nb.subnet import build
 from geta_nb.subnet.any_size import fitted, suited, whole_graph
 from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
 from geta_nb.subnet.formats import WeightFormat, nearly_whole
+from geta_nb.subnet.gathered import Elsewhere, gathered, real_inputs
 from geta_nb.subnet.graph_net import (
     BUFFER,
     PARAMETER,
@@ -28,6 +29,7 @@ __all__ = [
     "BUFFER",
     "PARAMETER",
     "SCRATCH",
+    "Elsewhere",
     "Entry",
     "GraphNet",
     "SubnetInfo",
@@ -39,12 +41,14 @@ __all__ = [
     "find_module",
     "fingerprint",
     "fitted",
+    "gathered",
     "input_sizes",
     "list_entries",
     "modes_of",
     "nearly_whole",
     "note_modes",
     "probe_inputs",
+    "real_inputs",
     "restore_formats",
     "suited",
     "what_differs",

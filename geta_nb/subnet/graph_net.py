@@ -191,13 +191,15 @@ class GraphNet(fx.GraphModule):
             return None
 
     def _apply(self, fn: Any, recurse: bool = True) -> GraphNet:
-        """Move or cast as any module does; the graph's own casts and constants of the dtype that its tensors had follow them."""
-        before = {entry.name: entry.tensor.dtype for entry in list_entries(self)}
+        """Move or cast as any module does; the graph's own casts, and what it makes where its tensors were, follow them."""
+        before = {entry.name: (entry.tensor.dtype, entry.tensor.device) for entry in list_entries(self)}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._written_for = {entry.name: entry.tensor.dtype for entry in list_entries(self)}
-        changed = _casts({name: (dtype, self._written_for[name]) for name, dtype in before.items()})
-        if changed:
-            follow_dtypes(self.graph, changed)
+        after = {entry.name: entry.tensor for entry in list_entries(self)}
+        self._written_for = {name: tensor.dtype for name, tensor in after.items()}
+        changed = _casts({name: (dtype, self._written_for[name]) for name, (dtype, _) in before.items()})
+        devices = {device: after[name].device for name, (_, device) in before.items() if device != after[name].device}
+        if changed or devices:
+            follow_dtypes(self.graph, changed, devices)
             self.recompile()
         return self
 
@@ -262,7 +264,7 @@ def follow_dtypes(
 
     ``devices``: what an operator makes on an old one is made on the new one.
     """
-    places = devices or {}
+    places = {torch.device(old.type): new for old, new in (devices or {}).items()} | dict(devices or {})  # "cuda" is where cuda:0 was
     pairs = [(torch.finfo(old), torch.finfo(new)) for old, new in changed.items() if new.is_floating_point]
     limits = {getattr(old, end): getattr(new, end) for old, new in pairs for end in ("min", "max")}
 

@@ -268,7 +268,7 @@ def _write_at(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, out: Labe
     kept = cut.kept(out, axis)
     if not kept.all():
         before = np.cumsum(np.append(0, kept))
-        places = _constant(cut, graph, node, twin, torch.tensor([int(before[number]) for number in numbers if kept[number]]))
+        places = _constant(cut, graph, node, twin, torch.tensor([int(before[number]) for number in numbers if kept[number]], device="cpu"))
         twin.target, twin.args, twin.kwargs = torch.ops.aten.index_copy.default, (*twin.args[:1], axis, places, _part(twin)), {}
 
 
@@ -279,7 +279,7 @@ def _part(twin: fx.Node) -> Any:
 
 def _pick(cut: Cut, graph: fx.Graph, node: fx.Node, twin: fx.Node, axis: int, positions: list[int]) -> None:
     """Replace a choice of indices along an axis, whose steps are no longer even, by one by numbers."""
-    numbers = _constant(cut, graph, node, twin, torch.tensor(positions))
+    numbers = _constant(cut, graph, node, twin, torch.tensor(positions, device="cpu"))
     twin.target, twin.args, twin.kwargs = torch.ops.aten.index_select.default, (twin.args[0], axis, numbers), {}  # a branch may start at it
 
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "geta_nb"
 
 # From the ground up: a module imports what stands in its own place or below. `geta_nb` is the package's front, `geta_nb/__init__.py`.
-GROUND = ("errors", "views", "_extra", "config", "budget")
+GROUND = ("errors", "views", "_extra", "config", "budget", "sharding")
 CORE = ("graph", "groups", "quantizers", "centering", "cost", "qadg", "subnet", "files", "qasso", "sensitivity", "onnx", "latency")
-FACADE = ("checks", "resuming", "geta")
+FACADE = ("checks", "adapting", "resuming", "geta")
 SHOWN = ("display", "widgets")
 FRONT = "geta_nb"
 OUTSIDE = ("baselines", "bench", "pipelines")

@@ -49,15 +49,23 @@ def global_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return x, labels
 
 
+def with_adapters(net: nn.Module) -> Any:
+    """LoRA on all layers, of which ``get_base_model()`` is the network itself."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(net, LoraConfig(r=4, target_modules=["0", "2", "6", "8"], init_lora_weights="gaussian"))
+
+
 def train(case: dict[str, Any], path: Path, *, resume: bool = False) -> tuple[gt.GETA, gt.QASSO]:
     """As people write it; nothing in it but the lines of DDP knows how many ranks there are."""
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    example = global_batch(0)[0]
+    example, net = global_batch(0)[0], network()
+    adapted = with_adapters(net) if case.get("adapters") else None
     if resume:
-        geta = gt.GETA.resume(path, network(), example[:2])
+        geta = gt.GETA.resume(path, net, example[:2])
     else:
         # 8 bits to begin with: a step size of 16 bits reads values / d up to 32767, and what it learns from their last digits is chance
-        geta = gt.GETA(network(), example[:2], quantize=gt.QuantConfig(activations=True, initial_bits=8))
+        geta = gt.GETA(net, example[:2], quantize=gt.QuantConfig(activations=True, initial_bits=8))
         # another batch than is trained on: else the largest input lies on the clip value to the last digit, on this or on that side of it
         geta.calibrate([global_batch(-1)[0]])
     model = DistributedDataParallel(geta.model, **case.get("ddp", {})) if world > 1 else geta.model
@@ -75,6 +83,8 @@ def train(case: dict[str, Any], path: Path, *, resume: bool = False) -> tuple[gt
         optimizer.step()
         if optimizer.steps_done == case.get("save_at") and rank == 0 and not resume:
             geta.save_checkpoint(path)
+    if adapted is not None:
+        adapted.merge_and_unload()
     return geta, optimizer
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import geta_nb as gt
 from geta_nb.qasso.bundle import ELEMENTWISE, Bundle
 from tests.qasso.nets import BOTH, WEIGHTS, compress, parameters_of
 
@@ -121,6 +122,31 @@ def test_a_whole_run_is_the_one_without_bundles(config, build):
     for name in left:
         # rounding differs in a last bit here and there, and 25 steps carry it on
         torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_that_are_handed_on_reach_a_vector_that_holds_some_of_the_quantizers_only():
+    # steps in one group, clip values and exponents in another, as a user may hand them over
+    runs = []
+    for bundles in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        geta = gt.GETA(model, torch.randn(4, 6), quantize=gt.QuantConfig(initial_bits=4))
+        named = dict(model.named_parameters())
+        steps = [p for name, p in named.items() if name.endswith("step_size")]
+        rest = [p for name, p in named.items() if not name.endswith("step_size")]
+        inner = torch.optim.SGD([{"params": rest}, {"params": steps, "lr": 1e-3}], lr=0.05)
+        optimizer = geta.qasso(inner, budget=gt.Budget(group_sparsity=0.25, bit_range=(3, 4)), schedule=gt.Schedule(1, 4, 2, 4, 2))
+        assert optimizer._bundle is not None and len(optimizer._bundle) < optimizer.bank.n_trained
+        if not bundles:
+            optimizer._bundle = None
+        for step in range(14):
+            x = torch.randn(16, 6, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(x).square().mean().backward()
+            optimizer.step()
+        runs.append(parameters_of(model))
+    for name, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][name], rtol=1e-4, atol=1e-6)  # as above
 
 
 def test_state_is_that_of_the_parameters_whenever_somebody_looks():

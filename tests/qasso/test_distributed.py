@@ -72,6 +72,14 @@ def test_two_ranks_are_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(COLLAPSES)
+def test_two_ranks_with_adapters_are_one_process(tmp_path: Path) -> None:
+    """Products of adapted weights are added up while gradients are each rank's own."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    check(2, tmp_path, [{"adapters": True, "save_at": 9}, {"adapters": True, "accumulate": 2, "optimizer": "adamw"}])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(COLLAPSES)
 def test_four_ranks_are_one_process(tmp_path: Path) -> None:
     check(4, tmp_path, [{"budget": {"relative_bops": 0.008}, "optimizer": "adamw"}, {"accumulate": 2, "ddp": {"static_graph": False}}])
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 
 from geta_nb.quantizers.fake_quant import fake_quantize, step_size
 from geta_nb.quantizers.modules import WeightQuantizer
@@ -112,3 +113,19 @@ def test_a_large_batch_is_looked_at_in_places():
 def test_values_that_are_no_numbers_break_nothing():
     histogram = filled(torch.tensor([1.0, math.nan, 2.0]))
     assert float(histogram.counts.sum()) == 2 and histogram.never_negative() and 0 < histogram.fitted_clip(3.0) <= 2
+
+
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_a_compiled_forward_that_counts_is_compiled_once():
+    histogram, counter = Histogram(most=100), CompileCounter()
+
+    def forward(x):
+        histogram(x)
+        return x + 1
+
+    compiled = torch.compile(forward, backend=counter)
+    for seed in range(4):
+        compiled(data("normal", seed).float())
+    # the first call writes that it was called, which compiled code does not read
+    assert counter.frame_count == 1 and histogram.called
+    assert torch.equal(histogram.counts, filled(*(data("normal", seed).float()[::40] for seed in range(4))).counts)
