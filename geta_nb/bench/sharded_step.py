@@ -1,8 +1,8 @@
 """Print what a sharded training step costs beside plain FSDP2: ``python -m geta_nb.bench.sharded_step`` (or ``make bench-sharded``).
 
 Two gloo ranks on this machine. In each, a plain network and its quantized twin, sharded alike, take turns: a round is one call of each,
-after the ranks met. What counts is the median over rounds of (ours / plain), in processor time of a rank; and in waiting time, which has the
-messages in it. Beside them the same pair unsharded, in the same processes. Each network's result is kept, so a killed command resumes.
+after the ranks met. What counts is the median over rounds of (ours / plain), in processor time of a rank; and in waiting time, which has
+the messages in it. Beside them the same pair unsharded, in the same processes. Each network's result is kept, so a killed command resumes.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ def mlp() -> nn.Module:
 
 
 def wide_mlp() -> nn.Module:
-    """Weights far larger than anything that the optimizer may send: 256 groups a layer, 65536 weights."""
-    return nn.Sequential(nn.Linear(6, 256), nn.GELU(), nn.Linear(256, 256), nn.GELU(), nn.Linear(256, CLASSES))
+    """A weight far larger than anything that the optimizer may send or make: 512 groups a layer."""
+    return nn.Sequential(nn.Linear(6, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, CLASSES))
 
 
 def vit() -> nn.Module:
