@@ -57,6 +57,10 @@ bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pru
 bench-step: $(STAMP)    ## what a training step costs beside the plain one: docs/step_cost.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.step_table --output runs/bench_step
 
+.PHONY: bench-gpu
+bench-gpu: $(STAMP)     ## what training costs on a GPU: docs/gpu.md (eight minutes at most; without a GPU it says so)
+	$(BIN)/python -m geta_nb.bench.gpu --output runs/bench_gpu --page docs/gpu.md
+
 bench-latency: $(STAMP)  ## dense and compressed in torch, ONNX Runtime and OpenVINO: docs/latency.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.latency_table --output runs/bench_latency --page docs/latency.md
 

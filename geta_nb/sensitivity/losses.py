@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaError, InputError
+from geta_nb.graph import own_draws
 from geta_nb.quantizers import eval_mode
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -75,6 +76,5 @@ class Losses:
     @contextmanager
     def repeatable(self) -> Iterator[None]:
         """Eval mode, and the same random numbers as ever; both as before afterwards."""
-        with eval_mode(self.model), torch.random.fork_rng():
-            torch.manual_seed(self._seed)
+        with eval_mode(self.model), own_draws(self._seed):
             yield
