@@ -60,6 +60,10 @@ bench-step: $(STAMP)    ## what a training step costs beside the plain one: docs
 bench-sharded: $(STAMP) ## the same on two ranks, beside plain FSDP2: docs/step_cost.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.sharded_step --output runs/bench_sharded
 
+.PHONY: bench-gpu
+bench-gpu: $(STAMP)     ## what training costs on a GPU: docs/gpu.md (eight minutes at most; without a GPU it says so)
+	$(BIN)/python -m geta_nb.bench.gpu --output runs/bench_gpu --page docs/gpu.md
+
 bench-latency: $(STAMP)  ## dense and compressed in torch, ONNX Runtime and OpenVINO: docs/latency.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.latency_table --output runs/bench_latency --page docs/latency.md
 
