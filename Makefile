@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-speed bench-step bench-sharded bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-lm bench-speed bench-step bench-sharded bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -47,6 +47,9 @@ bench-baselines: $(STAMP)  ## eight other methods beside GETA at equal cost: doc
 
 bench-fashion: $(STAMP)  ## accuracy at equal cost on Fashion-MNIST, hours; resumes from docs/data/fashion.jsonl (DATA_DIR=folder of the IDX files)
 	$(BIN)/python -m geta_nb.bench.fashion_table --output runs/bench_fashion $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+bench-lm: $(STAMP)  ## a language model compressed by GETA and cut by others: docs/language_models.md, hours; resumes from docs/data/lm.jsonl
+	$(BIN)/python -m geta_nb.bench.lm_table --output runs/bench_lm --page docs/language_models.md
 
 zoo: $(STAMP)   ## all laws on all nets, and docs/zoo.md (half an hour on two quiet cores; resumes where it was stopped)
 	$(BIN)/python -m tests.zoo.table

@@ -21,12 +21,13 @@ _LAZY: dict[str, str] = {  # name -> module that wants an extra: "export" for th
     "LiveRun": "geta_nb.widgets.live_run",
     "benchmark_latency": "geta_nb.latency.runs",
     "compare": "geta_nb.widgets.comparing",
+    "export_decoder": "geta_nb.onnx",
     "export_onnx": "geta_nb.onnx",
     "studio": "geta_nb.widgets.studio",
     "to_graphviz": "geta_nb.widgets.exports",
     "to_pyvis": "geta_nb.widgets.exports",
 }
-_EXPORT = frozenset({"benchmark_latency", "export_onnx"})
+_EXPORT = frozenset({"benchmark_latency", "export_decoder", "export_onnx"})
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "center",
     "compare",
     "distill",
+    "export_decoder",
     "export_onnx",
     "load",
     "register_rule",

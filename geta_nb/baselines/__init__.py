@@ -11,10 +11,13 @@ __all__ = [
     "djpq",
     "eagleeye",
     "hesso",
+    "language",
+    "llm_pruner",
     "lsq",
     "magnitude",
     "minmax",
     "narrow",
+    "slicegpt",
     "space",
     "task",
 ]

@@ -10,8 +10,11 @@ __all__ = [
     "digits",
     "fashion",
     "jobs",
+    "lm_cells",
+    "lm_table",
     "peers",
     "peers_table",
     "predicted",
     "run_notebook",
+    "texts",
 ]

@@ -9,6 +9,7 @@ from geta_nb.latency.table import LatencyTable
 
 __all__ = [
     "LatencyTable",
+    "decoding",
     "kept_signal_stack",
     "runs",
     "runtimes",

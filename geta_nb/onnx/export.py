@@ -11,7 +11,7 @@ import contextlib
 import json
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from geta_nb.onnx.file import expand, translate
 from geta_nb.onnx.lowering import lower_for_onnx
 from geta_nb.onnx.processor import adds_bytes_exactly
 from geta_nb.onnx.sizes import open_program
-from geta_nb.subnet import input_sizes
+from geta_nb.subnet import GraphNet, WeightFormat, input_sizes
 
 
 def export_onnx(
@@ -97,14 +97,42 @@ def export_onnx(
     dynamic = info.dynamic if dynamic is None else dynamic
     net, args, kwargs = on_cpu(net, args, kwargs)
     check_inputs(net, args, kwargs)
+    return write_graph(
+        net, info.formats, Path(path), args, kwargs, integer_biases=integer_biases, any_processor=any_processor, dynamic=dynamic
+    )
+
+
+def write_graph(
+    net: GraphNet,
+    formats: Mapping[str, WeightFormat],
+    path: Path,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    integer_biases: bool = False,
+    any_processor: bool | None = None,
+    dynamic: bool = True,
+    finish: Callable[[onnx.ModelProto], None] = lambda proto: None,
+) -> Path:
+    """Write a graph whose weights lie on grids; see :func:`export_onnx`, whose last steps these are.
+
+    Args:
+        net: the graph with its values.
+        formats: own parameter name -> format of its codes.
+        path: the file.
+        args, kwargs: example inputs.
+        integer_biases, any_processor, dynamic: as there.
+        finish: changes the file before it is written: names, metadata.
+    """
     wary = not adds_bytes_exactly() if any_processor is None else bool(any_processor)
     facts = {"any_processor": str(wary).lower(), "dynamic": str(dynamic).lower()}
     with torch.device("cpu"):  # whatever device is the default
-        lowered, bits = lower_for_onnx(net, info.formats, integer_biases=integer_biases, any_processor=wary)
+        lowered, bits = lower_for_onnx(net, formats, integer_biases=integer_biases, any_processor=wary)
         _check_same(lowered, net, args, kwargs)
         sizes = input_sizes(net) if dynamic else None
         model = expand(*_translated(lowered, args, kwargs, bits, sizes=sizes, facts=facts), exact=not integer_biases)
-    return write_model(model, Path(path))
+    finish(model)
+    return write_model(model, path)
 
 
 def dense_onnx(model: nn.Module, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Path:

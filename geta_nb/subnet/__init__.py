@@ -5,7 +5,7 @@ In: a trained model, its analysis, and the groups that live. Out: the model's ow
 """
 
 from geta_nb.subnet import build
-from geta_nb.subnet.any_size import fitted, suited
+from geta_nb.subnet.any_size import fitted, suited, whole_graph
 from geta_nb.subnet.build import SubnetInfo, build_subnet, dense_totals, fingerprint, restore_formats
 from geta_nb.subnet.formats import WeightFormat, nearly_whole
 from geta_nb.subnet.gathered import Elsewhere, gathered, real_inputs
@@ -52,4 +52,5 @@ __all__ = [
     "restore_formats",
     "suited",
     "what_differs",
+    "whole_graph",
 ]

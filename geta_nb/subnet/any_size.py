@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,23 +118,40 @@ def fitted(native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: di
     """
     sizes, graph._input_sizes = graph._input_sizes, None
     wide, sizes = (_widened(native, graph, args, kwargs) if dynamic else None) or (graph, sizes)
-
-    def same(*given: Any) -> bool:  # in float32 a sum may lie in the middle between two codes
-        return are_close(outputs_of(wide, *given), outputs_of(native, *given)) or agree_in_float64(wide, native, *given)
-
-    take_sizes(wide, sizes, args, kwargs, same)
+    take_sizes(wide, sizes, args, kwargs, partial(_same, wide, native))
     return wide
+
+
+def whole_graph(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GraphNet:
+    """Return the graph of a module as it is, nothing cut, traced with every axis of its inputs free.
+
+    Raises:
+        GetaError: it cannot be traced so.
+    """
+    wide, sizes = _traced(module, args, kwargs)
+    take_sizes(wide, sizes, args, kwargs, partial(_same, wide, module))
+    return wide
+
+
+def _same(graph: GraphNet, native: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether both compute the same; in float32 a sum may lie in the middle between two codes."""
+    return are_close(outputs_of(graph, args, kwargs), outputs_of(native, args, kwargs)) or agree_in_float64(graph, native, args, kwargs)
+
+
+def _traced(native: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[GraphNet, InputSizes | None]:
+    found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
+    cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
+    tensors: dict[str, Tensor] = {**own.parameters, **own.buffers}
+    wide = cut_graph(cut, found.qadg, found.names, tensors, found.quantizers.activations, copied=False)
+    return wide, found.trace.sizes
 
 
 def _widened(
     native: nn.Module, graph: GraphNet, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[GraphNet, InputSizes | None] | None:
     try:
-        found, own = graph_at_any_size(native, args, kwargs), own_tensors(native)
-        cut = Cut(found.state, found.table, np.ones(found.table.n_groups, dtype=bool))
-        tensors: dict[str, Tensor] = {**own.parameters, **own.buffers}
-        wide = cut_graph(cut, found.qadg, found.names, tensors, found.quantizers.activations, copied=False)
+        wide, sizes = _traced(native, args, kwargs)
     except GetaError:
         return None
-    same = are_close(outputs_of(wide, args, kwargs), outputs_of(graph, args, kwargs)) or agree_in_float64(wide, graph, args, kwargs)
-    return (wide, found.trace.sizes) if same and found.trace.sizes is not None else None  # it refuses what it is not for, or is not open
+    # it refuses what it is not for, or is not open
+    return (wide, sizes) if sizes is not None and _same(wide, graph, args, kwargs) else None
