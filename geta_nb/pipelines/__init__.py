@@ -16,6 +16,7 @@ __all__ = [
     "hf_nets",
     "image_folder",
     "images",
+    "language",
     "pictures",
     "published",
     "recipes",
