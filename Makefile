@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-lm bench-speed bench-step bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
+.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-lm bench-speed bench-step bench-sharded bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -59,6 +59,13 @@ bench-speed: $(STAMP)   ## from a model to its first cut model, beside torch-pru
 
 bench-step: $(STAMP)    ## what a training step costs beside the plain one: docs/step_cost.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.step_table --output runs/bench_step
+
+bench-sharded: $(STAMP) ## the same on two ranks, beside plain FSDP2: docs/step_cost.md (resumes where it was stopped)
+	$(BIN)/python -m geta_nb.bench.sharded_step --output runs/bench_sharded
+
+.PHONY: bench-gpu
+bench-gpu: $(STAMP)     ## what training costs on a GPU: docs/gpu.md (eight minutes at most; without a GPU it says so)
+	$(BIN)/python -m geta_nb.bench.gpu --output runs/bench_gpu --page docs/gpu.md
 
 bench-latency: $(STAMP)  ## dense and compressed in torch, ONNX Runtime and OpenVINO: docs/latency.md (resumes where it was stopped)
 	$(BIN)/python -m geta_nb.bench.latency_table --output runs/bench_latency --page docs/latency.md

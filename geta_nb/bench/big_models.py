@@ -92,7 +92,7 @@ def measure(net: str, mode: str) -> str:
     geta = analysed(net, mode)
     share = geta.preview(gt.Budget(group_sparsity=0.5)).relative_bops
     seconds = time.process_time() - begin
-    facts = f"{len(geta.groups)} groups, half of them away: {share:.0%} of the BOPs"
+    facts = f"{len(geta.groups)} groups, half of them away: {share:.2%} of the BOPs"
     return f"{net}, {mode}: {seconds:.1f} s of {most_seconds:.0f}, {peak_bytes() / 1e9:.2f} GB of {most_bytes / 1e9:.1f}; {facts}\n"
 
 

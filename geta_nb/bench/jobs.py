@@ -24,8 +24,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 UNRELATED = (
     "jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "baseline_rows.py", "baseline_table.py",
     "run_notebook.py", "views.py", "fashion_table.py", "fashion_rows.py", "fashion_run.py", "fashion_cells.py", "kept_runs.py",
-    "code_of.py", "carry.py", "carry_probe.py", "predicted.py", "texts.py", "lm_task.py", "lm_run.py", "lm_speed.py", "lm_cells.py",
-    "lm_table.py",
+    "code_of.py", "carry.py", "carry_probe.py", "predicted.py", "gpu.py", "gpu_cells.py", "gpu_table.py", "texts.py", "lm_task.py",
+    "lm_run.py", "lm_speed.py", "lm_cells.py", "lm_table.py",
 )  # fmt: skip
 """Tables, and rows whose options are arguments of their jobs."""
 
@@ -57,9 +57,14 @@ def source_fingerprint() -> str:
 
 def write_json(path: Path, value: object) -> None:
     """Write a file that is there whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 

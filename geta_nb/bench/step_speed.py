@@ -159,19 +159,20 @@ class Pair:
         schedule: of ours.
         config: what is quantized.
         lead_in: steps that ours takes first.
+        device: where both are.
         options: further options of ``geta.qasso``.
     """
 
     def __init__(
         self, build: Callable[[], nn.Module], batch: Tensor, *, optimizer: str, schedule: gt.Schedule, config: gt.QuantConfig | None,
-        lead_in: int = 0, **options: Any,
+        lead_in: int = 0, device: str = "cpu", **options: Any,
     ) -> None:  # fmt: skip
         torch.manual_seed(0)
-        self.batch, self.plain = batch, build().train()
+        self.batch, self.plain = batch.to(device), build().to(device).train()
         self.model = copy.deepcopy(self.plain)
-        self.geta = gt.GETA(self.model, batch[:2], quantize=config)
+        self.geta = gt.GETA(self.model, self.batch[:2], quantize=config)
         if config is not None and config.activations:
-            self.geta.calibrate([batch])
+            self.geta.calibrate([self.batch])
         make = OPTIMIZERS[optimizer]
         self.theirs = make(self.plain.parameters())
         own = [p for name, p in self.model.named_parameters() if not name.endswith(("step_size", "clip_max", "exponent"))]

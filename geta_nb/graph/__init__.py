@@ -5,6 +5,7 @@ JSON and back; whether two modules compute the same. Quantizers, groups and cost
 """
 
 from geta_nb.graph.comparison import agree_in_float64, are_close, computed_dtypes, max_difference, outputs_of, own_forwards, wide_inside
+from geta_nb.graph.draws import own_draws
 from geta_nb.graph.expressions import names_in, value_of
 from geta_nb.graph.fingerprint import Fingerprint, Own, Unreadable, fingerprint
 from geta_nb.graph.inputs import check_inputs, example_arguments, note_taken, on_cpu, outputs_of_check
@@ -69,6 +70,7 @@ __all__ = [
     "outputs_of",
     "outputs_of_check",
     "overload_name",
+    "own_draws",
     "own_forwards",
     "owner_of",
     "running_paths",

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from geta_nb.graph.draws import own_draws
 from geta_nb.graph.nodes import operator_name
 from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
@@ -48,7 +49,7 @@ def outputs_of(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
         objects: also those inside of objects that torch knows no structure of.
     """
     args, kwargs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-    with torch.no_grad(), eval_mode(module):
+    with torch.no_grad(), eval_mode(module), own_draws():
         out = module(*args, **kwargs)
     return tensors_in(out) if objects else [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import CalibrationError, InputError
+from geta_nb.graph.draws import own_draws
 from geta_nb.graph.objects import tensors_in
 from geta_nb.graph.trace import eval_mode
 
@@ -78,7 +79,7 @@ def check_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         return
     given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))  # a cache that the model writes into stays the user's
     try:
-        with eval_mode(model), torch.no_grad(), warnings.catch_warnings():
+        with eval_mode(model), torch.no_grad(), own_draws(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _GIVEN[model] = pytree.tree_leaves((args, kwargs)), tensors_in(model(*given[0], **given[1]))
     except CalibrationError:

@@ -16,7 +16,7 @@ from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import TraceError
-from geta_nb.graph import are_close, computed_dtypes, outputs_of
+from geta_nb.graph import are_close, computed_dtypes, outputs_of, own_draws
 from geta_nb.qadg.folded import QADG
 from geta_nb.qadg.reads import reads_through
 from geta_nb.qadg.retrace import trace_quantized
@@ -62,11 +62,9 @@ def _run_alike(
 ) -> bool:
     """Whether model and graph give the same with a factor in place of each quantizer; what they draw at random is the same for both."""
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            with standing_in({quantizer: partial(torch.mul, other=factor) for quantizer, factor in factors.items()}):
-                wanted = outputs_of(model, args, kwargs)
-            torch.default_generator.manual_seed(0)
+        with standing_in({quantizer: partial(torch.mul, other=factor) for quantizer, factor in factors.items()}), own_draws(seed=0):
+            wanted = outputs_of(model, args, kwargs)
+        with own_draws(seed=0):
             found = _Factored(qadg, quantizers, factors).outputs(args, kwargs)
     except Exception:  # of the user's own code, or of sizes that the trace is bound to
         return False

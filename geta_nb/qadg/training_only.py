@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaWarning, TraceError
-from geta_nb.graph import branching_mode
+from geta_nb.graph import branching_mode, own_draws
 from geta_nb.groups import GroupTable, Propagation, Protected, ProtectedList
 from geta_nb.quantizers import OwnTensors
 
@@ -141,7 +141,7 @@ def _read_in_training(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
         for owner, buffers in before:
             owner._buffers = {name: None if value is None else value.clone() for name, value in buffers.items()}
         given = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
-        with branching_mode(model, unread), torch.no_grad(), torch.random.fork_rng(devices=[]), reads:
+        with branching_mode(model, unread), torch.no_grad(), own_draws(), reads:
             model(*given[0], **given[1])
     finally:
         for owner, buffers in before:

@@ -7,7 +7,7 @@ the groups, the quantizers and the inner optimizer hold the shards, and train th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -15,9 +15,6 @@ from geta_nb.errors import ConfigError
 from geta_nb.qasso.whole_gradients import WholeGradients
 from geta_nb.quantizers import parameter_tensors
 from geta_nb.sharding import check_shards, is_sharded, reshard
-
-if TYPE_CHECKING:
-    from geta_nb.qasso.optimizer import QASSO
 
 
 class Binding:
@@ -51,7 +48,7 @@ class Binding:
         if self._model is not None:
             reshard(self._model)
 
-    def __call__(self, optimizer: QASSO, *_: Any) -> None:
+    def __call__(self, optimizer: Any, *_: Any) -> None:
         """See that the tensors are the model's, and that gradients are the same on all ranks.
 
         Raises:
@@ -81,7 +78,7 @@ class Binding:
         self._expected.clear()
 
 
-def rebind(optimizer: QASSO, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+def rebind(optimizer: Any, model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
     """Let an optimizer that has not stepped yet train other tensors of the same names.
 
     Raises:

@@ -373,7 +373,7 @@ class QuantizerBank:
             return
         first = len(self._tensors)
         self.share_histograms()
-        give_signs_back(self, moved)
+        give_signs_back([layer for _, layer in self.keys], self.quantizers, self.histograms, moved)
         for i in moved:
             quantizer = self.quantizers[i]
             clip, exponent = quantizer.clip_max.detach(), quantizer.exponent.detach()

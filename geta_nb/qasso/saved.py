@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from geta_nb.errors import CheckpointError
 from geta_nb.files import first_difference
 from geta_nb.qasso.allocation import Allocation
-
-if TYPE_CHECKING:
-    from geta_nb.qasso.optimizer import QASSO
 
 FORMAT = 4
 """Version of the ``"qasso"`` part of a state dict."""
@@ -31,7 +28,7 @@ def own_part(state_dict: Any) -> dict[str, Any]:
     return own
 
 
-def identity(optimizer: QASSO) -> dict[str, Any]:
+def identity(optimizer: Any) -> dict[str, Any]:
     """Return what must be the same in the run that loads a state: plain values."""
     sizes = torch.bincount(optimizer.pruner.members.family_of.cpu(), minlength=len(optimizer.family_names)).tolist()
     return {
@@ -44,7 +41,7 @@ def identity(optimizer: QASSO) -> dict[str, Any]:
     }
 
 
-def check_own(own: Mapping[str, Any], optimizer: QASSO) -> None:
+def check_own(own: Mapping[str, Any], optimizer: Any) -> None:
     """Check whose state this is.
 
     Args:
@@ -71,7 +68,7 @@ def _foreign(got: str) -> CheckpointError:
     return CheckpointError(what, expected=f"a 'qasso' part, format {FORMAT}", got=got)
 
 
-def own_state(optimizer: QASSO) -> dict[str, Any]:
+def own_state(optimizer: Any) -> dict[str, Any]:
     """Return where a run stands. Plain tensors and values."""
     bank = optimizer.bank
     return {
@@ -85,7 +82,7 @@ def own_state(optimizer: QASSO) -> dict[str, Any]:
     }
 
 
-def load_own(optimizer: QASSO, own: Mapping[str, Any]) -> None:
+def load_own(optimizer: Any, own: Mapping[str, Any]) -> None:
     """Restore :func:`own_state`, which was checked."""
     bank = optimizer.bank
     optimizer.steps_done = int(own["step"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from geta_nb.errors import GetaError, InputError
+from geta_nb.graph import own_draws
 from geta_nb.quantizers import eval_mode
 from geta_nb.sharding import reshard, shards_of
 
@@ -87,8 +88,7 @@ class Losses:
         """Eval mode, and the same random numbers as ever; both as before afterwards."""
         reshard(self.model)  # what a pass before left whole may have changed since
         try:
-            with eval_mode(self.model), torch.random.fork_rng():
-                torch.manual_seed(self._seed)
+            with eval_mode(self.model), own_draws(self._seed):
                 yield
         finally:
             reshard(self.model)

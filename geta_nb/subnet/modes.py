@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from geta_nb.graph import tensors_in
+from geta_nb.graph import own_draws, tensors_in
 from geta_nb.quantizers import Quantizer
 
 _MOST = 40  # kinds of modules that are tried one by one
@@ -53,8 +53,7 @@ def _run(model: nn.Module, training: Iterable[nn.Module], args: tuple[Any, ...],
             owner._buffers = {name: None if value is None else value.clone() for name, value in buffers.items()}
         for module in modules:
             module.training = True
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), own_draws(seed=0):
             inputs = pytree.tree_map_only(Tensor, torch.clone, (args, kwargs))
             return tensors_in(model(*inputs[0], **inputs[1])) + list(model.buffers())
     except Exception:  # of one value a channel, where statistics want two

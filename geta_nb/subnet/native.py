@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geta_nb.graph import own_draws
+
 Number = int | float | None
 Pairs = set[tuple[Number, Number]]
 Attributes = dict[str, Any]
@@ -262,7 +264,7 @@ def _rebuild(module: nn.Module, values: Attributes) -> nn.Module | None:
                 arguments[name] = kept[name]
             elif name in module._parameters:
                 arguments[name] = module._parameters[name] is not None  # bias=True
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with own_draws(), torch.device("meta"):
             return type(module)(**arguments)
     except Exception:  # foreign code, called with a guess: whatever it raises means no
         return None

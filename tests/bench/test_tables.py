@@ -16,6 +16,7 @@ from geta_nb.bench import (
     digits_rows,
     digits_table,
     jobs,
+    sharded_step,
     speed,
     speed_nets,
     speed_table,
@@ -218,6 +219,18 @@ def test_step_tables_say_what_was_measured():
     assert text.count("1.23") == 4 * 2 * 6 + 4 * 4 + 4 and text.count("1.23 (1.05)") == 16
     assert "| 100M | 2.0M | 7 | 2.0 ms | 3.0 | 1.23 |" in text and "0.500 copies" in text
     assert text.splitlines()[2].startswith("| wanted | 1.1 | 1.15 | 1.5 |")
+
+
+def test_a_sharded_step_that_costs_more_than_a_whole_one_is_marked():
+    def figures(ratio: float) -> dict[str, float]:
+        return {"ratio": ratio, "ours": 2.0, "theirs": 1.5, "waiting": 1.75}
+
+    kinds = [f"{optimizer}, {stage}" for optimizer in step_speed.OPTIMIZERS for stage in sharded_step.STAGES]
+    found = {f"{kind}, {how}": figures(ratio) for kind in [*kinds, "training step"] for how, ratio in (("sharded", 1.25), ("whole", 1.2))}
+    found["sgd, joint, sharded"] = figures(1.27)  # 1.2 and 5 % are 1.26
+    sgd, adamw = sharded_step.markdown({"vit": found}).splitlines()[2:]
+    assert sgd.count("1.25 (1.20) |") == 3 and sgd.count("1.27 (1.20) **+**") == 1 and "| 1.75 |" in sgd
+    assert "**+**" not in adamw and adamw.endswith("| 1.25 (1.20) | 1.50 ms |")
 
 
 def test_each_stage_is_measured_inside_itself():

@@ -1,4 +1,4 @@
-"""Several processes: under torchrun all ranks end with the same bytes, near those of one process; what is sharded is refused by name."""
+"""Several processes that hold copies: under torchrun all ranks end with the same bytes, near those of one process; refusals by name."""
 
 from __future__ import annotations
 
@@ -114,26 +114,50 @@ def test_a_wrapped_model_is_refused_with_the_line_that_works() -> None:
 
 
 @pytest.mark.usefixtures("group")
-def test_a_sharded_model_is_refused_by_name_before_anything_changes() -> None:
-    match = r"sharded over ranks are not supported.*at: +0\.weight.*expected: whole parameters.*DTensor.*try: .*DistributedDataParallel"
+def test_a_model_is_analysed_before_it_is_sharded_and_else_refused_before_anything_changes() -> None:
     model = sharded(net())
     names = list(model.state_dict())
-    with pytest.raises(ConfigError, match="(?s)GETA: .*" + match):
+    match = r"GETA: the model is sharded already.*at: +0\.weight.*expected: the whole.*DTensor.*try: .*GETA\(model, \.\.\.\); fully_shard"
+    with pytest.raises(ConfigError, match="(?s)" + match):
         gt.GETA(model, ROWS)
     assert list(model.state_dict()) == names
-    geta = gt.GETA(net(), ROWS, quantize=None)
-    sharded(geta.model)
-    with pytest.raises(ConfigError, match="(?s)qasso: .*" + match):
-        geta.qasso(torch.optim.SGD, lr=0.1, **OPTIONS)
 
 
 @pytest.mark.usefixtures("group")
-def test_a_model_sharded_after_its_optimizer_is_refused_at_the_first_step() -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["sharded first", "optimizer first"])
+def test_a_model_sharded_before_or_after_its_optimizer_trains_to_the_end(late: bool) -> None:
+    found = []
+    for shards in (False, True):
+        torch.manual_seed(0)
+        geta = gt.GETA(net().double(), ROWS.double())
+        if shards and not late:
+            sharded(geta.model)
+        optimizer = geta.qasso(torch.optim.SGD, lr=0.1, **OPTIONS)
+        if shards and late:
+            sharded(geta.model)
+        for _ in range(8):
+            optimizer.zero_grad()
+            geta.model(ROWS.double()).square().mean().backward()
+            optimizer.step()
+        assert int((~optimizer.group_mask).sum()) == optimizer.n_redundant == 4 and geta.group_sparsity() == 0.5
+        tensors = [p.detach().full_tensor() if shards and hasattr(p, "placements") else p.detach() for p in geta.model.parameters()]
+        assert any(hasattr(p, "placements") for p in geta.model.parameters()) == shards
+        found.append((optimizer.group_mask.tolist(), geta.bit_widths(), tensors))
+    (mask, bits, whole), (other_mask, other_bits, shares) = found
+    assert mask == other_mask and bits == other_bits
+    # one rank adds up nothing in another order
+    assert all(torch.equal(a, b) for a, b in zip(whole, shares, strict=True))
+
+
+@pytest.mark.usefixtures("group")
+def test_a_model_made_tensor_parallel_after_its_optimizer_is_refused_at_the_first_step() -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+
     geta = gt.GETA(net(), ROWS, quantize=None)
     optimizer = geta.qasso(torch.optim.SGD, lr=0.1, **OPTIONS)
-    sharded(geta.model)
-    geta.model(ROWS).sum().backward()
-    with pytest.raises(ConfigError, match=r"(?s)QASSO\.step: parameters sharded.*0\.weight"):
+    parallelize_module(geta.model, init_device_mesh("cpu", (1,)), {"0": ColwiseParallel()})
+    with pytest.raises(ConfigError, match=r"(?s)QASSO\.step: tensor parallelism.*not supported.*at: +0\.weight.*try: .*fully_shard"):
         optimizer.step()
     assert optimizer.steps_done == 0
 
