@@ -60,7 +60,7 @@ SIZES = {
     "smoke": Size(32, 64, 2, 4, 320, 32, 60_000, 8, 4, 6, 6, 12),
 }
 """``full``: 29.4M parameters, nine tenths of them in blocks."""
-LEARNING_RATE, TUNE_RATE, WEIGHT_DECAY, BETAS = 1e-3, 5e-4, 0.1, (0.9, 0.95)
+LEARNING_RATE, TUNE_RATE, WEIGHT_DECAY, BETAS = 1e-3, 1e-4, 0.1, (0.9, 0.95)
 
 
 def network(size: Size, *, seed: int = 0) -> nn.Module:
