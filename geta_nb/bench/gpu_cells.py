@@ -70,11 +70,26 @@ def taking_turns(ours: Callable[[], object], theirs: Callable[[], object], setti
 
 def _pair(setting: Setting, net: str, optimizer: str, stage: str, config: gt.QuantConfig | None = None, **options: Any) -> Pair:
     found = setting.nets()[net]
+    batch = found.inputs()
     schedule, lead_in = (SELECTION, 6) if stage == "selection" else (SCHEDULES[stage], LEAD_IN[stage])
     return Pair(
-        found.build, found.inputs(), optimizer=optimizer, schedule=schedule, config=config or gt.QuantConfig(), lead_in=lead_in,
-        device=setting.device, **options,
+        lambda: settled(found.build(), batch), batch, optimizer=optimizer, schedule=schedule, config=config or gt.QuantConfig(),
+        lead_in=lead_in, device=setting.device, **options,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def settled(model: nn.Module, batch: Tensor) -> nn.Module:
+    """Return a fresh model with the statistics of a batch in its batch norms: else inputs are calibrated that no training step sees."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the mean of all that it has seen, which is this
+    if norms:
+        model.train()(batch[:64])
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+    return model
 
 
 def step_cell(setting: Setting, net: str, optimizer: str, stage: str) -> Found:
@@ -143,8 +158,8 @@ def throughput_cell(setting: Setting, precision: str) -> Found:
     """Return the images a second that ResNet20 is trained on at CIFAR's size, ours in the joint stage and plain; generated images."""
     images = torch.randn(4 if setting.small else 512, 3, 32, 32)
     pair = Pair(
-        resnet20, images, optimizer="sgd", schedule=SCHEDULES["joint"], config=gt.QuantConfig(activations=True), lead_in=LEAD_IN["joint"],
-        device=setting.device,
+        lambda: settled(resnet20(), images), images, optimizer="sgd", schedule=SCHEDULES["joint"], config=gt.QuantConfig(activations=True),
+        lead_in=LEAD_IN["joint"], device=setting.device,
     )  # fmt: skip
     ours, theirs = (_pass(pair, model, setting, "eager", precision) for model in (pair.model, pair.plain))
     found = taking_turns(lambda: (ours(), pair.ours.step()), lambda: (theirs(), pair.theirs.step()), setting)

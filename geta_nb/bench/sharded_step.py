@@ -38,7 +38,7 @@ def shard(model: nn.Module) -> None:
     """Apply ``fully_shard`` as usual: to each layer of a stack, then to the whole."""
     from torch.distributed.fsdp import fully_shard
 
-    stacks: list[nn.Module] = [module for module in model.modules() if isinstance(module, nn.ModuleList)] or [model]
+    stacks: list[nn.Module] = [module for module in model.modules() if type(module) is nn.ModuleList] or [model]
     parts = [part for stack in stacks for part in stack.children() if any(True for _ in part.parameters())]
     for part in (*parts, model):
         fully_shard(part)

@@ -61,7 +61,7 @@ def _plain(module: nn.Module) -> Iterator[None]:
     state, cls = dict(module.__dict__), type(module)
     try:
         for key, value in state.items():
-            if key.startswith("__composable_api") or key in _MARKS:
+            if key.startswith("__composable_api") or key in _MARKS or _is_torchs_method(value):
                 del module.__dict__[key]
             elif key.endswith("_hooks") and isinstance(value, dict):
                 module.__dict__[key] = type(value)((k, hook) for k, hook in value.items() if not _is_torchs(hook))
@@ -78,6 +78,12 @@ def _is_torchs(hook: Any) -> bool:
     """Whether a hook is one of those that shard a module."""
     hook = getattr(hook, "hook", hook)
     return str(getattr(hook, "__module__", "")).startswith("torch.distributed.")
+
+
+def _is_torchs_method(value: Any) -> bool:
+    """Whether an attribute stands in for a method of the class, so that it gathers first (``register_fsdp_forward_method``)."""
+    function = getattr(value, "__func__", None)
+    return str(getattr(function, "__globals__", {}).get("__name__", "")).startswith("torch.distributed.")
 
 
 def real_inputs(value: Any) -> Any:

@@ -115,5 +115,5 @@ def test_the_whole_command_writes_its_results_and_what_it_left_out(monkeypatch, 
 @pytest.mark.slow
 def test_tests_that_are_not_done_in_time_are_named(monkeypatch):
     assert gpu.run_tests(0.01) == {"failed": "not done within 0 s"}
-    monkeypatch.setattr(gpu, "TESTS", ("tests/none.py",))
+    monkeypatch.setattr(gpu, "TESTS", ("never.py",))
     assert "left_out" in gpu.run_tests(1)

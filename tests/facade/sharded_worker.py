@@ -224,7 +224,55 @@ def prepared_by_accelerate(folder: Path) -> dict[str, Any]:
     return found | report_of(geta, optimizer)
 
 
-JOBS = {"straight": straight, "resumed": resumed, "materialised": materialised, "accelerate": prepared_by_accelerate}
+def trained_by_trainer(folder: Path) -> dict[str, Any]:
+    """Hugging Face's Trainer over accelerate's FSDP2: a Llama with tied embeddings and shared key heads, which generates afterwards."""
+    from accelerate import FullyShardedDataParallelPlugin
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+        cpu_ram_efficient_loading=False,
+    )  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    rows = torch.randint(0, 48, (64, 12), generator=torch.Generator().manual_seed(0))
+    quantize = gt.QuantConfig(skip=("model.embed_tokens",))
+    geta = gt.GETA(LlamaForCausalLM(config), (), example_kwargs={"input_ids": rows[:2], "use_cache": False}, quantize=quantize)
+
+    class Compressing(Trainer):
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            AcceleratorState._shared_state |= {"distributed_type": DistributedType.FSDP, "fsdp_plugin": plugin}
+            self.is_fsdp_enabled = True
+
+        def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+            budget, schedule = gt.Budget(0.4, bit_range=(4, 8)), gt.Schedule.for_steps(30)
+            self.optimizer = self.optimizer or geta.qasso(torch.optim.AdamW, lr=1e-3, budget=budget, schedule=schedule)
+            return self.optimizer
+
+    args = TrainingArguments(
+        str(folder / "trainer"), per_device_train_batch_size=4, max_steps=30, use_cpu=True, report_to=[], save_strategy="no",
+        disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    data = [{"input_ids": row, "labels": row} for row in rows]
+    trainer = Compressing(model=geta.model, args=args, train_dataset=data)
+    trainer.train()
+    found = {"sharded": is_sharded(geta.model.model.norm.weight), "sparsity": geta.group_sparsity(), "bits": geta.bit_widths()}
+    subnet = geta.construct_subnet()
+    if RANK == 0:
+        found["generated"] = list(subnet.generate(rows[:1, :4], max_new_tokens=4, min_new_tokens=4, do_sample=False).shape)
+    return found
+
+
+JOBS = {
+    "straight": straight, "resumed": resumed, "materialised": materialised, "accelerate": prepared_by_accelerate,
+    "trainer": trained_by_trainer,
+}  # fmt: skip
 
 
 def main(folder: Path, jobs: list[str]) -> None:

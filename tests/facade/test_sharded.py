@@ -49,7 +49,7 @@ def distance(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> f
 
 @pytest.mark.slow
 def test_a_sharded_run_is_that_of_one_process_is_saved_and_goes_on_on_other_numbers_of_ranks(tmp_path: Path) -> None:
-    torchrun(2, tmp_path, str(WORKER), str(tmp_path), "straight", "materialised", "accelerate")
+    torchrun(2, tmp_path, str(WORKER), str(tmp_path), "straight", "materialised", "accelerate", "trainer")
     (tmp_path / "alone").mkdir()
     sharded_worker.main(tmp_path / "alone", ["straight"])
     first, second = results(tmp_path, "straight", 2)
@@ -74,6 +74,9 @@ def test_a_sharded_run_is_that_of_one_process_is_saved_and_goes_on_on_other_numb
     prepared = results(tmp_path, "accelerate", 2)
     assert [result.pop("rows") for result in prepared] == [2, 1]
     assert prepared[0] == prepared[1] and prepared[0]["sharded"] and prepared[0]["same"]
+    trained, other = results(tmp_path, "trainer", 2)
+    assert trained.pop("generated") == [1, 8] and trained == other and trained["sharded"]
+    assert abs(trained["sparsity"] - 0.4) < 0.02 and set(trained["bits"].values()) == {4}
     for ranks in (4, 1):
         torchrun(ranks, tmp_path, str(WORKER), str(tmp_path), "resumed")
         for rank, result in enumerate(results(tmp_path, "resumed", ranks)):
