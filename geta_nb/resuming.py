@@ -78,10 +78,8 @@ class Resumable:
         ranks. All ranks must ask. Random numbers, which are each rank's own, are not in it.
         """
         reshard(self.model)
-        own, optimizer = self._options() | {"qasso": None}, self._optimizer
-        if optimizer is not None:
-            own["qasso"] = optimizer.own_state()
-        return distributed.run_state(self.model, None if optimizer is None else optimizer.inner, own)
+        optimizer = self._optimizer
+        return distributed.run_state(self.model, self._options(), None if optimizer is None else (optimizer.inner, optimizer.own_state()))
 
     def load_weights(self, state: Mapping[str, Tensor] | None) -> None:
         """Give the network the weights of a plain one, by their own names, also where it is sharded or came from the meta device.
@@ -113,18 +111,18 @@ class Resumable:
         Raises:
             CheckpointError: the state of another network, or of another budget or schedule; nothing was changed.
         """
-        own, optimizer = distributed.read_own(state), self._optimizer
-        difference = first_difference("options", self._options(), {key: own.get(key) for key in self._options()})
+        (options, own), optimizer = distributed.read_state(state), self._optimizer
+        difference = first_difference("options", self._options(), options)
         if difference is not None:
             at, expected, got = difference
             raise CheckpointError("load_state_dict: the run of another network.", at=at, expected=expected, got=got)
-        if optimizer is not None and own["qasso"] is not None:
-            optimizer.check_own_state(own["qasso"])
+        if optimizer is not None and own is not None:
+            optimizer.check_own_state(own)
         reshard(self.model)
         distributed.load_run(self.model, None if optimizer is None else optimizer.inner, state)
         self._analysis.match_codes()
-        if optimizer is not None and own["qasso"] is not None:
-            optimizer.load_own_state(own["qasso"])
+        if optimizer is not None and own is not None:
+            optimizer.load_own_state(own)
 
     def restore(self, **objects: Any) -> dict[str, Any]:
         """After :meth:`resume` and :meth:`qasso`: give schedulers, scalers and generators their state back, and return all that was saved.

@@ -21,36 +21,40 @@ from geta_nb.sharding import is_sharded, local
 FORMAT = "geta-nb run 1"
 
 
-def run_state(model: nn.Module, inner: torch.optim.Optimizer | None, own: Mapping[str, Any]) -> dict[str, Any]:
+def run_state(model: nn.Module, options: Mapping[str, Any], run: tuple[torch.optim.Optimizer, Mapping[str, Any]] | None) -> dict[str, Any]:
     """Return the state of a run.
 
     Args:
         model: sharded or whole.
-        inner: the torch optimizer; None: there is none yet.
-        own: dicts, lists, tensors and plain values.
+        options: plain values that say what the model is.
+        run: the torch optimizer, and where its run stands: dicts, lists, tensors and plain values; None: there is none yet.
     """
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 
+    text = json.dumps({"format": FORMAT, "options": flatten(dict(options), {})})
+    state = {"model": get_model_state_dict(model), "text": text}
+    if run is None:
+        return state
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"format": FORMAT, "own": flatten(dict(own), tensors)})
-    state = {"model": get_model_state_dict(model), "text": text, "tensors": tensors}
-    return state if inner is None else state | {"optimizer": get_optimizer_state_dict(model, inner)}
+    own = json.dumps(flatten(dict(run[1]), tensors))
+    return state | {"optimizer": get_optimizer_state_dict(model, run[0]), "run": {"text": own, "tensors": tensors}}
 
 
-def read_own(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`run_state` got as ``own``.
+def read_state(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Return the options of :func:`run_state`, and where the run stands; None where that is not in it.
 
     Raises:
         CheckpointError: not such a state.
     """
     try:
         found = json.loads(state["text"])
-        own = unflatten(found["own"], state["tensors"])
-        if found["format"] != FORMAT or not isinstance(own, dict):
+        options, run = unflatten(found["options"], {}), state.get("run")
+        own = None if run is None else unflatten(json.loads(run["text"]), run["tensors"])
+        if found["format"] != FORMAT or not isinstance(options, dict) or not isinstance(own, dict | None):
             raise ValueError(f"format {found['format']}")
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError("load_state_dict: not the state of a run.", expected=FORMAT, got=str(error)[:200]) from None
-    return own
+    return options, own
 
 
 def load_run(model: nn.Module, inner: torch.optim.Optimizer | None, state: Mapping[str, Any]) -> None:

@@ -71,6 +71,6 @@ def note_fixed(model: onnx.ModelProto, why: str) -> str:
             "export_onnx: the batch of this file is fixed.", at=inputs or None, expected="a first axis that may have any size",
             got=f"a file for this size alone: {why}", hint="example inputs of the size that you serve, and a file for each size",
         ),
-        stacklevel=5,
+        stacklevel=6,
     )
     return f"{inputs}: {why}" if inputs else why

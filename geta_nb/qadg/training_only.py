@@ -117,7 +117,7 @@ def _warn(names: list[str], got: str) -> None:
             expected="a branch that runs in training only to be seen, so that what feeds it stays", got=got,
             hint='gt.GETA(..., protect=("path.of.the.layer.before",)) keeps its input whole',
         ),
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
