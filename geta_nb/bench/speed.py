@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import geta_nb as gt
-from geta_nb import geta
+from geta_nb import adapting
 from geta_nb.bench.speed_nets import NETS, imported, llama, tokens
 from geta_nb.groups import GroupTable, IntArray
 from geta_nb.qadg import analysis, kept
@@ -72,7 +72,7 @@ class Stopwatch:
         """Count the stages of the pipeline while they run."""
         stages: list[tuple[Any, str, str]] = [
             (torch.export, "export", "exporter"), (torch.export.ExportedProgram, "run_decompositions", "exporter"),
-            (torch.export.ExportedProgram, "module", "exporter"), (kept, "trace_model", "lowering"), (geta, "check_inputs", "runs"),
+            (torch.export.ExportedProgram, "module", "exporter"), (kept, "trace_model", "lowering"), (adapting, "check_inputs", "runs"),
             (analysis, "check_agreement", "runs"), (subnet, "outputs_of", "runs"), (analysis, "attach_quantizers", "quantizers"),
             (analysis, "find_branches", "branches"), (analysis, "find_sites", "branches"), (analysis, "put_branches", "branches"),
             (analysis, "propagate", "labels"), (analysis, "find_groups", "groups"), (analysis, "price", "costs"),
