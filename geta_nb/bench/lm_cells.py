@@ -84,6 +84,8 @@ def _is(run: KeptRun, row: str, column: str) -> bool:
 def markdown(runs: Iterable[KeptRun]) -> str:
     """Return table and remarks as Markdown."""
     found = list(runs)
+    if not found:
+        return "No table was made yet: no full-size run is kept.\n"
     lines = [HEAD, ["---"] * len(HEAD), *lines_of(found)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n" + "".join(f"- {line}\n" for line in (*remarks(found), *made_by(found)))
@@ -92,4 +94,4 @@ def markdown(runs: Iterable[KeptRun]) -> str:
 def made_by(runs: Iterable[KeptRun]) -> list[str]:
     """Return by which code the runs were made."""
     commits: Mapping[str, Any] = {run.commit: None for run in runs}
-    return [f"Made by code of commit {', '.join(sorted(commits))}."] if commits else ["Nothing is made yet."]
+    return [f"Made by code of commit {', '.join(sorted(commits))}."] if commits else []
