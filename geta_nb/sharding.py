@@ -96,8 +96,12 @@ class Shards:
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over all ranks, copies too: what gradients of data-parallel shares of a batch come to."""
+        return self.sum_of_all(values) / self.count
+
+    def sum_of_all(self, values: Tensor) -> Tensor:
+        """Return ``values`` added up over all ranks, copies too."""
         found = self.sum(values)
-        return (found if self.copies is None else self._reduced(found, dist.ReduceOp.SUM, self.copies)) / self.count
+        return found if self.copies is None else self._reduced(found, dist.ReduceOp.SUM, self.copies)
 
     def largest_of_all(self, values: Tensor) -> Tensor:
         """Return the largest of each of ``values`` over all ranks, copies too."""

@@ -80,16 +80,16 @@ class Rises:
 
     def _of_weights(self) -> list[Histogram]:
         """Count some elements of each weight, of a sharded one on all ranks together."""
-        found, bank = [], self._bank
+        found, whole, bank = [], [], self._bank
         for i in range(self._first):
-            weight = bank.weight(i).detach()
+            weight = bank.weight(i).detach()  # others may have to compute it
+            whole.append(not is_sharded(weight))
             found.append(Histogram(weight.device))
             found[-1](evenly_spaced(weight, COUNTED))
         if bank.shards is not None and found:
             counts = bank.shards.sum(torch.stack([h.counts for h in found]))
             signs = SIGNS.to(counts)
             extremes = bank.shards.largest(torch.stack([h.extremes * signs for h in found])) * signs
-            whole = [not is_sharded(bank.weight(i)) for i in range(self._first)]
             for histogram, own, count, ends in zip(found, whole, counts, extremes, strict=True):
                 if not own:
                     histogram.counts.copy_(count)

@@ -168,7 +168,7 @@ class Histogram:
     def add_up(self, shards: Shards) -> None:
         """Count what all ranks counted; all must call it."""
         signs = torch.tensor([1.0, -1.0], dtype=self.extremes.dtype, device="cpu").to(self.extremes.device)
-        self.counts.copy_(shards.mean(self.counts) * shards.count)
+        self.counts.copy_(shards.sum_of_all(self.counts))
         self.extremes.copy_(shards.largest_of_all(self.extremes * signs) * signs)
 
     def to(self, device: torch.device) -> None:

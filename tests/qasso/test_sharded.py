@@ -212,4 +212,4 @@ def test_a_killed_rank_ends_the_run_on_all(tmp_path: Path) -> None:
     first, killed = ended(start(2, tmp_path, "killed", timeout=20), timeout=200)
     assert killed[0] == -9, killed
     assert first[0] == 1, first
-    assert "Error" in first[1].splitlines()[-1] or "rror" in first[1]
+    assert "Error" in first[1], first
