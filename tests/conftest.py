@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import gc
 import random
 import socket
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# tracing makes objects by the million and hardly any rubbish: a seventh of the processor's time went into looking for some
+gc.set_threshold(100_000, 20, 50)
 
 pytest_plugins = ("tests.schedule", "tests.reporting")
 ROOT = Path(__file__).resolve().parents[1]

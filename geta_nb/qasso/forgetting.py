@@ -77,12 +77,12 @@ def paper_rates(
     Source: arXiv:2502.16638, the descent law by our own derivation.
     """
     n_q = elements.n_quantized
-    cs, ss = elements.of_family.sum(forgotten * descent), elements.of_family.sum(descent * descent)
+    cs, ss, cc = elements.of_family.sums([forgotten * descent, descent * descent, forgotten * forgotten])
     gamma = torch.where(cs < 0, (-(1 - rules.eta) * ss / cs).clamp(max=1.0), rate)
-    gamma = torch.where(elements.of_family.sum(forgotten * forgotten) > 0, gamma, 0.0)
+    gamma = torch.where(cc > 0, gamma, 0.0)
 
-    inner = elements.of_pair.sum(residual * descent[:n_q]).clamp(max=0)
-    moved = elements.of_layer.sum(elements.of_pair.sum(descent[:n_q] ** 2))
+    inner, squares = elements.of_pair.sums([residual * descent[:n_q], descent[:n_q] ** 2])
+    inner, moved = inner.clamp(max=0), elements.of_layer.sum(squares)
 
     def steps(gamma: Tensor) -> Tensor:
         against = elements.of_layer.sum(gamma[elements.pair_family] * inner)

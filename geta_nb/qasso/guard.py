@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,10 +29,11 @@ _SMALL = 1 << 14
 
 
 class Known(NamedTuple):
-    """Sums that are not finite if a gradient is not, and the ids of the parameters whose gradients they cover."""
+    """Sums that are not finite if a gradient is not, the ids of the parameters whose gradients they cover, and who adds up over ranks."""
 
     sums: Sequence[Tensor]
     covered: AbstractSet[int]
+    add_up: Callable[[Tensor], Tensor] | None = None
 
 
 def check_loss(loss: Any, step: int) -> None:
@@ -64,7 +65,7 @@ def check_gradients(param_groups: Iterable[Mapping[str, Any]], names: Mapping[in
     if not sums:
         return
     total = torch.stack([s.to(sums[0].device, torch.float32) for s in sums]).sum()
-    if math.isfinite(float(total if shards is None else shards.sum(total))):
+    if math.isfinite(float(total if shards is None else (known.add_up or shards.sum)(total))):
         return
     # a sum may overflow where every entry is finite: only an entry that is not counts
     wrong = next((p for p in given if not bool(_entries(p.grad).isfinite().all())), None)

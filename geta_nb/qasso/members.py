@@ -59,9 +59,13 @@ class Segments:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sums, [count], of ``values`` [N]; all ranks must ask where they are sharded."""
-        values = values if self._sorted else values[self._order]
-        found = torch.segment_reduce(values, "sum", lengths=self._lengths, unsafe=True)
-        return found if self._shards is None else self._shards.sum(found)
+        return self.sums([values])[0]
+
+    def sums(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums of each of ``values``, as :meth:`sum`; one message for all."""
+        ordered = [value if self._sorted else value[self._order] for value in values]
+        found = [torch.segment_reduce(value, "sum", lengths=self._lengths, unsafe=True) for value in ordered]
+        return found if self._shards is None else self._shards.sums(found)
 
 
 class Factors:

@@ -204,7 +204,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         bundle = self._gathered()
         if self.check_finite:
             self._check_gradients(products, bundle)
-        self.pruner.before(self.steps_done, products)
+        self.pruner.before(self.steps_done)
         self._tie(bundle)
         again = None if closure is None else first_known(loss, lambda: self._evaluate(closure))
         step = self.inner.step if again is None else partial(self.inner.step, again)
@@ -255,7 +255,7 @@ class QASSO(Shown, torch.optim.Optimizer):
         sums, covered = ([products.total], products.covered) if products is not None else ([], frozenset[int]())
         if bundle is not None and bundle.flat.grad is not None:
             sums, covered = [*sums, bundle.flat.grad.sum()], covered | bundle.ids
-        check_gradients(self.param_groups, self._names, self.steps_done, known=Known(sums, covered))
+        check_gradients(self.param_groups, self._names, self.steps_done, known=Known(sums, covered, self.pruner.add_up))
 
     def _project(self, bundle: Bundle | None) -> None:
         bank, done = self.bank, self.steps_done

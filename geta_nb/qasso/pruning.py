@@ -44,6 +44,14 @@ class _Fading(NamedTuple):
     rate: float
 
 
+class _Observed(NamedTuple):
+    """What a step's gradients say of groups and of rounding, and whether that is of all ranks already."""
+
+    products: Products
+    rises: Tensor | None
+    whole: bool
+
+
 class Pruner:
     """Decides which groups go and takes them to zero.
 
@@ -101,7 +109,7 @@ class Pruner:
         self.collapsing: list[int] = []
         self.unmoved: list[int] = []
         self._named: set[int] = set()
-        self._seen: Tensor | None = None
+        self._observed: _Observed | None = None
         self._samples: Samples | None = None
 
     @property
@@ -120,21 +128,37 @@ class Pruner:
             self._samples = Samples(model)
 
     def observe(self, step: int) -> Products | None:
-        """Return <x, g> of all groups where ``step`` wants them; changes nothing yet."""
-        if not self._observes(step):
-            return None
-        self._seen = self._rises.read() if self._rises is not None else None
-        return self.members.products()
+        """Read <x, g> of all groups where ``step`` wants them, of what this rank has: :meth:`add_up` asks the others. Changes nothing."""
+        self._observed = None
+        if self._observes(step):
+            products = self.members.of_this_rank().products()
+            self._observed = _Observed(products, None if self._rises is None else self._rises.read(), self.members.shards is None)
+        return None if self._observed is None else self._observed.products
 
-    def before(self, step: int, products: Products | None) -> None:
+    def add_up(self, total: Tensor) -> Tensor:
+        """Return ``total``, 0-dim, added up over all ranks; what was observed is added up in the same message. All ranks must ask."""
+        shards, found = self.members.shards, self._observed
+        if shards is None:
+            return total
+        if found is None or found.whole:
+            return shards.sum(total)
+        rises = () if found.rises is None else (found.rises,)
+        total, per_group, *rises = shards.sums([total.to(self.members.device), found.products.per_group, *rises])
+        self._observed = _Observed(found.products._replace(per_group=per_group), rises[0] if rises else None, True)
+        return total
+
+    def before(self, step: int) -> None:
         """Take the gradients of ``step`` into account, and choose groups where a period begins."""
         if self._samples is not None and self._joint is not None:
             self._joint.samples, self._samples = self._samples.take() or self._joint.samples, None
-        if products is not None:
-            seen = products.per_group.to(self.average.dtype)
-            if self._rises is not None and self._seen is not None:
-                self._rises.take_in(self._seen, self.rules.average_decay)
+        if self._observed is not None:
+            if not self._observed.whole:
+                self.add_up(self._observed.products.total)
+            seen = self._observed.products.per_group.to(self.average.dtype)
+            if self._rises is not None and self._observed.rises is not None:
+                self._rises.take_in(self._observed.rises, self.rules.average_decay)
             self.average.lerp_(seen.square() if self.rules.saliency == "fisher" else seen, 1 - self.rules.average_decay)
+            self._observed = None
         period = self.schedule.joint_period(step)
         if self.active and period and period.k == 0:
             self._choose(period, step)

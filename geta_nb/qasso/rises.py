@@ -43,15 +43,16 @@ class Rises:
         self._factors: tuple[tuple[bool, ...], Tensor] | None = None  # made anew where a weight is frozen, or let go
 
     def read(self) -> Tensor:
-        """Return E of each quantizer now, [L]; 0 where no gradient is."""
+        """Return E of each quantizer now, [L]; 0 where no gradient is. Over the ranks of a sharded model these add up to the whole."""
         # of a frozen weight no gradient is there, but that of its step size is
         weights = [self._bank.weight(i).grad for i in range(self._first)]
         sources = [_dense(w) if w is not None else step.grad for w, step in itertools.zip_longest(weights, self._bank.step_sizes)]
         norms = torch._foreach_norm([self.average[:1] * 0 if source is None else source for source in sources])
         found = torch.stack([norm.to(self.average) for norm in norms]).square()
         if self._bank.shards is not None:
-            parts = [weight is not None and is_sharded(weight) for weight, _ in itertools.zip_longest(weights, sources)]
-            found = torch.where(torch.tensor(parts, device="cpu").to(found.device), self._bank.shards.sum(found), found)
+            first = self._bank.shards.first  # of what every rank has whole, one counts it
+            counts = [first or (weight is not None and is_sharded(weight)) for weight, _ in itertools.zip_longest(weights, sources)]
+            found = torch.where(torch.tensor(counts, device="cpu").to(found.device), found, 0)
         own = tuple(weight is not None for weight, _ in itertools.zip_longest(weights, sources))
         if self._factors is None or self._factors[0] != own:
             factors = torch.tensor([1.0 if there else 12.0 for there in own], dtype=found.dtype, device="cpu")

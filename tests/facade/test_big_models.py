@@ -135,8 +135,12 @@ print(json.dumps(found))
 """
 
 
+IMPORTS = 0.4e9
+"""Bytes of a process that has imported everything and analysed nothing."""
+
+
 @cache
-def whole_models(net: str, layers: int = 32, modes: tuple[str, ...] = tuple(MODES)) -> dict[str, dict[str, Any]]:
+def whole_models(net: str, layers: int, modes: tuple[str, ...] = tuple(MODES)) -> dict[str, dict[str, Any]]:
     """Analyse a whole network in these modes, in a process of its own; return what was found by mode."""
     env = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), net, str(layers), *modes]
@@ -151,21 +155,22 @@ def whole_models(net: str, layers: int = 32, modes: tuple[str, ...] = tuple(MODE
 def test_a_whole_model_takes_time_by_its_layers_and_less_than_1500_megabytes(net: str, mode: str):
     """Memory with all imports, 0.4 GB. The peak is this process's own (VmHWM): `ru_maxrss` would also hold its parent's.
 
-    The minute that a whole model may take is what ``make bench-big-models`` measures; here eight times the layers are compared with that.
+    Half of the layers here, in half of the memory beyond the imports. The minute that a whole model may take, and its memory, is what
+    ``make bench-big-models`` measures; here eight times the layers are compared with that.
     """
-    facts = whole_models(net)[mode]
-    assert facts["families"] == STREAM[net] + [32, WIDTHS[net]] * 32
+    facts = whole_models(net, 16)[mode]
+    assert facts["families"] == STREAM[net] + [32, WIDTHS[net]] * 16
     assert facts["growth"] < 3 * 8  # processor time; what grows with the square of the layers would take 64 times as long
-    assert facts["peak"] < WANTED_BYTES
+    assert facts["peak"] < IMPORTS + (WANTED_BYTES - IMPORTS) / 2
     assert 0 < facts["share"] < 1
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_llama_of_70_billion_takes_time_by_its_layers_and_less_than_2500_megabytes():
-    """By hand: the residual width; in each of 80 layers 8 heads of keys, each with 8 of queries, and 28672 units."""
-    facts = whole_models("llama_70b", 80, ("both",))["both"]
-    assert facts["families"] == [8192] + [8, 28672] * 80
+    """By hand: the residual width; in each layer 8 heads of keys, each with 8 of queries, and 28672 units. A fifth of its 80 layers."""
+    facts = whole_models("llama_70b", 16, ("both",))["both"]
+    assert facts["families"] == [8192] + [8, 28672] * 16
     assert facts["growth"] < 3 * 8  # eight times the layers
-    assert facts["peak"] < WANTED_OF_70B[1]
+    assert facts["peak"] < IMPORTS + (WANTED_OF_70B[1] - IMPORTS) / 5
     assert 0 < facts["share"] < 1

@@ -6,6 +6,7 @@ the same point, whether it was refused or not.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections import Counter
@@ -254,17 +255,18 @@ def messages(rules: str) -> dict[str, Any]:
     geta, net = worker.start(case)
     worker.shard(net, geta.model, case)
     optimizer = worker.optimizer_of(geta, case)
-    seen = Messages()
+    seen, counts = Messages(), [0]
     while optimizer.steps_done < worker.TOTAL:
         optimizer.zero_grad()
         worker.backward(geta, net, optimizer.steps_done)
         with seen:
             optimizer.step()
+        counts.append(len(seen.sizes))
     share = max(local(p).numel() for p in geta.model.parameters())
     return {
         "names": dict(seen.names), "largest": max(seen.sizes), "groups": len(geta.groups), "quantizers": len(optimizer.bank),
         "touched": seen.largest, "share": share, "whole": max(p.numel() for p in geta.model.parameters()),
-        "zero": geta.group_sparsity(),
+        "zero": geta.group_sparsity(), "of_steps": [after - before for before, after in itertools.pairwise(counts)],
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """One rank of a sharded run, or the whole run in one process: the same lines. Run by tests/qasso/test_sharded.py.
 
-``sharded_worker.py FOLDER TASK ARGUMENTS`` with RANK and WORLD_SIZE set: the ranks meet in FOLDER, and each writes what it found there.
+The ranks meet in a folder, and each writes what it found there.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -183,16 +182,16 @@ def killed(_: Path) -> None:
 TASKS: dict[str, Callable[..., None]] = {"laws": laws, "checks": checks, "killed": killed}
 
 
-def main(folder: Path, task: str, arguments: list[Any]) -> None:
+def begin(folder: Path, task: str, arguments: Sequence[Any], number: int, count: int, timeout: float, words: Path) -> None:
+    """Be rank ``number`` of ``count``: a process of its own, which says in the file ``words`` why it ended badly."""
+    with words.open("w") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    number, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    timeout = timedelta(seconds=float(os.environ.get("TIMEOUT", "120")))
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=count, timeout=timeout)
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": str(count)}  # torch's meshes ask there
+    store, patience = f"file://{folder}/{task}.store", timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=store, rank=number, world_size=count, timeout=patience)
     TASKS[task](folder, *arguments)
     with suppress(Exception):
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))

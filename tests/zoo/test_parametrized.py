@@ -20,10 +20,11 @@ FAST = {"low_rank": "weights", "tied": "channel", "map": "both", "reader": "both
 """Nets of the fast tier and their modes."""
 KEPT = {"reader": "read elsewhere too: remove the parametrization first"}
 """Nets with a weight that stays as it is, and why."""
+MODES = ("weights", "both", "channel")
 CASES = [
     pytest.param(name, mode, marks=[] if FAST.get(name) == mode else [pytest.mark.slow])
     for name in NAMES
-    for mode in ("weights", "both", "channel")
+    for mode in MODES
 ]
 
 
@@ -44,15 +45,19 @@ def test_all_laws_hold_where_weights_are_quantized_behind_what_computes_them(nam
     geta = geta_of(name, mode)
     assert geta.quantizers is not None and (set(geta.quantizers.computed) != set()) == (name not in KEPT)
     assert all(KEPT[name] in why for why in geta.quantizers.excluded.values())
-    assert laws.slice_sets(geta) == laws.slice_sets(geta_of(name, "plain"))
     laws.check_partition(geta)
-    laws.check_same_graph(geta)
-    for seed, share in enumerate((0.1, 0.5, 1.0)):
+    # what costs a trace more is asked in one of the three modes, of each net another
+    whole = MODES.index(mode) == NAMES.index(name) % len(MODES) or FAST.get(name) == mode
+    if whole:
+        assert laws.slice_sets(geta) == laws.slice_sets(geta_of(name, "plain"))
+        laws.check_same_graph(geta)
+    for seed, share in enumerate((0.1, 0.5, 1.0) if whole else (0.5,)):
         subnet = laws.check_exact_removal(geta, laws.some_groups(geta, seed, share))
         laws.check_preview(geta, subnet)
         assert not [key for key in subnet.state_dict() if "parametrizations" in key] or name in KEPT
-    laws.check_second_compression(geta, subnet)
-    laws.check_any_size(geta, laws.some_groups(geta, seed=3, share=0.5), tmp_path / "net")
+    if whole:
+        laws.check_second_compression(geta, subnet)
+        laws.check_any_size(geta, laws.some_groups(geta, seed=3, share=0.5), tmp_path / "net")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in NAMES if n not in KEPT])
