@@ -84,6 +84,10 @@ def lab(request, tmp_path_factory):
         assert page.problems == [], "a script failed"
 
 
+in_light = pytest.mark.parametrize("lab", ["light"], indirect=True)
+"""What a hand does is the same in the dark; how it looks, the studio and the contrasts show in both."""
+
+
 def state_of(page):
     return page.get_by_test_id("geta-live").get_attribute("data-state")
 
@@ -92,6 +96,7 @@ def step_of(page):
     return int(page.get_by_test_id("geta-live").get_attribute("data-step"))
 
 
+@in_light
 def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
     page = lab("live", SET_UP, "run")
     live = page.get_by_test_id("geta-live")
@@ -121,6 +126,7 @@ def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
     assert page.evaluate("() => window.broken") is None and HOSTILE in page.get_by_test_id("geta-live-facts").inner_text()
 
 
+@in_light
 def test_a_reloaded_page_shows_the_present_state_of_a_run_that_goes_on(lab):
     page = lab("reload", SET_UP, "run")
     page.get_by_test_id("geta-live-start").click()
@@ -136,6 +142,7 @@ def test_a_reloaded_page_shows_the_present_state_of_a_run_that_goes_on(lab):
     stop_by_hand(page)
 
 
+@in_light
 def test_buttons_reach_a_run_that_a_cell_is_waiting_for(lab):
     """Since ipykernel 7 a page speaks to a kernel whose main thread waits; before it, only the kernel's interrupt does."""
     page = lab("waiting", SET_UP, "display(run)\nrun.start().wait()\nwaited = True", wait=False)
@@ -146,6 +153,7 @@ def test_buttons_reach_a_run_that_a_cell_is_waiting_for(lab):
     assert kernel_value(page, "(run.state, waited)") == "('stopped', True)"
 
 
+@in_light
 def test_the_budget_follows_hand_and_keyboard_and_python_follows_back(lab):
     page = lab("budget", SET_UP, "panel = gt.BudgetPanel(t.geta)\npanel")
     panel, code = page.get_by_test_id("geta-budget"), page.get_by_test_id("geta-budget-code")
@@ -183,6 +191,7 @@ panel
 """
 
 
+@in_light
 def test_a_plan_of_the_front_becomes_the_budget_by_click_and_by_keyboard(lab):
     page = lab("front", SET_UP, SENSITIVE)
     panel, front, code = (page.get_by_test_id(f"geta-budget{part}") for part in ("", "-front", "-code"))
@@ -226,6 +235,7 @@ MOVE = """async ([times, wait]) => {
 }"""
 
 
+@in_light
 def test_a_moving_slider_never_waits_is_answered_and_only_its_newest_place_is_asked_for(lab):
     """How many milliseconds that takes is what ``make bench-live`` measures."""
     page = lab("speed", SET_UP, "panel = gt.BudgetPanel(t.geta)\npanel")
@@ -239,6 +249,7 @@ def test_a_moving_slider_never_waits_is_answered_and_only_its_newest_place_is_as
     assert kernel_value(page, "(panel.form['sent'] - 15, panel.budget == gt.Budget(0.4))") == "(2, True)"  # the first and the newest
 
 
+@in_light
 def test_hostile_names_stay_text_and_nothing_leaves_the_panel(lab):
     page = lab("hostile", SET_UP, HOSTILE_NET)
     panel = page.get_by_test_id("geta-budget")
@@ -290,6 +301,7 @@ def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     save_picture(studio, f"studio_{page.theme}")
 
 
+@in_light
 def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopped(lab):
     page = lab("lock", SET_UP, STUDIO.replace(" 400,", " 4000,"))
     notice, slider = page.get_by_test_id("geta-budget-notice"), page.get_by_test_id("geta-budget-sparsity")
@@ -316,6 +328,7 @@ def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopp
     stop_by_hand(page)
 
 
+@in_light
 def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab):
     page = lab("again", SET_UP, "gt.BudgetPanel(t.geta)", "gt.studio(t.geta)", "from ipywidgets import widgets as w\nw.widget._instances")
     page.get_by_test_id("geta-studio").wait_for()
@@ -336,6 +349,7 @@ def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab
     assert kernel_value(page, "gt.BudgetPanel(t.geta).script.comm is not None") == "True"
 
 
+@in_light
 def test_curves_are_zoomed_by_hand_and_keyboard_over_the_curves_of_an_earlier_run(lab):
     before = SET_UP.replace("total_steps=4000", "total_steps=60").replace("Training(4000)", "Training(60)").replace("every=50", "every=20")
     later = "run.start().wait()\nfirst, u = run, Training(4000)\n"
