@@ -9,7 +9,7 @@ from geta_nb.subnet.graph_net import GraphNet
 from tests.files.nets import assert_same_outputs
 from tests.graph.programs import rebuilt
 from tests.zoo.cases import case_of
-from tests.zoo.catalogue import ZOO
+from tests.zoo.catalogue import TESTED, ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes self.*_flat_weights:UserWarning")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The tensor attributes self.*_fla
 SOON = {"resnet_basic", "lstm", "multihead_attention", "many_inputs", "llama_sdpa"}
 
 
-@pytest.mark.parametrize("name", [name if name in SOON else pytest.param(name, marks=pytest.mark.slow) for name in ZOO])
+@pytest.mark.parametrize("name", [name if name in SOON else pytest.param(name, marks=pytest.mark.slow) for name in TESTED])
 def test_every_net_of_the_zoo_computes_the_same_after_json(name: str) -> None:
     geta, entry = case_of(name).plain, ZOO[name]
     module = GraphNet.of(geta.trace.module)

@@ -30,7 +30,7 @@ from tests.pipelines.notebook_runs import NOTEBOOKS, ROOT, rerun_kept_under_nbva
 SECTIONS = ["Question", "Parameters", "Data", "Compress", "Measure", "Report"]
 AGAIN = "01_compress_digits"
 """Run again in full, as it was when its outputs were kept."""
-REPEATED = ["01_compress_digits", "09_ablation"]
+REPEATED = ["09_ablation"]
 PAGES_ASK = re.compile(r"""(src|href)=["']?(https?:)?//|@import|url\(["']?http""")
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
