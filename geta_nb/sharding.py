@@ -32,7 +32,8 @@ def local(tensor: Tensor) -> Tensor:
     if not is_sharded(tensor):
         return tensor
     # without gradients there is nothing to detach, and torch hands over what it has: fifteen times as fast
-    return cast(Any, tensor.detach() if torch.is_grad_enabled() else tensor).to_local()
+    here: Tensor = cast(Any, tensor.detach() if torch.is_grad_enabled() else tensor).to_local()
+    return here
 
 
 class Share(NamedTuple):

@@ -142,8 +142,8 @@ class Pruner:
             return total
         if found is None or found.whole:
             return shards.sum(total)
-        rises = () if found.rises is None else (found.rises,)
-        total, per_group, *rises = shards.sums([total.to(self.members.device), found.products.per_group, *rises])
+        own = [] if found.rises is None else [found.rises]
+        total, per_group, *rises = shards.sums([total.to(self.members.device), found.products.per_group, *own])
         self._observed = _Observed(found.products._replace(per_group=per_group), rises[0] if rises else None, True)
         return total
 
