@@ -12,9 +12,10 @@ from typing import Any
 from torch import nn
 
 from geta_nb.errors import ConfigError
+from geta_nb.qasso import ranks
 from geta_nb.qasso.whole_gradients import WholeGradients
 from geta_nb.quantizers import parameter_tensors
-from geta_nb.sharding import check_shards, is_sharded, reshard
+from geta_nb.sharding import is_sharded, reshard
 
 
 class Binding:
@@ -61,7 +62,7 @@ class Binding:
             return
         reshard(self._model)
         now = parameter_tensors(self._model)
-        check_shards(self._model, now, "QASSO.step")
+        ranks.check_shards_of(self._model, now, "QASSO.step")
         changed = [name for name, tensor in self._expected.items() if now.get(name) is not tensor]
         for name in changed:
             if name not in now or not is_sharded(now[name]) or now[name].shape != self._expected[name].shape:

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from geta_nb.errors import ConfigError
-from geta_nb.quantizers import parameter_tensors
-from geta_nb.sharding import check_shards, is_sharded
+from geta_nb.quantizers import computed, is_last, parameter_tensors
+from geta_nb.sharding import Shards, check_shards, is_sharded
 
 
 def several() -> bool:
@@ -88,12 +88,33 @@ def check_shared(model: nn.Module, parameters: Mapping[str, Tensor], identity: s
     Raises:
         ConfigError: shards that are not supported, or other networks on other ranks; nothing was changed.
     """
-    shards = check_shards(model, parameters, "qasso")
+    shards = check_shards_of(model, parameters, "qasso")
     first = next(iter(parameters.values()), None)
     check_alike(identity, torch.device("cpu") if first is None else first.device if shards is None else shards.device)
     for quantizer in quantizers:
         if shards is not None and not any(p.is_meta for p in quantizer.parameters()):
             quantizer.to(shards.device)
+
+
+def check_shards_of(model: nn.Module, parameters: Mapping[str, Tensor], who: str) -> Shards | None:
+    """Return the ranks over which a quantized model is sharded, as ``sharding.check_shards``.
+
+    Raises:
+        ConfigError: its shards are not supported, or parametrizations of the model's own compute a weight: the rows that a rank has of what
+            they compute from are no rows of the weight. Nothing was changed.
+    """
+    shards = check_shards(model, parameters, who)
+    for path, module in model.named_modules() if shards is not None else ():
+        for name in computed(module):
+            if is_last(module, name):
+                raise ConfigError(
+                    f"{who}: weights that parametrizations of the model's own compute cannot be quantized while the model is sharded.",
+                    at=f"{path}.{name}".lstrip("."), expected="a weight that is a parameter",
+                    got=", ".join(type(part).__name__ for part in list(computed(module)[name])[:-1]),
+                    hint="torch.nn.utils.parametrize.remove_parametrizations(...) before gt.GETA, QuantConfig(skip=...), "
+                    "or DistributedDataParallel(geta.model)",
+                )  # fmt: skip
+    return shards
 
 
 def check_alike(identity: str, device: torch.device) -> None:

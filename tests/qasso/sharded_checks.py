@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -109,6 +110,19 @@ def lbfgs() -> str:
     geta, _ = _plain(quantize=gt.QuantConfig())
     worker.shard(NETS["mlp"], geta.model, MLP)
     return _refused(lambda: geta.qasso(torch.optim.LBFGS, budget=BUDGET, schedule=SCHEDULE), geta.model)
+
+
+def computed_weights() -> str:
+    geta = gt.GETA(nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 6))
+    fully_shard(geta.model)
+    return _refused(lambda: _qasso(geta), geta.model)
+
+
+def late_computed_weights() -> str:
+    geta = gt.GETA(nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 6))
+    optimizer = _qasso(geta)
+    fully_shard(geta.model)
+    return _refused(optimizer.step, geta.model)
 
 
 def late_tensor_parallel() -> str:
@@ -307,7 +321,7 @@ def killed() -> str:
 
 REFUSALS: tuple[Callable[[], str], ...] = (
     tensor_parallel, analysed_after_tensor_parallel, sharded_on_top_of_tensor_parallel, over_some_of_the_ranks, over_two_meshes,
-    other_networks, analysed_afterwards, lbfgs, late_tensor_parallel,
+    other_networks, analysed_afterwards, lbfgs, late_tensor_parallel, computed_weights, late_computed_weights,
 )  # fmt: skip
 CHECKS: dict[str, Callable[[], Any]] = {
     **{check.__name__: check for check in REFUSALS},

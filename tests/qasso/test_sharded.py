@@ -142,6 +142,8 @@ REFUSED = {
     "analysed_afterwards": r"GETA: the model is sharded already.*at: +0\.weight.*got: .*DTensor.*try: .*gt\.GETA.*; fully_shard",
     "lbfgs": r"LBFGS",
     "late_tensor_parallel": r"QASSO\.step: tensor parallelism",
+    "computed_weights": r"qasso: weights that parametrizations .* compute cannot be quantized while .*at: +0\.weight.*try: .*skip",
+    "late_computed_weights": r"QASSO\.step: weights that parametrizations .* compute cannot be quantized.*at: +0\.weight",
 }
 
 
