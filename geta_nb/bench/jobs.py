@@ -25,7 +25,7 @@ UNRELATED = (
     "jobs.py", "digits_table.py", "speed_table.py", "step_table.py", "latency_table.py", "baseline_rows.py", "baseline_table.py",
     "run_notebook.py", "views.py", "fashion_table.py", "fashion_rows.py", "fashion_run.py", "fashion_cells.py", "kept_runs.py",
     "code_of.py", "carry.py", "carry_probe.py", "predicted.py", "gpu.py", "gpu_cells.py", "gpu_table.py", "texts.py", "lm_task.py",
-    "lm_run.py", "lm_speed.py", "lm_cells.py", "lm_table.py",
+    "lm_run.py", "lm_speed.py", "lm_cells.py", "lm_table.py", "lm_rates.py",
 )  # fmt: skip
 """Tables, and rows whose options are arguments of their jobs."""
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,26 +127,49 @@ def count(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
+def lm_validation(row: str, column: str, rate: float, *, size: str, folder: str, seed: int = 0) -> dict[str, Any]:
+    """Return the validation perplexity of a row at a rate of the further training; no test text is read.
+
+    Args:
+        row: ``"geta"``, ``"dense"``, or a cut, here to three fifths of the dense network's parameters.
+        column: a name of :data:`COLUMNS`, of GETA.
+        rate: instead of ``lm_task.TUNE_RATE``.
+        size, folder, seed: as for :func:`lm_run`.
+    """
+    numbers, place = SIZES[size], Path(folder)
+    text, dense = read_text(numbers), trained_dense(numbers, place / "dense")
+    text = replace(text, test=text.validation)
+    if row == "geta":
+        figures, net = _geta(dense, text, numbers, COLUMNS[column], seed, rate=rate)
+    else:
+        figures, net = _tuned(row, dense, text, numbers, 3 * count(dense) // 5, seed, rate=rate)
+    return {"before": figures["before"]["test"], "after": judge(net, text.validation)}
+
+
 def _train(model: nn.Module, optimizer: torch.optim.Optimizer, text: Text, size: Size, seed: int, **options: Any) -> None:
     train(model, optimizer, text.rows, batch=size.batch, steps=size.tune_steps, seed=100 + seed, **options)
 
 
-def _tuned(row: str, dense: nn.Module, text: Text, size: Size, parameters: int, seed: int) -> tuple[dict[str, Any], nn.Module]:
+def _tuned(
+    row: str, dense: nn.Module, text: Text, size: Size, parameters: int, seed: int, *, rate: float = TUNE_RATE
+) -> tuple[dict[str, Any], nn.Module]:
     """Cut, measure, fine-tune, round; "before" is before rounding too."""
     cut = ROWS[row].cut
     net = CUTS[cut](dense, text.rows, next_token_loss, parameters=parameters) if cut else dense
     before = judge(net, text.test)
-    _train(net, adamw(net.parameters(), TUNE_RATE), text, size, seed)
+    _train(net, adamw(net.parameters(), rate), text, size, seed)
     found = rounded(net, text.rows, ROUNDED) if cut else net
     return {"before": {"test": before}, "parameters": count(found), "bits": ROUNDED if cut else 32}, found
 
 
-def _geta(dense: nn.Module, text: Text, size: Size, share: float, seed: int) -> tuple[dict[str, Any], nn.Module]:
+def _geta(
+    dense: nn.Module, text: Text, size: Size, share: float, seed: int, *, rate: float = TUNE_RATE
+) -> tuple[dict[str, Any], nn.Module]:
     """Compress by QASSO; "before" is the network when its last group has just gone, fine-tuning what is left of the steps."""
     geta = GETA(dense, text.rows[:1], quantize=QuantConfig(**QUANTIZERS))
     budget = Budget(group_sparsity=share, bit_range=(LOWEST, HIGHEST))
     optimizer = geta.qasso(
-        torch.optim.AdamW, budget=budget, schedule=Schedule.for_steps(size.tune_steps), lr=TUNE_RATE, betas=BETAS, weight_decay=WEIGHT_DECAY
+        torch.optim.AdamW, budget=budget, schedule=Schedule.for_steps(size.tune_steps), lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY
     )
     before: dict[str, Any] = {}
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from geta_nb.bench import lm_cells, lm_run, lm_table, lm_task
+from geta_nb.bench import lm_cells, lm_rates, lm_run, lm_table, lm_task
 from geta_nb.bench.kept_runs import KeptRun, keep_run, read_runs
 from geta_nb.errors import InputError
 
@@ -164,3 +164,14 @@ def test_the_page_shows_the_runs_that_are_kept(root):
     begin, end = lm_table.MARKS
     shown = (root / lm_table.PAGE).read_text().split(begin)[1].split(end)[0]
     assert shown.strip() == lm_cells.markdown(bench.runs()).strip()
+
+
+def test_rates_are_tried_on_validation_text_alone(tmp_path, monkeypatch, capsys):
+    seen: list[object] = []
+    judge, whole = lm_run.judge, lm_task.read_text(SMOKE)
+    monkeypatch.setattr(lm_run, "judge", lambda net, rows: seen.append(rows) or judge(net, rows))
+    lm_rates.main(["--smoke", "--workers", "1", "--output", str(tmp_path), "--rates", "1e-3", "1e-2"])
+    assert len(seen) == 2 * 2 * len(lm_rates.TRIED) and all(rows is whole.validation for rows in seen)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 + len(lm_rates.TRIED) + 1 and said[0].endswith("0.001 | 0.01 |")
+    assert len({cell for line in said[2:-1] for cell in line.split("|")[2:-1]}) == 2 * len(lm_rates.TRIED), "each row and rate has its own"
