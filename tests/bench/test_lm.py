@@ -170,6 +170,7 @@ def test_rates_are_tried_on_validation_text_alone(tmp_path, monkeypatch, capsys)
     seen: list[object] = []
     judge, whole = lm_run.judge, lm_task.read_text(SMOKE)
     monkeypatch.setattr(lm_run, "judge", lambda net, rows: seen.append(rows) or judge(net, rows))
+    monkeypatch.setattr(lm_rates, "TRIED", ("dense", "geta"))
     lm_rates.main(["--smoke", "--workers", "1", "--output", str(tmp_path), "--rates", "1e-3", "1e-2"])
     assert len(seen) == 2 * 2 * len(lm_rates.TRIED) and all(rows is whole.validation for rows in seen)
     said = capsys.readouterr().out.splitlines()
