@@ -38,6 +38,7 @@ def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
         return html
     html = "".join(map(_folded, CELL.split(html)))
     html = re.sub(r'(<a\b[^>]*\bhref="[^":]*)\.ipynb(?=["#])', r"\1.html", html)
+    html = re.sub(r'(<a\b[^>]*\bhref="\.\./)docs/([^":]*)\.md(?=["#])', r"\1\2.html", html)  # docs/ is the top of the site
     return with_formulas(MATHJAX.sub("", MODULE.sub("", REMOTE.sub("", html))))
 
 
