@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from geta_nb.bench.run_notebook import describe, describe_failure, run_notebook
-from geta_nb.pipelines import cifar, fashion, hf_nets, image_folder, squad, squad_task, superres, text
+from geta_nb.pipelines import fashion, hf_nets, image_folder, squad, squad_task, superres, text
 from geta_nb.pipelines.catalogue import read_pipeline
 from geta_nb.pipelines.published import STAND_IN
 from geta_nb.pipelines.run import Run
@@ -178,12 +178,6 @@ def test_every_compressed_network_of_a_report_is_smaller_and_right(path, smoke_f
     assert all(name in summary for name in rows)
 
 
-def write_cifar(folder):
-    draw = torch.Generator().manual_seed(0)
-    parts = [(torch.randint(0, 256, (n, 3, 32, 32), generator=draw).to(torch.uint8), torch.arange(n) % 10) for n in (130, 40)]
-    cifar.write_cifar10(folder, *parts, [f"class {i}" for i in range(10)])
-
-
 def write_questions(folder):
     for file, seed in ((squad_task.TRAIN_FILE, 5), (squad_task.DEV_FILE, 6)):
         squad_task.write_squad(folder / file, squad_task.generated_questions(90, seed=seed))
@@ -221,8 +215,8 @@ def write_fashion(folder):
         file.rename(folder / file.name)
 
 
+# CIFAR-10 files are in tests/pipelines/test_images.py
 REAL = {
-    "02_resnet20_cifar10": (write_cifar, None),
     "04_bert_squad": (write_questions, write_bert),
     "05_resnet50_imagenet": (write_images, None),
     "07_phi_language_model": (write_texts, write_phi),

@@ -310,7 +310,7 @@ for _name in ("vit_sdpa", "gpt2_sdpa", "phi_sdpa", "opt", "nemotron", "dinov2", 
 SIBLINGS = {
     "rt_detr": "detr", "conditional_detr": "detr", "owl_vit": "clip", "hubert": "sew", "wav2vec2": "sew", "wavlm": "sew", "swinv2": "swin",
     "hf_mobilenet_v2": "mobilenet_v2", "beit_shared_bias": "beit", "beit_centred": "segformer_centred", "swin_centred": "segformer_centred",
-    "encoder_decoder": "whisper",
+    "encoder_decoder": "whisper", "bamba": "jamba", "mt5": "t5_eager", "siglip": "clip",
 }  # fmt: skip
-"""The slowest nets to trace (20 to 75 s) that have a near relation -> that relation, which ``make test`` asks; ``make zoo`` asks all."""
+"""Slow nets to trace (10 to 75 s) that have a near relation -> that relation, which ``make test`` asks; ``make zoo`` asks all."""
 TESTED = [name for name in ZOO if name not in SIBLINGS]
