@@ -15,7 +15,6 @@ import nbformat
 import papermill
 import psutil
 import pytest
-import torch
 from PIL import Image
 
 from geta_nb.bench.run_notebook import describe, describe_failure, run_notebook
