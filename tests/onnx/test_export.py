@@ -62,10 +62,8 @@ def test_the_subnet_is_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("bits", "kind", "reach"),
-    [
-        (2, "INT4", 1.0), (2, "INT4", 0.6), (3, "INT4", 0.6), (4, "INT4", 1.0), (4, "INT4", 0.6), (5, "INT8", 0.6), (8, "INT8", 1.0),
-        (8, "INT8", 0.6), (9, "INT16", 0.6), (16, "INT16", 1.0), (16, "INT16", 0.6),
-    ],
+    [(2, "INT4", 1.0), (2, "INT4", 0.6), (3, "INT4", 0.6), (4, "INT4", 1.0), (4, "INT4", 0.6), (5, "INT8", 0.6), (8, "INT8", 1.0),
+     (8, "INT8", 0.6), (9, "INT16", 0.6), (16, "INT16", 1.0), (16, "INT16", 0.6)],
 )  # fmt: skip
 def test_weights_are_codes_of_the_narrowest_type_that_both_runtimes_read(bits, kind, reach, tmp_path):
     model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 10))
@@ -90,9 +88,8 @@ def test_below_eight_bits_the_file_shrinks(tmp_path):
 
 
 CODES = ("signed", "signed, of positive numbers", "unsigned", "unsigned, of any numbers")
-OF_INPUTS = [(bits, codes) for bits in (2, 4, 8, 9, 16) for codes in CODES]
-# the widths between, each with one kind of codes
-OF_INPUTS += [(bits, CODES[bits % 4]) for bits in (3, 5, 6, 7, 10, 11, 12, 14)]
+# the widths between have one kind of codes each
+OF_INPUTS = [(b, codes) for b in (2, 4, 8, 9, 16) for codes in CODES] + [(b, CODES[b % 4]) for b in (3, 5, 6, 7, 10, 11, 12, 14)]
 
 
 @pytest.mark.parametrize(("bits", "codes"), OF_INPUTS)
