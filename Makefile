@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 JOBS ?= 2
 export GETA_SCREENSHOTS ?= $(CURDIR)/runs/screenshots
 
-.PHONY: help run test lint lab app bench-digits bench-baselines bench-fashion bench-lm bench-speed bench-step bench-sharded bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
+.PHONY: help run test test-whole lint lab app bench-digits bench-baselines bench-fashion bench-lm bench-speed bench-step bench-sharded bench-explorer bench-panel bench-live bench-big-models bench-tutorials durations zoo widgets house picture notebooks keep browser venv clean docs bench-latency onnx-table
 
 help:           ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -17,6 +17,9 @@ run: $(STAMP)   ## compress a small network on the bundled digits (minutes), int
 
 test: lint browser  ## lint, types, then every test and notebook
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
+
+test-whole: lint browser  ## as test, with all laws of all nets and all combinations (hours)
+	GETA_WHOLE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0
 
 durations: $(STAMP) browser  ## run every test, and keep which files take long: the next runs begin with those
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 --keep-durations

@@ -16,6 +16,7 @@ from geta_nb.bench import digits
 from geta_nb.latency.runtimes import open_openvino
 from geta_nb.latency.signal_stack import kept_signal_stack
 from geta_nb.onnx import processor
+from tests.extent import WHOLE
 from tests.files.nets import conv_net, image
 from tests.onnx.checks import (
     CLOSE,
@@ -71,8 +72,8 @@ def test_weights_are_codes_of_the_narrowest_type_that_both_runtimes_read(bits, k
     path = gt.export_onnx(subnet, tmp_path / "net", torch.randn(2, 64))
     codes = [item for item in onnx.load(path).graph.initializer if np.prod(item.dims) >= 960]
     assert [TensorProto.DataType.Name(item.data_type) for item in codes] == [kind, kind]
-    form = subnet.geta_info.formats["0.weight"]
-    expected = np.round(subnet.get_parameter("0.weight").detach().numpy().T / form.step_size)
+    step = subnet.geta_info.formats["0.weight"].step_size
+    expected = np.round(subnet.get_parameter("0.weight").detach().numpy().T / step)
     np.testing.assert_array_equal(numpy_helper.to_array(codes[0]).astype(np.int64), expected)
     assert expected.min() == (-(2 ** (bits - 1)) if reach < 1 else 1 - 2 ** (bits - 1)) or (bits, reach) == (16, 1.0)
     both_close(subnet, path, torch.randn(5, 64))
@@ -88,8 +89,7 @@ def test_below_eight_bits_the_file_shrinks(tmp_path):
 
 
 CODES = ("signed", "signed, of positive numbers", "unsigned", "unsigned, of any numbers")
-# the widths between have one kind of codes each
-OF_INPUTS = [(b, codes) for b in (2, 4, 8, 9, 16) for codes in CODES] + [(b, CODES[b % 4]) for b in (3, 5, 6, 7, 10, 11, 12, 14)]
+OF_INPUTS = [(b, c) for b in range(2, 17) for c in CODES if WHOLE or b in (2, 4, 8, 9, 16) or c == CODES[b % 4]]  # else one of them
 
 
 @pytest.mark.parametrize(("bits", "codes"), OF_INPUTS)
@@ -165,7 +165,7 @@ def test_a_batch_norm_goes_into_scales_whatever_its_sign(granularity, tmp_path):
     both_close(subnet, path, torch.randn(5, 3, 8, 8))
 
 
-@pytest.mark.parametrize(("granularity", "inputs"), [("tensor", 8), ("channel", None)])
+@pytest.mark.parametrize(("granularity", "inputs"), [("tensor", 8), ("channel", None), *([("tensor", None), ("channel", 8)] * WHOLE)])
 @pytest.mark.parametrize(
     ("bits", "turned", "plain"),
     [(2, "INT4", "INT4"), (3, "INT4", "INT4"), (4, "INT8", "INT4"), (8, "INT16", "INT8"), (16, "INT16", "INT16")],

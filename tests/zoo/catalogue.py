@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 import geta_nb as gt
+from tests.extent import WHOLE
 from tests.zoo import computed_nets as zoo_computed
 from tests.zoo import frozen_nets as zoo_frozen
 from tests.zoo import more as zoo_more
@@ -313,4 +314,4 @@ SIBLINGS = {
     "encoder_decoder": "whisper", "bamba": "jamba", "mt5": "t5_eager", "siglip": "clip",
 }  # fmt: skip
 """Slow nets to trace (10 to 75 s) that have a near relation -> that relation, which ``make test`` asks; ``make zoo`` asks all."""
-TESTED = [name for name in ZOO if name not in SIBLINGS]
+TESTED = [name for name in ZOO if WHOLE or name not in SIBLINGS]

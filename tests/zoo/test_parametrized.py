@@ -10,6 +10,7 @@ from torch import nn
 
 import geta_nb as gt
 from geta_nb.errors import ArtifactError
+from tests.extent import WHOLE
 from tests.zoo import computed_nets, laws
 from tests.zoo.catalogue import randomise
 from tests.zoo.parametrized_nets import NETS
@@ -47,7 +48,7 @@ def test_all_laws_hold_where_weights_are_quantized_behind_what_computes_them(nam
     assert all(KEPT[name] in why for why in geta.quantizers.excluded.values())
     laws.check_partition(geta)
     # what costs a trace more is asked in one of the three modes, of each net another
-    whole = MODES.index(mode) == NAMES.index(name) % len(MODES) or FAST.get(name) == mode
+    whole = WHOLE or MODES.index(mode) == NAMES.index(name) % len(MODES) or FAST.get(name) == mode
     if whole:
         assert laws.slice_sets(geta) == laws.slice_sets(geta_of(name, "plain"))
         laws.check_same_graph(geta)
