@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,17 @@ def kernel_value(page: Any, code: str) -> str:
             code,
         )
     )
+
+
+def eventually(page: Any, claim: Callable[[], object], *, seconds: float = 30) -> object:
+    """Return what ``claim()`` gives as soon as it is true, at last what it gives after so long.
+
+    One act of a hand is several messages, answered by a thread of the kernel's own: what one of them brought says nothing of the next.
+    """
+    end = time.monotonic() + seconds
+    while not (found := claim()) and time.monotonic() < end:
+        page.wait_for_timeout(50)
+    return found
 
 
 def save_picture(locator, name):

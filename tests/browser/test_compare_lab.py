@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.browser.lab import browser_page, jupyterlab, kernel_value, need_browser, open_notebook, save_picture, start_cells, write_notebook
+from tests.browser.lab import (
+    browser_page,
+    eventually,
+    jupyterlab,
+    kernel_value,
+    need_browser,
+    open_notebook,
+    save_picture,
+    start_cells,
+    write_notebook,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,14 +66,14 @@ def test_a_click_is_a_module_path_in_the_kernel(lab: Any) -> None:
     alone(lab).get_by_role("button", name="open one level").click()
     alone(lab).locator("[role=treeitem][data-vertex=linear_3]").first.click()
     lab.wait_for_timeout(300)
-    assert kernel_value(lab, "explorer.selected") == "('2.0',)"
+    assert eventually(lab, lambda: kernel_value(lab, "explorer.selected") == "('2.0',)")
     lab.keyboard.press("Escape")
 
 
 def test_select_in_the_kernel_opens_selects_and_says_what_there_is_not(lab: Any) -> None:
     run(lab, "explorer.select('1.2')")
     alone(lab).locator("[role=treeitem][aria-selected=true][data-vertex=linear_2]").wait_for()
-    assert kernel_value(lab, "explorer.selected") == "('1.2',)"
+    assert eventually(lab, lambda: kernel_value(lab, "explorer.selected") == "('1.2',)")
     assert "did you mean" in run(lab, "explorer.select('1.22')")
 
 
@@ -72,12 +82,12 @@ def test_an_overlay_of_the_kernel_is_a_colour_of_the_page(lab: Any) -> None:
     menu, legend = explorer.get_by_test_id("geta-explorer-colour"), explorer.get_by_test_id("geta-explorer-legend")
     run(lab, "explorer.overlay({'1': -2, '2': 6}, name='mine')")
     legend.filter(has_text="no value").wait_for()
-    assert menu.input_value() == "mine" and {"-2", "6"} <= set(legend.inner_text().splitlines())
+    assert eventually(lab, lambda: menu.input_value() == "mine" and {"-2", "6"} <= set(legend.inner_text().splitlines()))
     run(lab, "net(x).sum().backward(); explorer.overlay('gradient norms')")
     lab.wait_for_function("(menu) => menu.value === 'gradient norms'", arg=menu.element_handle())
     menu.select_option("mine")
     lab.wait_for_timeout(300)
-    assert kernel_value(lab, "explorer.colour") == "'mine'"
+    assert eventually(lab, lambda: kernel_value(lab, "explorer.colour") == "'mine'")
     save_picture(explorer, "overlay")
     run(lab, "explorer.overlay(None)")
     lab.wait_for_function("(menu) => menu.value === 'operator' && menu.options.length === 6", arg=menu.element_handle())
@@ -89,7 +99,7 @@ def test_the_switch_asks_the_kernel_and_the_budget_moves_what_is_shown(lab: Any)
     explorer.get_by_test_id("geta-explorer-before-after").check()
     details = explorer.get_by_test_id("geta-explorer-details")
     details.filter(has_text="under the budget").wait_for()
-    assert kernel_value(lab, "explorer.before_after") == "True" and "channels, dense\t16" in details.inner_text()
+    assert eventually(lab, lambda: kernel_value(lab, "explorer.before_after") == "True" and "channels, dense\t16" in details.inner_text())
     run(lab, "explorer.budget = gt.Budget(0.75, bit_range=(4, 4))")
     details.filter(has_text="4, 4 bit").wait_for()
     save_picture(explorer, "before_after")
@@ -97,25 +107,25 @@ def test_the_switch_asks_the_kernel_and_the_budget_moves_what_is_shown(lab: Any)
 
 def test_a_subnet_and_its_network_move_together_in_the_notebook(lab: Any) -> None:
     pair = lab.get_by_test_id("geta-comparison").first
-    assert pair.locator(".gx-title").all_inner_texts() == ["Sequential", "subnet"]
+    assert eventually(lab, lambda: pair.locator(".gx-title").all_inner_texts() == ["Sequential", "subnet"])
     run(lab, "beside.select('1.0')")
     details = pair.get_by_test_id("geta-explorer-details").locator("visible=true")
     details.filter(has_text="in the subnet").wait_for()
-    assert "in the subnet\t8, 16 bit" in details.inner_text()
+    assert eventually(lab, lambda: "in the subnet\t8, 16 bit" in details.inner_text())
     pair.get_by_test_id("geta-explorer-colour").locator("visible=true").select_option("bits")
     lab.wait_for_timeout(300)
-    assert kernel_value(lab, "beside.colour") == "'bits'"
+    assert eventually(lab, lambda: kernel_value(lab, "beside.colour") == "'bits'")
     save_picture(pair, "subnet")
 
 
 def test_both_kernels_explorers_of_a_pair_follow_one_click(lab: Any) -> None:
     pair = lab.get_by_test_id("geta-comparison").nth(1)
-    assert pair.locator(".gx-title").all_inner_texts() == ["before", "after"]
+    assert eventually(lab, lambda: pair.locator(".gx-title").all_inner_texts() == ["before", "after"])
     run(lab, "pair.left.select('2.2')")
     pair.get_by_test_id("geta-explorer-details").locator("visible=true").filter(has_text="2.2.weight").wait_for()
     lab.wait_for_timeout(500)
-    assert kernel_value(lab, "pair.left.selected + pair.right.selected") == "('2.2', '2.2')"
+    assert eventually(lab, lambda: kernel_value(lab, "pair.left.selected + pair.right.selected") == "('2.2', '2.2')")
     pair.get_by_test_id("geta-explorer-layer").locator("visible=true").get_by_role("radio", name="raw").click()
     lab.wait_for_timeout(500)
-    assert kernel_value(lab, "(pair.left.layer, pair.right.layer)") == "('raw', 'raw')"
+    assert eventually(lab, lambda: kernel_value(lab, "(pair.left.layer, pair.right.layer)") == "('raw', 'raw')")
     save_picture(pair, "pair")

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.browser.lab import browser_page, jupyterlab, kernel_value, need_browser, open_notebook, run_cells, save_picture, write_notebook
+from tests.browser.lab import (
+    browser_page,
+    eventually,
+    jupyterlab,
+    kernel_value,
+    need_browser,
+    open_notebook,
+    run_cells,
+    save_picture,
+    write_notebook,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +74,7 @@ def write_cell(page: Any, code: str) -> None:
 def test_a_click_is_answered_by_the_kernel(lab: Any) -> None:
     found = details(lab, "conv2d_1")
     found.get_by_test_id("geta-explorer-histogram").wait_for()
-    assert "64 levels (6 bits)" in found.get_by_test_id("geta-explorer-weight").inner_text()
+    assert eventually(lab, lambda: "64 levels (6 bits)" in found.get_by_test_id("geta-explorer-weight").inner_text())
     words = found.get_by_test_id("geta-explorer-groups").inner_text()
     assert "8 groups: 8 kept, 0 zero" in words
     assert "the optimizer has no saliency of this family yet: the norm of each group" in words
@@ -78,14 +88,14 @@ def test_what_is_typed_and_focused_survives_what_the_kernel_changes(lab: Any) ->
     low.fill("5")
     kernel_value(page, "(explorer.refresh(), geta.mask([geta.families[1].groups[0].index]), explorer.refresh())")
     found.filter(has_text="88 %").wait_for()  # 7 of 8 groups
-    assert low.input_value() == "5"
-    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-bits-low"
+    assert eventually(page, lambda: low.input_value() == "5")
+    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-bits-low")
     protect = found.get_by_test_id("geta-explorer-protect")
     protect.focus()
     page.keyboard.press("Enter")
     found.get_by_test_id("geta-explorer-budget").filter(has_text="protect=True").wait_for()
-    assert protect.inner_text() == "Unprotect"
-    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-protect"
+    assert eventually(page, lambda: protect.inner_text() == "Unprotect")
+    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-protect")
     page.keyboard.press("Enter")
     found.get_by_role("button", name="read again").first.click()
     found.get_by_test_id("geta-explorer-groups").filter(has_text="7 kept, 1 zero").wait_for()
@@ -105,7 +115,7 @@ def test_a_run_that_trains_in_its_thread_goes_on_while_details_are_read(lab: Any
     found = details(page, "conv2d_1")
     found.get_by_role("button", name="read again").first.click()
     found.get_by_test_id("geta-explorer-groups").filter(has_text="the optimizer's saliency").wait_for()
-    assert kernel_value(page, "(run.state, run.error)") == "('running', None)"
+    assert eventually(page, lambda: kernel_value(page, "(run.state, run.error)") == "('running', None)")
     kernel_value(page, "run.stop()")
 
 
@@ -128,21 +138,17 @@ def test_the_search_is_kept_by_the_explorer_wherever_it_is_shown_again(lab: Any)
     search = page.get_by_test_id("geta-explorer-search").first
     search.fill("type:conv bits<8")
     search.press("Enter")
-    for _ in range(100):  # the page's message takes its time
-        known = kernel_value(page, "(explorer.query, explorer.queries[:1])")
-        if known == "('type:conv bits<8', ['type:conv bits<8'])":
-            break
-        page.wait_for_timeout(100)
-    assert known == "('type:conv bits<8', ['type:conv bits<8'])"
+    known = "('type:conv bits<8', ['type:conv bits<8'])"
+    assert eventually(page, lambda: kernel_value(page, "(explorer.query, explorer.queries[:1])") == known)
     write_cell(page, AGAIN)
     second = page.get_by_test_id("geta-explorer").nth(1)
     second.locator("[role=treeitem]").first.wait_for()
     again = second.get_by_test_id("geta-explorer-search")
-    assert again.input_value() == "type:conv bits<8"
-    assert second.locator(".gx-count").inner_text() == "2 found"
+    assert eventually(page, lambda: again.input_value() == "type:conv bits<8")
+    assert eventually(page, lambda: second.locator(".gx-count").inner_text() == "2 found")
     kernel_value(page, "setattr(explorer, 'query', 'type:linear')")
     second.locator(".gx-count", has_text="1 found").wait_for()
-    assert again.input_value() == "type:linear"
+    assert eventually(page, lambda: again.input_value() == "type:linear")
 
 
 def test_a_presentation_fills_the_window_over_the_notebook_and_escape_leaves(lab: Any) -> None:
@@ -156,7 +162,7 @@ def test_a_presentation_fills_the_window_over_the_notebook_and_escape_leaves(lab
     save_picture(page, "explorer-presentation-lab")
     page.keyboard.press("Escape")
     assert explorer.bounding_box()["width"] == before["width"]
-    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-present"
+    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-present")
 
 
 def test_the_view_is_saved_from_the_notebook_and_nobody_else_is_asked(lab: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.browser.lab import (
     browser_page,
+    eventually,
     jupyterlab,
     kernel_value,
     need_browser,
@@ -101,29 +102,31 @@ def test_a_run_is_steered_from_the_page_and_the_page_follows_it(lab):
     page = lab("live", SET_UP, "run")
     live = page.get_by_test_id("geta-live")
     live.wait_for()
-    assert state_of(page) == "idle" and page.get_by_test_id("geta-live-stage").inner_text() == "not started"
-    assert page.get_by_test_id("geta-live-pause").is_disabled() and page.get_by_test_id("geta-live-start").is_enabled()
+    assert eventually(page, lambda: state_of(page) == "idle" and page.get_by_test_id("geta-live-stage").inner_text() == "not started")
+    assert eventually(page, lambda: page.get_by_test_id("geta-live-pause").is_disabled())
+    assert eventually(page, lambda: page.get_by_test_id("geta-live-start").is_enabled())
     page.get_by_test_id("geta-live-start").click()
     wait_beyond(page, 60)
     first = step_of(page)
     wait_beyond(page, first)
-    assert page.get_by_test_id("geta-live-stage").inner_text() in {"warm-up", "projection", "joint", "cool-down"}
-    assert "weight bits: 3 rows" in live.locator("canvas").last.get_attribute("aria-label")
+    assert eventually(page, lambda: page.get_by_test_id("geta-live-stage").inner_text() in {"warm-up", "projection", "joint", "cool-down"})
+    assert eventually(page, lambda: "weight bits: 3 rows" in live.locator("canvas").last.get_attribute("aria-label"))
     page.get_by_test_id("geta-live-pause").click()
     wait_for_state(page, "paused")
     held = kernel_value(page, "(run.state, run.step_count, len(t.calls))")
     page.wait_for_timeout(400)
     assert kernel_value(page, "(run.state, run.step_count, len(t.calls))") == held and held.startswith("('paused'")
-    assert step_of(page) == int(held.split(", ")[1])
+    assert eventually(page, lambda: step_of(page) == int(held.split(", ")[1]))
     page.get_by_test_id("geta-live-resume").click()
     wait_beyond(page, step_of(page) + 50)
     save_picture(live, f"live_{page.theme}")
     stop_by_hand(page)
-    assert kernel_value(page, "run.state") == "'stopped'"
+    assert eventually(page, lambda: kernel_value(page, "run.state") == "'stopped'")
     page.get_by_test_id("geta-live-start").click()
     wait_for_state(page, "running")
     stop_by_hand(page)
-    assert page.evaluate("() => window.broken") is None and HOSTILE in page.get_by_test_id("geta-live-facts").inner_text()
+    assert eventually(page, lambda: page.evaluate("() => window.broken") is None)
+    assert eventually(page, lambda: HOSTILE in page.get_by_test_id("geta-live-facts").inner_text())
 
 
 @in_light
@@ -138,7 +141,7 @@ def test_a_reloaded_page_shows_the_present_state_of_a_run_that_goes_on(lab):
     first = step_of(page)
     assert first > 100
     wait_beyond(page, first)
-    assert "weight bits: 3 rows" in page.get_by_test_id("geta-live").locator("canvas").last.get_attribute("aria-label")
+    assert eventually(page, lambda: "bits: 3 rows" in page.locator("[data-testid=geta-live] canvas").last.get_attribute("aria-label"))
     stop_by_hand(page)
 
 
@@ -163,13 +166,14 @@ def test_the_budget_follows_hand_and_keyboard_and_python_follows_back(lab):
     page.keyboard.press("ArrowRight")
     page.get_by_test_id("geta-budget-bits-high-number").fill("8")
     page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('(5, 8)')")
-    assert code.inner_text() == "gt.Budget(group_sparsity=0.25, bit_range=(5, 8))"
-    assert kernel_value(page, "panel.budget == " + code.inner_text()) == "True"
-    assert "25 %" in page.get_by_test_id("geta-budget-preview").inner_text()
+    assert eventually(page, lambda: code.inner_text() == "gt.Budget(group_sparsity=0.25, bit_range=(5, 8))")
+    assert eventually(page, lambda: kernel_value(page, "panel.budget == " + code.inner_text()) == "True")
+    assert eventually(page, lambda: "25 %" in page.get_by_test_id("geta-budget-preview").inner_text())
     page.get_by_test_id("geta-budget-bits-low").fill("12")
     error = page.get_by_test_id("geta-budget-error-bits")
     error.wait_for()
-    assert "the lower one first" in error.inner_text() and kernel_value(page, "panel.budget.bit_range") == "(5, 8)"
+    assert eventually(page, lambda: "the lower one first" in error.inner_text())
+    assert eventually(page, lambda: kernel_value(page, "panel.budget.bit_range") == "(5, 8)")
     save_picture(panel, f"budget_{page.theme}")
     page.get_by_test_id("geta-budget-bits-low").fill("4")
     error.wait_for(state="hidden")
@@ -177,10 +181,10 @@ def test_the_budget_follows_hand_and_keyboard_and_python_follows_back(lab):
     page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('protect=True')")
     kernel_value(page, "setattr(panel, 'budget', gt.Budget(relative_bops=0.05))")
     page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('relative_bops')")
-    assert page.get_by_test_id("geta-budget-target-number").input_value() == "0.05"
-    assert page.get_by_test_id("geta-budget-mode").input_value() == "relative_bops"
-    assert not panel.get_by_label("keep all groups of 3").is_checked()
-    assert page.get_by_test_id("geta-budget-sparsity").is_disabled()
+    assert eventually(page, lambda: page.get_by_test_id("geta-budget-target-number").input_value() == "0.05")
+    assert eventually(page, lambda: page.get_by_test_id("geta-budget-mode").input_value() == "relative_bops")
+    assert eventually(page, lambda: not panel.get_by_label("keep all groups of 3").is_checked())
+    assert eventually(page, lambda: page.get_by_test_id("geta-budget-sparsity").is_disabled())
 
 
 SENSITIVE = """
@@ -196,25 +200,26 @@ def test_a_plan_of_the_front_becomes_the_budget_by_click_and_by_keyboard(lab):
     page = lab("front", SET_UP, SENSITIVE)
     panel, front, code = (page.get_by_test_id(f"geta-budget{part}") for part in ("", "-front", "-code"))
     front.wait_for()
-    assert "predicted rise" in page.get_by_test_id("geta-budget-preview").inner_text()
+    assert eventually(page, lambda: "predicted rise" in page.get_by_test_id("geta-budget-preview").inner_text())
     plans = page.get_by_test_id("geta-budget-front-plan")
-    assert plans.count() == int(kernel_value(page, "len(panel.facts['front']['points'])"))
+    assert eventually(page, lambda: plans.count() == int(kernel_value(page, "len(panel.facts['front']['points'])")))
     wanted = plans.count() // 2
     plans.nth(wanted).click(force=True)
     page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('relative_bops')")
     chosen = f"panel.facts['front']['points'][{wanted}]"
-    assert kernel_value(page, f"abs(panel.budget.relative_bops - {chosen}[0]) < 1e-4 * {chosen}[0]") == "True"
-    assert kernel_value(page, "panel.budget == " + code.inner_text()) == "True"
+    assert eventually(page, lambda: kernel_value(page, f"abs(panel.budget.relative_bops - {chosen}[0]) < 1e-4 * {chosen}[0]") == "True")
+    assert eventually(page, lambda: kernel_value(page, "panel.budget == " + code.inner_text()) == "True")
     save_picture(panel, f"front_{page.theme}")
     slider = page.get_by_test_id("geta-budget-front-slider")
-    assert slider.input_value() == str(wanted)
+    assert eventually(page, lambda: slider.input_value() == str(wanted))
     before = code.inner_text()
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("(text) => document.querySelector('[data-testid=geta-budget-code]').textContent !== text", arg=before)
-    assert "of the BOPs, predicted rise" in slider.get_attribute("aria-valuetext")
+    assert eventually(page, lambda: "of the BOPs, predicted rise" in slider.get_attribute("aria-valuetext"))
     rises = panel.locator("td.gp-rise")
-    assert rises.count() == panel.locator("tr[data-layer]").count() and any(text.strip() for text in rises.all_inner_texts())
+    assert eventually(page, lambda: rises.count() == panel.locator("tr[data-layer]").count())
+    assert eventually(page, lambda: any(text.strip() for text in rises.all_inner_texts()))
 
 
 # moves the slider as often as it is told, waiting for each answer or not; gives what the number beside it said in the very same moment
@@ -257,7 +262,7 @@ def test_hostile_names_stay_text_and_nothing_leaves_the_panel(lab):
     assert page.evaluate("() => window.broken") is None and panel.locator("img, script").count() == 0
     names = panel.locator("th.gp-name")
     assert HOSTILE in names.evaluate_all("(all) => all.map((e) => e.title)")  # a long one is cut in the middle, and whole in its title
-    assert [HOSTILE[:9], "…", HOSTILE[-18:]] == [(text := names.first.inner_text())[:9], text[9], text[10:]]
+    assert eventually(page, lambda: [HOSTILE[:9], "…", HOSTILE[-18:]] == [(text := names.first.inner_text())[:9], text[9], text[10:]])
     wide = panel.evaluate("(e) => [e.scrollWidth, e.clientWidth]")
     assert wide[0] <= wide[1]
 
@@ -288,16 +293,16 @@ def test_the_studio_leads_from_budget_to_run_to_subnet(lab):
     studio = page.get_by_test_id("geta-studio")
     for testid in ("geta-explorer", "geta-budget", "geta-live"):
         studio.get_by_test_id(testid).first.wait_for()
-    assert page.get_by_test_id("geta-studio-cut").is_disabled()
+    assert eventually(page, lambda: page.get_by_test_id("geta-studio-cut").is_disabled())
     page.get_by_test_id("geta-budget-sparsity").fill("0.25")
     page.wait_for_function("() => document.querySelector('[data-testid=geta-budget-code]').textContent.includes('0.25')")
-    assert kernel_value(page, "studio.explorer.budget == studio.panel.budget == gt.Budget(0.25)") == "True"
+    assert eventually(page, lambda: kernel_value(page, "studio.explorer.budget == studio.panel.budget == gt.Budget(0.25)") == "True")
     page.get_by_test_id("geta-live-start").click()
     wait_for_state(page, "finished")
     page.get_by_test_id("geta-studio-cut").click()
     page.get_by_test_id("geta-studio-report").get_by_text("group sparsity").first.wait_for(timeout=120_000)
     facts = "(studio.geta.group_sparsity(), studio.run.optimizer.budget == gt.Budget(0.25), type(studio.subnet).__name__)"
-    assert kernel_value(page, facts) == "(0.25, True, 'Sequential')"
+    assert eventually(page, lambda: kernel_value(page, facts) == "(0.25, True, 'Sequential')")
     save_picture(studio, f"studio_{page.theme}")
 
 
@@ -306,24 +311,25 @@ def test_the_budget_is_locked_while_the_run_goes_on_and_counts_once_it_was_stopp
     page = lab("lock", SET_UP, STUDIO.replace(" 400,", " 4000,"))
     notice, slider = page.get_by_test_id("geta-budget-notice"), page.get_by_test_id("geta-budget-sparsity")
     page.get_by_test_id("geta-live").first.wait_for()
-    assert slider.is_enabled() and notice.is_hidden()
+    assert eventually(page, lambda: slider.is_enabled() and notice.is_hidden())
     page.get_by_test_id("geta-live-start").click()
     page.wait_for_selector("[data-testid=geta-budget][data-locked=true]")
     seeing = "[type=search], [data-testid=geta-budget-log], [data-testid=geta-budget-keep-name]"  # what changes no budget
     controls = page.get_by_test_id("geta-budget").locator(f"input:not({seeing}), select")
-    assert controls.count() > 5 and not any(control.is_enabled() for control in controls.all())
-    assert page.get_by_test_id("geta-budget-search").is_enabled()
-    assert "stop the run, change the budget, then start" in notice.inner_text()
+    assert eventually(page, lambda: controls.count() > 5 and not any(control.is_enabled() for control in controls.all()))
+    assert eventually(page, lambda: page.get_by_test_id("geta-budget-search").is_enabled())
+    assert eventually(page, lambda: "stop the run, change the budget, then start" in notice.inner_text())
     wait_beyond(page, 20)
     stop_by_hand(page)
     page.wait_for_selector("[data-testid=geta-budget][data-locked=false]")
-    assert slider.is_enabled() and notice.is_hidden()
+    assert eventually(page, lambda: slider.is_enabled() and notice.is_hidden())
     slider.fill("0.25")
     notice.wait_for()
-    assert "begins anew at step 0 with this budget" in notice.inner_text()
+    assert eventually(page, lambda: "begins anew at step 0 with this budget" in notice.inner_text())
     page.get_by_test_id("geta-live-start").click()
     wait_for_state(page, "running")
-    assert kernel_value(page, "(studio.run.optimizer.budget == gt.Budget(0.25), studio.run.beginnings)") == "(True, 1)"
+    begun = "(studio.run.optimizer.budget == gt.Budget(0.25), studio.run.beginnings)"
+    assert eventually(page, lambda: kernel_value(page, begun) == "(True, 1)")
     wait_beyond(page, 20)
     stop_by_hand(page)
 
@@ -338,7 +344,7 @@ def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab
     for _ in range(3):
         page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     page.get_by_test_id("geta-studio").wait_for()
-    assert kernel_value(page, open_widgets) == once
+    assert eventually(page, lambda: kernel_value(page, open_widgets) == once)
     assert page.evaluate("() => globalThis.__getaNbScripts.size") == 3
     assert page.evaluate("() => document.querySelectorAll('style[id^=geta-nb-]').length") == 3
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
@@ -346,7 +352,7 @@ def test_a_page_holds_each_script_once_and_a_cell_that_runs_again_one_widget(lab
     page.get_by_test_id("geta-studio").get_by_test_id("geta-budget").wait_for(timeout=240_000)
     assert "model not found" not in page.inner_text("body")
     kernel_value(page, "w.Widget.close_all()")  # what carries the scripts is gone, too
-    assert kernel_value(page, "gt.BudgetPanel(t.geta).script.comm is not None") == "True"
+    assert eventually(page, lambda: kernel_value(page, "gt.BudgetPanel(t.geta).script.comm is not None") == "True")
 
 
 @in_light
@@ -362,7 +368,7 @@ def test_curves_are_zoomed_by_hand_and_keyboard_over_the_curves_of_an_earlier_ru
     label = curves.get_attribute("aria-label")
     assert f"{HOSTILE}: loss " in label and "accuracy" in label
     all_button = live.get_by_role("button", name="show all steps (0)")
-    assert all_button.is_disabled() and "drag" in words.inner_text()
+    assert eventually(page, lambda: all_button.is_disabled() and "drag" in words.inner_text())
     box = curves.bounding_box()
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 40)
     page.mouse.down()
@@ -373,12 +379,12 @@ def test_curves_are_zoomed_by_hand_and_keyboard_over_the_curves_of_an_earlier_ru
     assert 0 < first < last < 4000
     save_picture(live, f"live_zoomed_{page.theme}")
     curves.press("ArrowRight")
-    assert int(words.inner_text().split()[1]) > first
+    assert eventually(page, lambda: int(words.inner_text().split()[1]) > first)
     curves.press("+")
     closer, end = map(int, words.inner_text().split()[1::2])
     assert end - closer < last - first
     live.get_by_role("button", name="show more steps (-)").click()
     curves.press("Escape")
-    assert "drag" in words.inner_text() and all_button.is_disabled()
+    assert eventually(page, lambda: "drag" in words.inner_text() and all_button.is_disabled())
     save_picture(live, f"live_compare_{page.theme}")
     assert page.evaluate("() => window.broken") is None
