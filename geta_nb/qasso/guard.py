@@ -72,7 +72,7 @@ def check_gradients(param_groups: Iterable[Mapping[str, Any]], names: Mapping[in
     heard = torch.tensor(float(wrong is not None), device="cpu")
     if not float(heard if shards is None else shards.largest(heard)):  # all ranks raise, or none does
         return
-    at = "rows that another rank has" if wrong is None else names.get(id(wrong), "a parameter outside the model")
+    at = "rows that another rank has" if wrong is None else names.get(id(wrong)) or f"a parameter {list(wrong.shape)} that came in later"
     what = "not finite" if wrong is None else "NaN" if bool(_entries(wrong.grad).isnan().any()) else "infinity"
     raise NonFiniteError(
         "QASSO.step: a gradient is not finite, so no weight was changed.", at=f"{at}, step {step}", expected="finite numbers", got=what,

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from geta_nb.errors import InputError
 from geta_nb.groups import GroupTable
@@ -28,6 +27,7 @@ from geta_nb.qasso import FAMILY, INPUT, Members
 from geta_nb.quantizers import Quantizer, fake_quantize
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import Probe, Prober
+from geta_nb.sensitivity.progress import progress
 from geta_nb.sharding import Shards, Share, is_sharded, local, share_of
 
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ def group_products(table: GroupTable, parameters: Mapping[str, Tensor], losses: 
     members = Members(table, parameters)
     rows = []
     with _gradients(losses, parameters.values()) as fill:
-        for number in tqdm(range(len(losses.batches)), desc="gradients", unit="batch", leave=False):
+        for number in progress(range(len(losses.batches)), "gradients", "batch"):
             fill(number)
             rows.append(members.products().per_group.detach().double().cpu())
     found: Floats = np.nan_to_num(torch.stack(rows).numpy(), posinf=0.0, neginf=0.0)
@@ -126,7 +126,7 @@ def estimated(prober: Prober, losses: Losses, probes: Sequence[Probe], products:
         dots = _Dots(prober, numbers, losses.shards)
         rows = []
         with _gradients(losses, prober.parameters.values(), dots.leaves) as fill, dots.listening():
-            for number in tqdm(range(len(losses.batches)), desc="estimate", unit="batch", leave=False):
+            for number in progress(range(len(losses.batches)), "estimate", "batch"):
                 fill(number)
                 rows.append(dots.take())
         squares = samples[:, None] * np.nan_to_num(np.array(rows)) ** 2

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from geta_nb.config import MAX_BITS, MIN_BITS
 from geta_nb.cost import CostModel
@@ -32,6 +31,7 @@ from geta_nb.sensitivity.front import FrontPoint
 from geta_nb.sensitivity.gradients import NoGradientError, estimated, group_products, no_gradient, order_of_families
 from geta_nb.sensitivity.losses import Losses
 from geta_nb.sensitivity.probes import Probe, Prober
+from geta_nb.sensitivity.progress import progress
 from geta_nb.sensitivity.result import Network, Rise, Sensitivity
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -103,14 +103,14 @@ def find_sensitivity(
     kept = _Kept(start, None if path is None else Path(path))
     if measure:
         with kept.writing():
-            for probe in tqdm([probe for probe in probes if probe not in kept.rises], desc="sensitivity", unit="probe", leave=False):
+            for probe in progress([probe for probe in probes if probe not in kept.rises], "sensitivity", "probe"):
                 kept.add(probe, _measured(prober, losses, probe, base))
             return kept.finish(probes, lambda found: _link(prober, losses, base, found))
     if products is None:
         raise no_gradient()
     rises = {probe: Rise(rise) for probe, rise in estimated(prober, losses, probes, products).items()}
     sample = random.Random(asked.seed).sample(probes, min(SAMPLE, len(probes)))
-    truth = [_measured(prober, losses, probe, base).mean for probe in tqdm(sample, desc="check", unit="probe", leave=False)]
+    truth = [_measured(prober, losses, probe, base).mean for probe in progress(sample, "check", "probe")]
     correlation = _rank_correlation([rises[probe].mean for probe in sample], truth)
     found = replace(start, rises=rises, rank_correlation=correlation, checked=len(sample))
     found = replace(found, link=_link(prober, losses, base, found))
@@ -138,7 +138,7 @@ def real_rises(
     base = losses()
     buffers = dict(losses.model.named_buffers(remove_duplicate=False))
     prober = Prober(table, parameters, quantizers, found.order, _histograms(quantizers, losses), buffers)
-    return [_real(prober, losses, base, plan) for plan in tqdm(list(plans), desc="plans", unit="plan", leave=False)]
+    return [_real(prober, losses, base, plan) for plan in progress(list(plans), "plans", "plan")]
 
 
 def _real(prober: Prober, losses: Losses, base: Floats, plan: FrontPoint) -> Rise:
@@ -158,7 +158,7 @@ def _link(prober: Prober, losses: Losses, base: Floats, found: Sensitivity) -> t
         return ()
     logs = np.log([point.rise for point in points])
     chosen = [points[i] for i in dict.fromkeys(int(np.abs(logs - at).argmin()) for at in np.linspace(logs[0], logs[-1], LINKED))]
-    return link_of((p.rise, _real(prober, losses, base, p).mean) for p in tqdm(chosen, desc="plans", unit="plan", leave=False))
+    return link_of((p.rise, _real(prober, losses, base, p).mean) for p in progress(chosen, "plans", "plan"))
 
 
 def _products(table: GroupTable, parameters: Mapping[str, Tensor], losses: Losses) -> Floats | None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import geta_nb as gt
-from geta_nb.errors import ConfigError, GetaWarning, InputError
+from geta_nb.errors import ConfigError, GetaWarning, InputError, NonFiniteError
 from geta_nb.quantizers import adopted_in, parameter_tensors
 
 peft = pytest.importorskip("peft", reason="peft is not installed")
@@ -130,6 +130,16 @@ def test_a_run_that_trains_adapters_alone_ends_with_exactly_k_zero_groups_and_bi
     found = model(x).detach()
     assert torch.equal(model.merge_and_unload()(x), found) and geta.group_sparsity() == 0.5
     torch.testing.assert_close(geta.construct_subnet()(x), found, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapters_gradient_that_is_not_finite_is_told_by_its_shape():
+    x, y = data()
+    model, geta = adapted()
+    optimizer = run(geta)
+    train(model, optimizer, x, y, 1)
+    model.get_parameter("base_model.model.second.lora_A.default.weight").grad[1, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"a parameter \[4, 16\] that came in later, step 1"):
+        optimizer.step()
 
 
 def test_groups_are_judged_by_the_gradient_of_the_merged_weight():
