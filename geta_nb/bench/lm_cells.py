@@ -15,8 +15,8 @@ from geta_nb.display.wording import size
 
 QUALITY, SPEED = "test", "speed"
 HEAD = (
-    "groups removed by GETA", "network", "equal in", "parameters", "file", "perplexity before", "after fine-tuning", "torch",
-    "ONNX Runtime", "OpenVINO",
+    "groups", "network", "equal in", "parameters", "file", "perplexity before", "after fine-tuning", "tokens/s: torch", "ONNX Runtime",
+    "OpenVINO",
 )  # fmt: skip
 NONE = "-"
 
@@ -50,7 +50,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def remarks(runs: Iterable[KeptRun]) -> list[str]:
-    """Return what stands below the table: steps of GETA's, heads that are left, who is ahead where sizes are equal."""
+    """Return what stands below the table: who is ahead where sizes are equal, and how many heads GETA left."""
     found = list(runs)
     lines = []
     for column, share in COLUMNS.items():
@@ -59,13 +59,16 @@ def remarks(runs: Iterable[KeptRun]) -> list[str]:
             continue
         for equal in ("bytes", "parameters"):
             others = {row: mean for row, mean in means.items() if ROWS[row].equal == equal and mean is not None}
-            if others:
-                best = min(others, key=lambda row: others[row])
-                ahead = "ahead" if ours < others[best] else "behind"
-                words = f"GETA {ours:.1f}, the best of the others {others[best]:.1f} ({ROWS[best].label})"
-                lines.append(f"{100 * share:.0f} % of the groups, equal in {equal}: {words}: GETA is {ahead}.")
+            sides = {"ahead of": [row for row in others if ours < others[row]], "behind": [row for row in others if ours >= others[row]]}
+            words = [f"{side} {_named(rows, others)}" for side, rows in sides.items() if rows]
+            if words:
+                lines.append(f"{100 * share:.0f} % of the groups, equal in {equal}: GETA's {ours:.1f} is {', and '.join(words)}.")
     lines += [f"{100 * COLUMNS[run.column]:.0f} %: heads left in each layer {run.figures['heads']}." for run in _geta_runs(found)]
     return lines
+
+
+def _named(rows: Sequence[str], means: Mapping[str, float]) -> str:
+    return ", ".join(f"{ROWS[row].label.partition(',')[0]} ({means[row]:.1f})" for row in sorted(rows, key=means.__getitem__))
 
 
 def _geta_runs(runs: Iterable[KeptRun]) -> list[KeptRun]:

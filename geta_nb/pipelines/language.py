@@ -26,6 +26,12 @@ def kept_file() -> Path | None:
     return file if file.exists() else None
 
 
+def carried_table() -> Table | str:
+    """Return the full-size runs that the checkout carries as a table; without a checkout, where they can be read."""
+    file = kept_file()
+    return _table(LmBench(Path(), file)) if file is not None else "no checkout, so no full-size runs: docs/language_models.md has them"
+
+
 def lm_table(run: Run) -> Table:
     """Return GETA's networks beside those that others cut.
 
@@ -36,11 +42,14 @@ def lm_table(run: Run) -> Table:
     if run.smoke:
         bench = LmBench(run.folder / "networks", own, "smoke", SMOKE_COLUMNS, workers=1)
         bench.make(equal=("parameters",), speeds=False)
-    elif kept is not None:
-        bench = LmBench(run.folder, kept)
-    else:
-        bench = LmBench(run.folder / "networks", own, workers=1)
-        bench.make()
+        return _table(bench, ["A tiny network and a few steps: the figures mean nothing."])
+    if kept is not None:
+        return _table(LmBench(run.folder, kept))
+    bench = LmBench(run.folder / "networks", own, workers=1)
+    bench.make()
+    return _table(bench)
+
+
+def _table(bench: LmBench, notes: list[str] | None = None) -> Table:
     runs = bench.runs()
-    notes = [*remarks(runs), *made_by(runs)] if not run.smoke else ["A tiny network and a few steps: the figures mean nothing."]
-    return Table("GETA beside cuts of equal size", HEAD, bench.lines(), notes)
+    return Table("GETA beside cuts of equal size", HEAD, bench.lines(), notes or [*remarks(runs), *made_by(runs)])

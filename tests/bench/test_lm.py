@@ -99,12 +99,18 @@ def test_lines_print_what_is_there_and_a_dash_for_what_is_not():
     assert all(len(line) == len(lm_cells.HEAD) for line in lm_cells.lines_of(runs))
 
 
-@pytest.mark.parametrize(("theirs", "word"), [(70.0, "ahead"), (50.0, "behind")])
-def test_remarks_say_who_is_ahead_also_where_it_is_the_other(theirs, word):
+@pytest.mark.parametrize(
+    ("theirs", "words"),
+    [
+        (70.0, "ahead of LLM-Pruner's cut (70.0), one-shot magnitude (90.0)"),
+        (50.0, "ahead of one-shot magnitude (90.0), and behind LLM-Pruner's cut (50.0)"),
+        (60.0, "ahead of one-shot magnitude (90.0), and behind LLM-Pruner's cut (60.0)"),
+    ],
+)
+def test_remarks_say_who_is_ahead_also_where_it_is_the_other(theirs, words):
     runs = [run("geta", "s20", 60.0), run("llm_pruner_bytes", "s20", theirs), run("magnitude_bytes", "s20", 90.0)]
     said = lm_cells.remarks(runs)
-    best = f"the best of the others {theirs:.1f} (LLM-Pruner's cut, 8 bits)"
-    assert said[0] == f"20 % of the groups, equal in bytes: GETA 60.0, {best}: GETA is {word}."
+    assert said[0] == f"20 % of the groups, equal in bytes: GETA's 60.0 is {words}."
     assert said[1] == "20 %: heads left in each layer [8, 3]."
     assert lm_cells.remarks([run("dense", "dense", 1.0)]) == []
 
