@@ -101,7 +101,7 @@ def cells_of(page):
 def test_undo_and_redo_by_button_and_by_key_inside_the_panel(lab):
     page = lab("undo", SMALL, PANEL)
     undo, redo, field = (page.get_by_test_id(f"geta-budget-{name}") for name in ("undo", "redo", "sparsity-number"))
-    assert eventually(page, lambda: undo.get_attribute("aria-disabled") == redo.get_attribute("aria-disabled") == "true")
+    assert undo.get_attribute("aria-disabled") == redo.get_attribute("aria-disabled") == "true"
     before = cells_of(page)
     page.evaluate(DRAG, ["geta-budget-sparsity", ["0.45", "0.4", "0.35", "0.3"]])
     field.fill("0.2")
@@ -113,7 +113,7 @@ def test_undo_and_redo_by_button_and_by_key_inside_the_panel(lab):
     undo.click()
     wait_for_code(page, "0.5)")  # the drag was one step
     assert eventually(page, lambda: undo.get_attribute("aria-disabled") == "true" and "0.3" in redo.get_attribute("title"))
-    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-budget-undo")
+    assert page.evaluate("document.activeElement.dataset.testid") == "geta-budget-undo"
     page.get_by_test_id("geta-budget-sparsity").focus()
     page.keyboard.press("Control+Shift+z")
     wait_for_code(page, "0.3)")
@@ -124,7 +124,7 @@ def test_undo_and_redo_by_button_and_by_key_inside_the_panel(lab):
     search.press_sequentially("stem")
     search.press("Control+z")  # a field of words keeps its own
     page.wait_for_timeout(300)
-    assert eventually(page, lambda: kernel_value(page, "panel.budget == gt.Budget(0.2)") == "True" and cells_of(page) == before)
+    assert kernel_value(page, "panel.budget == gt.Budget(0.2)") == "True" and cells_of(page) == before
 
 
 def test_explorer_and_panel_of_different_cells_share_what_is_decided(lab):
@@ -150,10 +150,10 @@ def test_a_tick_by_a_wider_pattern_says_what_keeps_the_layer(lab):
     wide = "panel = gt.BudgetPanel(geta, gt.Budget(0.0, exceptions={'*': gt.LayerBudget(protect=True)}))\npanel"
     page = lab("wider", SMALL, wide)
     tick = page.get_by_test_id("geta-budget").get_by_label("keep all groups of stem", exact=True)
-    assert eventually(page, lambda: tick.is_checked())
+    assert tick.is_checked()
     tick.click()
     page.get_by_test_id("geta-budget-error-layers").filter(has_text='stem is still kept by "*"').wait_for()
-    assert eventually(page, lambda: tick.is_checked())
+    assert tick.is_checked()
 
 
 def test_budgets_stand_beside_each_other_under_names_and_differences_are_marked(lab):
@@ -161,13 +161,13 @@ def test_budgets_stand_beside_each_other_under_names_and_differences_are_marked(
     named, keep, name = (page.get_by_test_id(f"geta-budget-{part}") for part in ("named", "keep", "keep-name"))
     keep.click()
     named.get_by_role("columnheader", name="A").wait_for()
-    assert eventually(page, lambda: named.locator("[data-differs]").count() == 0)
+    assert named.locator("[data-differs]").count() == 0
     page.get_by_test_id("geta-budget-sparsity").fill("0.25")
     wait_for_code(page, "0.25)")
     row = named.get_by_role("row", name="prune until")
     row.locator("[data-differs]").wait_for()
     assert eventually(page, lambda: row.locator("td").all_inner_texts() == ["25 % of the groups", "50 % of the groups≠"])
-    assert eventually(page, lambda: named.get_by_role("row", name="weight bits").locator("[data-differs]").count() == 0)
+    assert named.get_by_role("row", name="weight bits").locator("[data-differs]").count() == 0
     assert eventually(page, lambda: "−" in named.get_by_role("row", name="MACs", exact=False).first.locator("[data-differs]").inner_text())
     name.fill(HOSTILE)
     name.press("Enter")
@@ -187,7 +187,7 @@ def test_budgets_stand_beside_each_other_under_names_and_differences_are_marked(
 def test_the_budget_becomes_a_line_of_the_notebook(lab):
     line = "budget = gt.Budget(group_sparsity=0.5)"
     page = lab("cell", SMALL, PANEL, "panel.to_cell()", "panel.to_cell('mine', replace=True)")
-    assert eventually(page, lambda: cells_of(page)[2:] == ["panel.to_cell()", line, line.replace("budget", "mine", 1)])
+    assert cells_of(page)[2:] == ["panel.to_cell()", line, line.replace("budget", "mine", 1)]
 
 
 def test_what_a_run_gave_each_layer_stands_in_the_table_once_it_has_ended(lab):
@@ -228,7 +228,7 @@ def bert(lab):
 
 def test_no_column_of_bert_is_cut_off_at_1300_in_a_panel_and_in_a_studio(bert):
     page = bert(1300)
-    assert eventually(page, lambda: page.locator("table.gp-layers").count() == 2)
+    assert page.locator("table.gp-layers").count() == 2
     for table in page.locator("table.gp-layers").all():
         assert table.evaluate(CUT_OFF) == [True, []]
 
@@ -237,7 +237,7 @@ def test_names_of_bert_keep_what_differs_and_all_of_the_name_is_told(bert):
     page = bert(1300)
     query = page.locator("tr[data-layer='encoder.layer.0.attention.self.query']").first
     name = query.locator(".gp-name")
-    assert eventually(page, lambda: name.inner_text() == "enc…0.attention.self.query")
+    assert name.inner_text() == "enc…0.attention.self.query"
     assert eventually(page, lambda: name.get_attribute("title") == "encoder.layer.0.attention.self.query")
     names = page.locator("table.gp-layers").first.locator(".gp-name")
     clipped = names.evaluate_all("(all) => all.filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.textContent)")
@@ -266,16 +266,16 @@ def test_the_outline_of_a_narrow_explorer_is_a_drawer_over_the_graph(bert, width
     button, outline, canvas = (explorer.locator(part) for part in (".gx-bar button[aria-controls]", ".gx-outline", ".gx-canvas"))
     button.scroll_into_view_if_needed()
     stage = canvas.bounding_box()
-    assert eventually(page, lambda: outline.bounding_box()["width"] <= 1 and button.get_attribute("aria-expanded") == "false")
+    assert outline.bounding_box()["width"] <= 1 and button.get_attribute("aria-expanded") == "false"
     button.click()
     box = outline.bounding_box()
-    assert eventually(page, lambda: box["width"] > 200 and button.get_attribute("aria-expanded") == "true")
+    assert box["width"] > 200 and button.get_attribute("aria-expanded") == "true"
     assert box["x"] <= stage["x"] + 1 and canvas.bounding_box() == stage  # over it, not beside it
-    assert eventually(page, lambda: page.evaluate("document.activeElement.getAttribute('role')") == "treeitem")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "treeitem"
     save_picture(explorer, f"drawer_{width}")
     page.keyboard.press("Escape")
-    assert eventually(page, lambda: outline.bounding_box()["width"] <= 1)
-    assert eventually(page, lambda: page.evaluate("document.activeElement.title") == button.get_attribute("title"))
+    assert outline.bounding_box()["width"] <= 1
+    assert page.evaluate("document.activeElement.title") == button.get_attribute("title")
     button.click()
     explorer.locator("[role=treeitem][data-vertex] .gx-row").first.click()
     assert (outline.bounding_box()["width"] > 1) == (width == 900)  # in a smaller one it would lie over what was chosen

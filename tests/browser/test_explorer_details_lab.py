@@ -88,14 +88,14 @@ def test_what_is_typed_and_focused_survives_what_the_kernel_changes(lab: Any) ->
     low.fill("5")
     kernel_value(page, "(explorer.refresh(), geta.mask([geta.families[1].groups[0].index]), explorer.refresh())")
     found.filter(has_text="88 %").wait_for()  # 7 of 8 groups
-    assert eventually(page, lambda: low.input_value() == "5")
-    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-bits-low")
+    assert low.input_value() == "5"
+    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-bits-low"
     protect = found.get_by_test_id("geta-explorer-protect")
     protect.focus()
     page.keyboard.press("Enter")
     found.get_by_test_id("geta-explorer-budget").filter(has_text="protect=True").wait_for()
     assert eventually(page, lambda: protect.inner_text() == "Unprotect")
-    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-protect")
+    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-protect"
     page.keyboard.press("Enter")
     found.get_by_role("button", name="read again").first.click()
     found.get_by_test_id("geta-explorer-groups").filter(has_text="7 kept, 1 zero").wait_for()
@@ -115,7 +115,7 @@ def test_a_run_that_trains_in_its_thread_goes_on_while_details_are_read(lab: Any
     found = details(page, "conv2d_1")
     found.get_by_role("button", name="read again").first.click()
     found.get_by_test_id("geta-explorer-groups").filter(has_text="the optimizer's saliency").wait_for()
-    assert eventually(page, lambda: kernel_value(page, "(run.state, run.error)") == "('running', None)")
+    assert kernel_value(page, "(run.state, run.error)") == "('running', None)"
     kernel_value(page, "run.stop()")
 
 
@@ -162,7 +162,7 @@ def test_a_presentation_fills_the_window_over_the_notebook_and_escape_leaves(lab
     save_picture(page, "explorer-presentation-lab")
     page.keyboard.press("Escape")
     assert explorer.bounding_box()["width"] == before["width"]
-    assert eventually(page, lambda: page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-present")
+    assert page.evaluate("document.activeElement.dataset.testid") == "geta-explorer-present"
 
 
 def test_the_view_is_saved_from_the_notebook_and_nobody_else_is_asked(lab: Any, tmp_path: Path) -> None:
